@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from qkf_deploy.errors import InputError
@@ -14,7 +13,8 @@ from qkf_deploy.models.patch_embed import PatchEmbedding
 class QKFormer(nn.Module):
     """Hierarchical spiking transformer: patch embeddings and stages of blocks, then a rate readout.
 
-    Neurons keep their membranes between calls: call :meth:`reset` before each batch, as with any SpikingJelly model.
+    Neurons keep their membranes between calls: call SpikingJelly's ``functional.reset_net(model)``
+    before each batch, as with any of its models.
 
     Args:
         config: the architecture.
@@ -46,10 +46,6 @@ class QKFormer(nn.Module):
     def _add_stage(self, stage: int) -> None:
         blocks = nn.ModuleList([Block(stage, self.config) for _ in range(self.config.depths[stage])])
         self.add_module(f"stage{stage + 1}", blocks)
-
-    def reset(self) -> None:
-        """Set every membrane to zero. Needed before each new batch."""
-        functional.reset_net(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores.
