@@ -1,0 +1,206 @@
+"""`.qkf` files: one safetensors file, tensors and a canonical JSON graph in its metadata.
+
+Nothing in it can run code. Writing is atomic: a file is complete or absent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from qkf_deploy.errors import GraphError, InputError, QkfError
+from qkf_deploy.ir import Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
+from qkf_deploy.ir.values import Kind, Timing, ValueType
+from qkf_deploy.ops import OPERATORS
+
+FORMAT = "qkf-graph/1"
+_KEY = "qkf"
+_MAX_NODES = 100_000
+_REWRITE = "write it again with `qkf-deploy trace`"
+
+
+def save_graph(graph: Graph, path: str | Path) -> None:
+    """Write a verified graph.
+
+    Raises:
+        GraphError: the graph breaks a rule.
+        InputError: the place cannot be written.
+    """
+    graph.verify()
+    tensors = {
+        f"{node.name}/{name}": np.ascontiguousarray(array) for node in graph for name, array in node.params.items()
+    }
+    write_atomically(Path(path), save(tensors, metadata={_KEY: to_json(graph)}))
+
+
+def load_graph(path: str | Path) -> Graph:
+    """Read and verify a graph.
+
+    Raises:
+        InputError: missing, truncated, not a `.qkf` file, or an inconsistent graph.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such file", where=str(path), hint="`qkf-deploy trace` writes .qkf files")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"not a .qkf file: {error}", where=str(path), hint=_REWRITE) from error
+    if _KEY not in metadata:
+        raise InputError(
+            "a safetensors file without a graph", where=str(path), hint="a checkpoint? `qkf-deploy trace` it first"
+        )
+    try:
+        return from_json(metadata[_KEY], tensors)
+    except QkfError as error:
+        place = f"{path}: {error.where}" if error.where else str(path)
+        raise InputError(error.message, where=place, hint=error.hint or _REWRITE) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all. Raises InputError where the place cannot be written."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot write here: {error.strerror}", where=str(path), hint="give another -o") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"cannot write here: {error.strerror}", where=str(path), hint="give another -o") from error
+
+
+def to_json(graph: Graph) -> str:
+    """Canonical JSON of everything but the tensors: sorted keys, no spaces, finite numbers only."""
+    pre = graph.preprocessing
+    data = {
+        "format": FORMAT,
+        "time_steps": graph.time_steps,
+        "input_encoding": graph.input_encoding,
+        "arithmetic": graph.arithmetic,
+        "preprocessing": None if pre is None else {"mean": pre.mean, "std": pre.std},
+        "class_names": graph.class_names,
+        "provenance": dict(graph.provenance),
+        "notices": graph.notices,
+        "widths": {name: dataclasses.astuple(w) for name, w in graph.widths.items()},
+        "nodes": [_node_to_json(node) for node in graph],
+    }
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _node_to_json(node: Node) -> dict[str, Any]:
+    inputs = [[o.node, None if o.view is None else dataclasses.astuple(o.view)] for o in node.inputs]
+    type_ = node.type
+    return {
+        "name": node.name,
+        "op": node.op.kind,
+        "attributes": dataclasses.asdict(node.op),  # type: ignore[call-overload]  # operators are dataclasses
+        "inputs": inputs,
+        "type": [type_.shape, type_.kind.value, type_.timing.value, type_.high, type_.low],
+        "params": sorted(node.params),
+        "source": node.source,
+    }
+
+
+def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
+    """Inverse of :func:`to_json`.
+
+    Raises:
+        InputError: not this format, unknown operators, missing or non-finite tensors, wrong types of fields.
+        GraphError: the graph breaks a rule.
+    """
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise InputError("the graph has another format", hint=f"this version reads {FORMAT}")
+        if len(data["nodes"]) > _MAX_NODES:
+            raise InputError(f"more than {_MAX_NODES} nodes")
+        nodes = [_node_from_json(n, tensors) for n in data["nodes"]]
+        if len({n.name for n in nodes}) != len(nodes):
+            raise InputError("two nodes have the same name")
+        pre = data["preprocessing"]
+        graph = Graph(
+            {n.name: n for n in nodes},
+            int(data["time_steps"]),
+            data["input_encoding"],
+            data["arithmetic"],
+            None if pre is None else Preprocessing(_floats(pre["mean"]), _floats(pre["std"])),
+            tuple(map(str, data["class_names"])),
+            {str(k): str(v) for k, v in data["provenance"].items()},
+            tuple(map(str, data["notices"])),
+            {
+                name: Widths(*(None if r is None else (int(r[0]), int(r[1])) for r in w))
+                for name, w in data["widths"].items()
+            },  # type: ignore[arg-type]
+        )
+        _check_header(graph)
+        return graph.verify()
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, OverflowError) as error:
+        raise InputError(f"a damaged graph: {type(error).__name__}: {error}", hint=_REWRITE) from error
+
+
+def _check_header(graph: Graph) -> None:
+    if graph.input_encoding not in ("direct", "frames") or graph.arithmetic not in ("float", "integer"):
+        raise InputError(f"unknown encoding {graph.input_encoding!r} or arithmetic {graph.arithmetic!r}")
+    if graph.time_steps > 4096:
+        raise InputError(f"time_steps is {graph.time_steps}, at most 4096")
+    pre = graph.preprocessing
+    if pre is not None:
+        channels = graph.input.type.shape[0]
+        if len(pre.mean) != channels or len(pre.std) != channels or not all(s > 0 for s in pre.std):
+            raise InputError("mean and std do not fit the input channels")
+    for name in graph.widths:
+        if name not in graph.nodes:
+            raise InputError("a width proof of an unknown node", where=name)
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _operator(kind: str, attributes: Mapping[str, Any]) -> Operator:
+    if kind not in OPERATORS:
+        raise InputError(f"unknown operator {kind!r}", hint="the file was written by a newer version?")
+    cls = OPERATORS[kind]
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # operators are dataclasses
+    if set(attributes) != set(fields):
+        raise InputError(f"{kind} has the attributes {sorted(fields)}, the file says {sorted(attributes)}")
+    return cls(**{k: _tuples(v) for k, v in attributes.items()})
+
+
+def _node_from_json(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Node:
+    name = str(data["name"])
+    params = {}
+    for key in data["params"]:
+        array = tensors.get(f"{name}/{key}")
+        if array is None:
+            raise InputError(f"the tensor {key!r} is missing", where=name)
+        if array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+            raise InputError(f"the tensor {key!r} has values that are not finite numbers", where=name)
+        params[key] = array
+    inputs = tuple(Operand(str(n), None if v is None else View(*_tuples(v))) for n, v in data["inputs"])
+    shape, kind, timing, high, low = data["type"]
+    type_ = ValueType(tuple(int(n) for n in shape), Kind(kind), Timing(timing), high, low)
+    try:
+        op = _operator(str(data["op"]), data["attributes"])
+    except QkfError as error:
+        raise GraphError(error.message, where=name, hint=error.hint) from error
+    return Node(name, op, inputs, type_, freeze(params), str(data["source"]))

@@ -1,0 +1,71 @@
+"""Typed errors. Each one says where it happened and what to do next.
+
+The command line prints them as ``error: <where>: <what>`` followed by ``try: <hint>`` and exits with
+``exit_code``; a traceback is printed only for bugs.
+"""
+
+from __future__ import annotations
+
+
+class QkfError(Exception):
+    """Base of every error a user can cause.
+
+    Args:
+        message: what is wrong, one sentence without a final full stop.
+        where: the place: a file, a module path, a node name.
+        hint: the next step for the user.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{head}\n  try: {self.hint}" if self.hint else head
+
+
+class CheckFailed(QkfError):
+    """A comparison the user asked for did not hold (mismatch, budget exceeded)."""
+
+    exit_code = 1
+
+
+class UsageError(QkfError):
+    """Options that contradict each other or name something that does not exist."""
+
+    exit_code = 2
+
+
+class InputError(QkfError):
+    """A file or an array that cannot be used: missing, truncated, of the wrong shape or type."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read safely or matches no known model."""
+
+
+class GraphError(InputError):
+    """A graph that breaks a rule of the IR. Names the node."""
+
+
+class UnsupportedError(InputError):
+    """Something that has no meaning here. Lists every offender at once."""
+
+
+class ProofError(InputError):
+    """A width proof that does not hold for the weights it came with."""
+
+
+class ProfileError(InputError):
+    """An energy profile or chip file that breaks its schema. Names file and line."""
+
+
+class MissingComponent(QkfError):
+    """An optional dependency or interpreter that is not installed."""
+
+    exit_code = 4

@@ -1,0 +1,72 @@
+"""What flows along an edge: shape per image and time step, kind, range, timing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(str, Enum):
+    """What the numbers of a value are.
+
+    ``real`` values (pixels) cost multiplications; ``spike`` {0, 1} and ``count`` 0..k values cost additions;
+    a ``drive`` is what enters a neuron (or travels along a membrane shortcut).
+    """
+
+    REAL = "real"
+    SPIKE = "spike"
+    COUNT = "count"
+    DRIVE = "drive"
+
+
+class Timing(str, Enum):
+    """``step``: one value per time step. ``constant``: the same at every step. ``image``: one per image, after readout."""
+
+    STEP = "step"
+    CONSTANT = "constant"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """Type of one value.
+
+    Attributes:
+        shape: per image and per time step, e.g. ``(C, H, W)`` or ``(heads, d, N)``.
+        kind: see :class:`Kind`.
+        timing: see :class:`Timing`.
+        high: largest value, known for spikes (1), counts (k) and byte inputs (255); ``None`` otherwise.
+        low: smallest value, 0 for spikes and counts.
+    """
+
+    shape: tuple[int, ...]
+    kind: Kind
+    timing: Timing = Timing.STEP
+    high: int | None = None
+    low: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements per image and time step."""
+        return math.prod(self.shape)
+
+    @property
+    def is_events(self) -> bool:
+        """True if every element is a number of spikes (0, 1, ... ``high``)."""
+        return self.kind in (Kind.SPIKE, Kind.COUNT)
+
+    @staticmethod
+    def spikes(shape: tuple[int, ...]) -> ValueType:
+        """Type of a neuron's output."""
+        return ValueType(shape, Kind.SPIKE, Timing.STEP, 1, 0)
+
+    @staticmethod
+    def events(shape: tuple[int, ...], high: int | None, timing: Timing) -> ValueType:
+        """Spikes if ``high`` is 1, otherwise counts up to ``high``."""
+        return ValueType(shape, Kind.SPIKE if high == 1 else Kind.COUNT, timing, high, 0)
+
+    @staticmethod
+    def drive(shape: tuple[int, ...], timing: Timing) -> ValueType:
+        """Type of a synapse's output."""
+        return ValueType(shape, Kind.DRIVE, timing)

@@ -1,0 +1,111 @@
+"""Addition, gating, scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
+from qkf_deploy.ir.values import Kind, Timing, ValueType
+from qkf_deploy.ops.exact import nonzero_per_image
+
+
+def _joint_timing(a: ValueType, b: ValueType) -> Timing:
+    if (a.timing is Timing.IMAGE) != (b.timing is Timing.IMAGE):
+        raise GraphError("one operand is per image, the other per time step")
+    return a.timing if a.timing is b.timing else Timing.STEP
+
+
+@dataclass(frozen=True)
+class Add(Operator):
+    """a + b. Spikes and counts add to counts (0, 1, ... k); everything else adds to a drive."""
+
+    kind: ClassVar[str] = "add"
+    ports: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        a, b = inputs
+        if a.shape != b.shape:
+            raise GraphError(f"cannot add values of shape {a.shape} and {b.shape}")
+        timing = _joint_timing(a, b)
+        if a.is_events and b.is_events:
+            high = None if a.high is None or b.high is None else a.high + b.high
+            return ValueType(a.shape, Kind.COUNT, timing, high, 0)
+        return ValueType.drive(a.shape, timing)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return inputs[0] + inputs[1]
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        a, b = inputs
+        return Interval(a.low + b.low, a.high + b.high)
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        if all(t.is_events for t in types):
+            return {"residual_adds": nonzero_per_image((inputs[0] != 0) & (inputs[1] != 0))}
+        return {"residual_adds": np.full(output.shape[1], output[:, 0].size, np.int64)}
+
+
+@dataclass(frozen=True)
+class Mask(Operator):
+    """x where the gate spikes, else 0: an AND, executed as addressing. The gate may broadcast over axes of size 1.
+
+    Attributes:
+        invert: pass where the gate is silent instead.
+    """
+
+    invert: bool = False
+
+    kind: ClassVar[str] = "mask"
+    ports: ClassVar[tuple[str, ...]] = ("gate", "x")
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        gate, x = inputs
+        if gate.kind is not Kind.SPIKE:
+            raise GraphError(f"a gate must be spikes, not {gate.kind.value}", hint="put a neuron before the mask")
+        if np.broadcast_shapes(gate.shape, x.shape) != x.shape:
+            raise GraphError(f"a gate of shape {gate.shape} does not broadcast to {x.shape}")
+        return ValueType(x.shape, x.kind, _joint_timing(gate, x), x.high, x.low)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        gate, x = inputs
+        return x * (1 - gate) if self.invert else x * gate
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        x = inputs[1]
+        return Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        met = nonzero_per_image(np.broadcast_to(inputs[1], output.shape))
+        return {"gate_ands": met, "events_stopped": met - nonzero_per_image(output)}
+
+
+@dataclass(frozen=True)
+class Scale(Operator):
+    """factor * x. Folding moves it into the next synapse or threshold; integer graphs have none.
+
+    Attributes:
+        factor: the constant.
+    """
+
+    factor: float
+
+    kind: ClassVar[str] = "scale"
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        if not np.isfinite(self.factor) or self.factor == 0:
+            raise GraphError(f"a scale of {self.factor} has no meaning")
+        return ValueType.drive(inputs[0].shape, inputs[0].timing)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return inputs[0] * self.factor
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        raise GraphError("a scale has no integer form", hint="fold and quantize the graph")
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        return {"scale_multiplies": np.full(output.shape[1], output[:, 0].size, np.int64)}

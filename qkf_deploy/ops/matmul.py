@@ -1,0 +1,63 @@
+"""Products of two activations: the matrix products of spiking self-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, StaticCost, Types
+from qkf_deploy.ir.values import Kind, Timing, ValueType
+from qkf_deploy.ops.exact import matmul, nonzero_per_image, per_image
+
+
+@dataclass(frozen=True)
+class MatMul(Operator):
+    """``(..., n, k) @ (..., k, m)``, leading axes (heads) equal. Events times events gives counts."""
+
+    kind: ClassVar[str] = "matmul"
+    ports: ClassVar[tuple[str, ...]] = ("left", "right")
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        a, b = inputs
+        fits = len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
+        if not fits:
+            raise GraphError(f"cannot multiply values of shape {a.shape} and {b.shape}")
+        if Timing.IMAGE in (a.timing, b.timing):
+            raise GraphError("a product of activations cannot follow the readout")
+        shape = (*a.shape[:-1], b.shape[-1])
+        timing = a.timing if a.timing is b.timing else Timing.STEP
+        if not (a.is_events and b.is_events):
+            return ValueType.drive(shape, timing)
+        high = None if a.high is None or b.high is None else a.high * b.high * a.shape[-1]
+        return ValueType(shape, Kind.COUNT, timing, high, 0)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return matmul(inputs[0], inputs[1])
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        a, b = (np.array([int(i.low.min()), int(i.high.max())], dtype=object) for i in inputs)
+        corners = [int(x) * int(y) for x in a for y in b]
+        k = types[0].shape[-1]
+        ones = np.ones((1,) * len(types[0].shape), np.int64)
+        return Interval(ones * (min(corners) * k), ones * (max(corners) * k))
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        left, right = inputs
+        if not all(t.is_events for t in types):
+            macs = self.static_cost(types, params).dense_macs
+            return {"mac": np.full(output.shape[1], macs * output.shape[0], np.int64)}
+        pairs = matmul((left != 0).astype(np.int64), (right != 0).astype(np.int64))
+        return {
+            "coincidences": per_image(pairs),
+            "coincidences_unary": per_image(output),
+            "fanout_left": nonzero_per_image(left) * right.shape[-1],
+            "fanout_right": nonzero_per_image(right) * left.shape[-2],
+        }
+
+    def static_cost(self, inputs: Types, params: Params) -> StaticCost:
+        macs = inputs[0].size * inputs[1].shape[-1]
+        return StaticCost(macs, macs)

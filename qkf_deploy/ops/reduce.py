@@ -1,0 +1,100 @@
+"""Sums over axes (Q-K attention, token pooling) and over time (rate readout)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
+from qkf_deploy.ir.values import Kind, Timing, ValueType
+from qkf_deploy.ops.exact import nonzero_per_image, per_image
+
+
+@dataclass(frozen=True)
+class Sum(Operator):
+    """Sum over axes of the per-step shape: over a head's channels (Q-K token attention), over tokens, over positions.
+
+    Attributes:
+        axes: axes summed, non-negative, ascending.
+        keepdims: keep them with size 1.
+        role: ``attention`` where a neuron follows, ``readout`` where only the classifier follows.
+    """
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+    role: Literal["attention", "readout"] = "attention"
+
+    kind: ClassVar[str] = "sum"
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        (x,) = inputs
+        if (
+            not self.axes
+            or list(self.axes) != sorted(set(self.axes))
+            or not 0 <= self.axes[0] <= self.axes[-1] < len(x.shape)
+        ):
+            raise GraphError(f"cannot sum axes {self.axes} of a value of shape {x.shape}")
+        shape = self._out_shape(x.shape)
+        if not x.is_events:
+            return ValueType.drive(shape, x.timing)
+        high = None if x.high is None else x.high * self._terms(x.shape)
+        return ValueType(shape, Kind.COUNT, x.timing, high, 0)
+
+    def _terms(self, shape: Sequence[int]) -> int:
+        return int(np.prod([shape[a] for a in self.axes]))
+
+    def _out_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if self.keepdims:
+            return tuple(1 if a in self.axes else n for a, n in enumerate(shape))
+        return tuple(n for a, n in enumerate(shape) if a not in self.axes)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return inputs[0].sum(axis=tuple(a + 2 for a in self.axes), keepdims=self.keepdims)
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        shape = types[0].shape
+        low, high = (
+            np.broadcast_to(v, shape).sum(axis=self.axes, keepdims=self.keepdims, dtype=np.int64)
+            for v in (inputs[0].low, inputs[0].high)
+        )
+        return Interval(low, high)
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        (x,) = inputs
+        name = "head_adds" if self.role == "readout" else "attention_sum_adds"
+        if not types[0].is_events:
+            return {f"{name}_unary": np.full(x.shape[1], x[:, 0].size, np.int64)}
+        return {f"{name}_unary": per_image(output), f"{name}_graded": nonzero_per_image(x)}
+
+
+@dataclass(frozen=True)
+class Readout(Operator):
+    """Sum over all time steps; one value per image from here on. The mean is a scale folded into the classifier."""
+
+    kind: ClassVar[str] = "readout"
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        (x,) = inputs
+        if x.timing is Timing.IMAGE:
+            raise GraphError("the value is per image already")
+        if not x.is_events:
+            return ValueType.drive(x.shape, Timing.IMAGE)
+        return ValueType(x.shape, Kind.COUNT, Timing.IMAGE, None, 0)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        (x,) = inputs
+        return x.sum(axis=0, keepdims=True) * (time_steps // x.shape[0])
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        return Interval(inputs[0].low * time_steps, inputs[0].high * time_steps)
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        (x,) = inputs
+        if not types[0].is_events:
+            return {"head_adds_unary": np.full(x.shape[1], x[0, 0].size * time_steps, np.int64)}
+        repeat = time_steps // x.shape[0]
+        return {"head_adds_unary": per_image(output), "head_adds_graded": nonzero_per_image(x) * repeat}

@@ -1,0 +1,114 @@
+"""What convolution and linear share: bounds of weighted sums and counts of synaptic operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qkf_deploy.errors import ProofError
+from qkf_deploy.ir.operator import Counts, Interval, Params
+from qkf_deploy.ir.values import Timing, ValueType
+
+_PROOF_LIMIT = 2.0**62
+#: Float graphs are counted as stored in float32, the precision of the checkpoints.
+FLOAT_BITS = 32
+
+
+def channel_bounds(x: Interval, shape: Sequence[int], axis: int = 0) -> Interval:
+    """Bounds of each input channel (all positions), int64 ``(C,)``."""
+    others = tuple(i for i in range(len(shape)) if i != axis)
+    low = np.broadcast_to(x.low, shape).min(axis=others)
+    high = np.broadcast_to(x.high, shape).max(axis=others)
+    return Interval(np.atleast_1d(low), np.atleast_1d(high))
+
+
+def tap_extremes(weight: np.ndarray, x: Interval, groups: int, *, partial: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest contribution of each tap, summed over input channels: ``(O, *kernel)`` each.
+
+    With ``partial`` a missing term counts as zero, which bounds every partial sum in any order.
+
+    Raises:
+        ProofError: a sum could pass 62 bits.
+    """
+    w = weight.astype(np.int64)
+    out, group_in = w.shape[0], w.shape[1]
+    channel = np.arange(out)[:, None] // (out // groups) * group_in + np.arange(group_in)
+    extra = (1,) * (w.ndim - 2)
+    lo, hi = (v.astype(np.int64)[channel].reshape(out, group_in, *extra) for v in (x.low, x.high))
+    _check_width(w, x)
+    a, b = w * lo, w * hi
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    if partial:
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    return low.sum(axis=1), high.sum(axis=1)
+
+
+def _check_width(weight: np.ndarray, x: Interval) -> None:
+    largest = max(abs(float(x.low.min())), abs(float(x.high.max())))
+    worst = np.abs(weight.astype(np.float64)).reshape(weight.shape[0], -1).sum(axis=1).max() * largest
+    if worst >= _PROOF_LIMIT:
+        raise ProofError(f"a synaptic sum can reach {worst:.3g}, more than 62 bits", hint="use fewer weight bits")
+
+
+def add_bias(low: np.ndarray, high: np.ndarray, bias: np.ndarray, *, partial: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds with a bias; as a partial sum it may come first, last or anywhere between."""
+    if partial:
+        return low + np.minimum(bias, 0), high + np.maximum(bias, 0)
+    return low + bias, high + bias
+
+
+def count(
+    x: np.ndarray,
+    output: np.ndarray,
+    params: Params,
+    type_: ValueType,
+    time_steps: int,
+    fanout: np.ndarray,
+    nonzero_fanout: np.ndarray,
+    weight_bits: int | None,
+) -> Counts:
+    """Ledger classes of a synapse.
+
+    Args:
+        x: input ``(T or 1, B, *shape)``.
+        output: drive.
+        params: ``weight`` and optionally ``bias``.
+        type_: input type; spikes and counts cost additions, everything else multiplications.
+        time_steps: T.
+        fanout: outputs reached by each input element, broadcastable to ``shape``.
+        nonzero_fanout: the same through non-zero weights only.
+        weight_bits: stored bits, ``None`` for float graphs.
+    """
+    images = x.shape[1]
+    full = int(np.broadcast_to(fanout, type_.shape).sum())
+    word = -(-(weight_bits or FLOAT_BITS) // 8)
+    if type_.timing is Timing.IMAGE:
+        counts = {"head_macs": np.full(images, full, np.int64)}
+        reads = counts["head_macs"]
+    elif type_.is_events:
+        present = x != 0
+        counts = {
+            "ac_unary": _weighted(x, fanout),
+            "ac_graded": _weighted(present, fanout),
+            "ac_unary_nonzero_weights": _weighted(x, nonzero_fanout),
+            "ac_graded_nonzero_weights": _weighted(present, nonzero_fanout),
+        }
+        reads = counts["ac_graded"]
+    else:
+        counts = {
+            "mac": np.full(images, full * x.shape[0], np.int64),
+            "mac_every_step": np.full(images, full * time_steps, np.int64),
+            "mac_nonzero": _weighted(x != 0, nonzero_fanout),
+        }
+        reads = counts["mac"]
+    counts["weight_bytes"] = reads * word
+    if "bias" in params:
+        counts["bias_adds"] = np.full(images, output[:, 0].size, np.int64)
+    return counts
+
+
+def _weighted(x: np.ndarray, fanout: np.ndarray) -> np.ndarray:
+    """Σ x · fan-out per image, exactly."""
+    per_position = x.astype(np.int64).sum(axis=0)
+    return (per_position * fanout).sum(axis=tuple(range(1, per_position.ndim)), dtype=np.int64)

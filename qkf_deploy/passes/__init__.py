@@ -1,0 +1,1 @@
+"""Graph to graph. Every pass ends with a verified graph."""

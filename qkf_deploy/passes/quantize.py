@@ -1,0 +1,218 @@
+"""Float graph to integer graph: per-channel weights, integer thresholds, byte input, proven widths (DESIGN §5).
+
+Every value of the integer graph is an integer times a positive scale. Spikes and counts have scale 1; a synapse sets
+the scale of its drive per channel; a neuron absorbs it into its thresholds, which ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from qkf_deploy.errors import UnsupportedError, UsageError
+from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, compose
+from qkf_deploy.ops import (
+    Add,
+    Conv,
+    Input,
+    IntegerNeuron,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Neuron,
+    Output,
+    Readout,
+    Scale,
+    Sum,
+    SumPool,
+)  # fmt: skip
+from qkf_deploy.passes.decay import approximate
+from qkf_deploy.passes.fold import fold
+from qkf_deploy.passes.pixels import fold_normalization
+from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, synapse_axis
+from qkf_deploy.passes.widths import attach
+
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24)
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantize.
+
+    Attributes:
+        bits: bits per weight, one of 2..8, 16, 24 (symmetric, per output channel).
+        first_bits: bits of the first synapse (it sees pixels); by default ``max(bits, 8)``.
+        layer_bits: bits of single layers by node name.
+        input: ``bytes`` takes raw pixels and folds the normalization into the first synapses; ``fixed`` quantizes
+            normalized images to ``input_bits``.
+        input_bits: width of ``fixed`` inputs.
+        input_max: largest magnitude of a ``fixed`` input; by default what pixels 0 and 255 normalize to.
+        fraction_bits: extra membrane bits; by default 0 where the decay is lossless without, else 8.
+        decay_bits: largest k of m / 2^k for decays that are not dyadic.
+    """
+
+    bits: int = 8
+    first_bits: int | None = None
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    input: Literal["bytes", "fixed"] = "bytes"
+    input_bits: int = 8
+    input_max: float | None = None
+    fraction_bits: int | None = None
+    decay_bits: int = 12
+
+    def check(self, graph: Graph) -> None:
+        """Raises UsageError for impossible values and unknown layer names."""
+        for what, bits in (("bits", self.bits), ("first_bits", self.first_bits), *self.layer_bits.items()):
+            if bits is not None and bits not in BITS:
+                raise UsageError(f"{what}: {bits} bits per weight", hint=f"use one of {', '.join(map(str, BITS))}")
+        for name in self.layer_bits:
+            if "weight" not in graph[name].params:
+                raise UsageError("has no weights to quantize", where=name)
+        if not 2 <= self.input_bits <= 16:
+            raise UsageError(f"input_bits: {self.input_bits}", hint="use 2 to 16")
+        if self.fraction_bits is not None and not 0 <= self.fraction_bits <= 24:
+            raise UsageError(f"fraction_bits: {self.fraction_bits}", hint="use 0 to 24")
+
+
+def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
+    """Integer graph with width proofs.
+
+    Raises:
+        UsageError: impossible options.
+        UnsupportedError: values with different scales meet where they cannot be unified.
+        ProofError: a sum could pass 62 bits.
+    """
+    if graph.arithmetic != "float":
+        raise UsageError("the graph is an integer graph already", hint="quantize the float graph it came from")
+    graph = fold(graph)
+    options.check(graph)
+    prepared, input_scale = _prepare_input(graph, options)
+    builder = _Quantizer(prepared, options, input_scale)
+    return attach(builder.run())
+
+
+def _prepare_input(graph: Graph, options: QuantizeOptions) -> tuple[Graph, np.ndarray]:
+    """The float graph reading integers, and the scale of its input."""
+    one = np.ones((1,) * len(graph.input.type.shape))
+    if graph.input_encoding == "frames":
+        return graph, one
+    if options.input == "bytes":
+        return fold_normalization(graph), one
+    op = graph.input.op
+    pre = graph.preprocessing
+    reach = options.input_max
+    if reach is None:
+        ends = [(edge - m) / s for m, s in zip(pre.mean, pre.std, strict=True) for edge in (0.0, 1.0)] if pre else [1.0]
+        reach = max(abs(e) for e in ends)
+    if not reach > 0 or not isinstance(op, Input):
+        raise UsageError(f"input_max: {reach}", hint="give the largest magnitude of the normalized input")
+    scale = one * (reach / (2 ** (options.input_bits - 1) - 1))
+    return graph, scale
+
+
+class _Quantizer:
+    """One walk over the float graph; ``scale`` holds the scale of every integer value."""
+
+    def __init__(self, graph: Graph, options: QuantizeOptions, input_scale: np.ndarray) -> None:
+        self.graph = graph
+        self.options = options
+        self.builder = GraphBuilder()
+        self.alias: dict[str, Operand] = {}
+        self.notices = list(graph.notices)
+        self.bits = {n.name: self._bits(n) for n in graph if isinstance(n.op, Conv | Linear)}
+        self.scale = drive_scales(graph, self.bits, input_scale)
+
+    def _bits(self, node: Node) -> int:
+        first = any(self.graph[o.node].op.kind == "input" for o in node.inputs)
+        default = (self.options.first_bits or max(self.options.bits, 8)) if first else self.options.bits
+        return self.options.layer_bits.get(node.name, default)
+
+    def run(self) -> Graph:
+        for node in self.graph:
+            self._node(node)
+        spec = f"bits={self.options.bits} first_bits={self.options.first_bits or max(self.options.bits, 8)}"
+        if self.options.layer_bits:
+            spec += " " + " ".join(f"{k}={v}" for k, v in sorted(self.options.layer_bits.items()))
+        return replace(
+            self.graph,
+            nodes=dict(self.builder.nodes),
+            arithmetic="integer",
+            notices=tuple(dict.fromkeys(self.notices)),
+            provenance={**self.graph.provenance, "quantize": spec},
+        ).verify()
+
+    def _node(self, node: Node) -> None:
+        inputs = tuple(self._follow(o) for o in node.inputs)
+        op = node.op
+        if isinstance(op, Conv | Linear):
+            op = replace(op, weight_bits=self.bits[node.name])
+            self.builder.add(node.name, op, inputs, self._weights(node), node.source)
+        elif isinstance(op, Neuron):
+            self._neuron(node, op, inputs)
+        elif isinstance(op, Scale):
+            self.alias[node.name] = inputs[0]
+        elif isinstance(op, Input):
+            self._input(node, op)
+        elif isinstance(op, Output):
+            self.builder.add(node.name, op, inputs, {"scale": self.scale[node.name]}, node.source)
+        elif isinstance(op, Add | Mask | MatMul | MaxPool | SumPool | Sum | Readout):
+            self.builder.add(node.name, op, inputs, {}, node.source)
+        else:
+            raise UnsupportedError(f"{op.kind} has no integer form", where=node.name)
+
+    def _follow(self, operand: Operand) -> Operand:
+        target = self.alias.get(operand.node)
+        return operand if target is None else Operand(target.node, compose(target.view, operand.view))
+
+    def _input(self, node: Node, op: Input) -> None:
+        if op.format == "real":
+            op = replace(op, format="fixed", bits=self.options.input_bits)
+            self.builder.add(node.name, op, (), {"scale": self.scale[node.name]}, node.source)
+        else:
+            self.builder.add(node.name, op, (), {}, node.source)
+
+    def _weights(self, node: Node) -> dict[str, np.ndarray]:
+        """Integer weights and bias: w_q = round(w s_in / s_out), b_q = round(b / s_out)."""
+        weight = effective_weight(self.graph, node, self.scale)
+        out = self.scale[node.name]
+        axis = synapse_axis(node)
+        per_channel = np.broadcast_to(out, node.type.shape).max(
+            axis=tuple(i for i in range(len(node.type.shape)) if i != axis)
+        )
+        limit = 2 ** (self.bits[node.name] - 1) - 1
+        scaled = np.rint(weight / per_channel.reshape(-1, *[1] * (weight.ndim - 1)))
+        params = {"weight": np.clip(scaled, -limit, limit).astype(_storage(self.bits[node.name]))}
+        if "bias" in node.params:
+            bias = node.params["bias"].astype(np.float64)
+            params["bias"] = np.rint(bias / per_channel.reshape(-1, *[1] * (bias.ndim - 1))).astype(np.int64)
+        return params
+
+    def _neuron(self, node: Node, op: Neuron, inputs: tuple[Operand, ...]) -> None:
+        decay = approximate(op.tau, self.options.decay_bits)
+        if not decay.exact:
+            self.notices.append(f"{node.name}: {decay.notice(self.graph.time_steps)}")
+        fraction = self.options.fraction_bits
+        if fraction is None:
+            fraction = 0 if decay.lossless_without_fraction and op.v_reset is not None else 8
+        gain = op.tau if op.tau is not None and op.decay_input else 1.0
+        scale = seen_scale(self.graph, node.inputs[0], self.scale)
+        height = op.v_threshold - (op.v_reset or 0.0)
+        theta = np.ceil(gain * height * 2.0**fraction / scale)
+        params = {"theta": theta.astype(np.int64)}
+        if op.carry == "stored":
+            params["leftover"] = np.rint(node.params["leftover"] * gain * 2.0**fraction / scale).astype(np.int64)
+        integer = IntegerNeuron(
+            decay.multiplier, decay.shift, fraction, op.v_reset is None, op.carry, op.time_merged_with_batch
+        )
+        self.builder.add(node.name, integer, inputs, params, node.source)
+
+
+def _storage(bits: int) -> type[np.signedinteger]:
+    """Smallest integer type for weights of this many bits."""
+    if bits <= 8:
+        return np.int8
+    return np.int16 if bits <= 16 else np.int32

@@ -1,0 +1,106 @@
+"""Width proofs: for every accumulator, partial sum and membrane, a range that no input can leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from qkf_deploy.errors import ProofError
+from qkf_deploy.ir import Graph, Interval, Node, Widths
+from qkf_deploy.ops import Conv, IntegerNeuron, Linear
+
+
+def intervals(graph: Graph) -> dict[str, Interval]:
+    """Range of every value of an integer graph, from the weights and the input format alone."""
+    out: dict[str, Interval] = {}
+    for node in graph:
+        operands = _operands(graph, node, out)
+        out[node.name] = node.op.interval(operands, node.params, graph.input_types(node), graph.time_steps)
+    return out
+
+
+def prove(graph: Graph) -> dict[str, Widths]:
+    """Widths of every node of an integer graph.
+
+    Soundness: interval arithmetic per channel over the actual integer weights, border cases and thresholds. A synapse's
+    bound is reached by the input that is at its extreme wherever the weight has the matching sign, so it is tight for
+    each layer taken alone; correlations between layers are not used.
+
+    Raises:
+        ProofError: a sum or membrane could pass 62 bits.
+    """
+    values = intervals(graph)
+    return {node.name: _widths(graph, node, values) for node in graph}
+
+
+def attach(graph: Graph) -> Graph:
+    """The graph with its proven widths."""
+    return replace(graph, widths=prove(graph)).verify()
+
+
+def check(graph: Graph) -> None:
+    """Prove again and compare with the stored widths.
+
+    Raises:
+        ProofError: a stored range is missing or narrower than what the weights can reach.
+    """
+    for name, proven in prove(graph).items():
+        stored = graph.widths.get(name)
+        if stored is None:
+            raise ProofError("the file carries no width proof for this node", where=name, hint="quantize again")
+        pairs: tuple[tuple[tuple[int, int] | None, tuple[int, int] | None], ...] = (
+            (stored.value, proven.value),
+            (stored.partial, proven.partial),
+            (stored.membrane, proven.membrane),
+        )
+        if not all(_covers(a, b) for a, b in pairs):
+            raise ProofError(
+                f"the stored widths {stored} are narrower than the proven {proven}",
+                where=name,
+                hint="the file was altered; quantize the float network again",
+            )
+
+
+def _covers(stored: tuple[int, int] | None, proven: tuple[int, int] | None) -> bool:
+    if proven is None:
+        return True
+    return stored is not None and stored[0] <= proven[0] and stored[1] >= proven[1]
+
+
+def _operands(graph: Graph, node: Node, known: Mapping[str, Interval]) -> list[Interval]:
+    """Ranges of the operands, views applied."""
+    out = []
+    for operand in node.inputs:
+        interval = known[operand.node]
+        if operand.view is not None:
+            shape = graph[operand.node].type.shape
+            full = (np.broadcast_to(v, shape) for v in (interval.low, interval.high))
+            interval = Interval(*(_compact(operand.view.apply(v, lead=0)) for v in full))
+        out.append(interval)
+    return out
+
+
+def _compact(x: np.ndarray) -> np.ndarray:
+    """Axes along which nothing changes, cut to size 1."""
+    for axis in range(x.ndim):
+        first = x.take([0], axis=axis)
+        if x.shape[axis] > 1 and (x == first).all():
+            x = first
+    return x
+
+
+def _widths(graph: Graph, node: Node, values: Mapping[str, Interval]) -> Widths:
+    value = _extremes(values[node.name])
+    operands = _operands(graph, node, values)
+    if isinstance(node.op, Conv | Linear):
+        partial = node.op.partial_interval(operands, node.params, graph.input_types(node))
+        return Widths(value, _extremes(partial))
+    if isinstance(node.op, IntegerNeuron):
+        return Widths(value, value, _extremes(node.op.membrane_interval(operands, node.params, graph.time_steps)))
+    return Widths(value, (min(value[0], 0), max(value[1], 0)))
+
+
+def _extremes(interval: Interval) -> tuple[int, int]:
+    return int(interval.low.min()), int(interval.high.max())

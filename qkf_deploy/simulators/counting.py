@@ -1,0 +1,78 @@
+"""Turns the arrays of one node into its ledger record. The operators hold the rules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir.operator import Arrays, Counts
+from qkf_deploy.ir.values import Timing, ValueType
+from qkf_deploy.ledger import LayerRecord
+from qkf_deploy.ops.exact import nonzero_per_image, per_image
+from qkf_deploy.ops.synapse import FLOAT_BITS
+from qkf_deploy.simulators.run import is_neuron
+
+
+def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.ndarray | None) -> LayerRecord:
+    """Ledger record of a node: its static description and the given counts."""
+    types = graph.input_types(node)
+    cost = node.op.static_cost(types, node.params)
+    widths = graph.widths.get(node.name)
+    weight_bits = 0
+    if "weight" in node.params and node.op.kind in ("conv", "linear"):
+        weight_bits = getattr(node.op, "weight_bits", None) or FLOAT_BITS
+    return LayerRecord(
+        name=node.name,
+        op=node.op.kind,
+        input_kinds=tuple(t.kind.value for t in types),
+        input_sizes=tuple(t.size for t in types),
+        output_kind=node.type.kind.value,
+        output_size=node.type.size,
+        timing=(types[0] if types else node.type).timing.value,
+        dense_macs=cost.dense_macs,
+        border_exact_macs=cost.border_exact_macs,
+        weight_bits=weight_bits,
+        accumulator_bits=signed_bits(*widths.partial) if widths else 0,
+        membrane_bits=signed_bits(*widths.membrane) if widths and widths.membrane else 0,
+        parameters=sum(p.size for p in node.params.values()),
+        counts=counts,
+        spikes_per_step=spikes_per_step,
+    )
+
+
+def count_node(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> LayerRecord:
+    """Ledger record of a node from its operands (views applied) and its output, ``(T or 1, B, *shape)``."""
+    types = graph.input_types(node)
+    steps = graph.time_steps
+    counts = dict(node.op.count(inputs, output, node.params, types, steps))
+    entering = [_events(x, t, steps) for x, t in zip(inputs, types, strict=True) if t.is_events]
+    if entering:
+        counts["events_in_unary"] = np.sum([unary for unary, _ in entering], axis=0)
+        counts["events_in_graded"] = np.sum([graded for _, graded in entering], axis=0)
+    spikes = None
+    if node.type.is_events and node.op.kind != "output":
+        counts["events_out_unary"], counts["events_out_graded"] = _events(output, node.type, steps)
+        if node.type.timing is Timing.STEP:
+            spikes = output.sum(axis=tuple(range(2, output.ndim)), dtype=np.int64)
+    if is_neuron(node.op.kind):
+        counts["state_bytes"] = np.full(output.shape[1], 2 * node.type.size * steps * state_word(graph, node), np.int64)
+    return layer_record(graph, node, counts, spikes)
+
+
+def _events(x: np.ndarray, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """(unary, graded) events of a value per image; one constant over time arrives at every step."""
+    repeat = steps if type_.timing is Timing.CONSTANT else 1
+    return per_image(x) * repeat, nonzero_per_image(x) * repeat
+
+
+def state_word(graph: Graph, node: Node) -> int:
+    """Bytes of one stored membrane: the proven width rounded up to bytes, 4 in float graphs."""
+    widths = graph.widths.get(node.name)
+    if widths is None or widths.membrane is None:
+        return FLOAT_BITS // 8
+    return -(-signed_bits(*widths.membrane) // 8)
+
+
+def signed_bits(low: int, high: int) -> int:
+    """Bits of the smallest two's-complement integer that holds ``low..high``; exact at powers of two."""
+    return max((~low if low < 0 else low).bit_length(), (~high if high < 0 else high).bit_length()) + 1

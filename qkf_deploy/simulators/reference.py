@@ -1,0 +1,73 @@
+"""The reference engine: every operator's own numpy semantics, one node after another.
+
+Written to be read. Float graphs run in float64, integer graphs in int64; nothing wraps around.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qkf_deploy.ir import Graph
+from qkf_deploy.ledger import LayerRecord, Ledger
+from qkf_deploy.ops import IntegerNeuron, Neuron, Output
+from qkf_deploy.simulators.counting import count_node
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
+
+
+def run(
+    graph: Graph,
+    inputs: np.ndarray,
+    record: Record = Record(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Run:
+    """Simulate a batch.
+
+    Args:
+        graph: float or integer.
+        inputs: encoded by :func:`qkf_deploy.simulators.inputs.encode`: ``(1, B, C, H, W)`` for images,
+            ``(T, B, C, H, W)`` for event frames; float64 or int64 like the graph.
+        record: values and membranes to keep.
+        progress: called after each node.
+
+    Returns:
+        See :class:`qkf_deploy.simulators.run.Run`.
+    """
+    last_use = _last_uses(graph)
+    values: dict[str, np.ndarray] = {}
+    membranes: dict[str, np.ndarray] = {}
+    layers: list[LayerRecord] = []
+    kept: dict[str, np.ndarray] = {}
+    logits = raw = inputs
+    for index, node in enumerate(graph):
+        operands = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
+        value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
+        values[node.name] = value
+        if node.op.kind != "input":
+            layers.append(count_node(graph, node, operands, value))
+        if node.name in record.membranes and isinstance(node.op, Neuron | IntegerNeuron):
+            membranes[node.name] = node.op.membranes(operands, node.params, graph.time_steps)
+        if node.name in record.values:
+            kept[node.name] = value
+        if isinstance(node.op, Output):
+            raw, logits = value, node.op.logits(value, node.params)
+        for name in last_use.get(index, ()):
+            del values[name]
+        if progress is not None:
+            progress(index + 1, len(graph.nodes))
+    ledger = Ledger(
+        graph.time_steps, inputs.shape[1], graph.arithmetic, graph.input_encoding, tuple(layers), graph.provenance
+    )
+    spikes = {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)}
+    return Run(logits, raw, ledger, spikes, kept, membranes)
+
+
+def _last_uses(graph: Graph) -> dict[int, list[str]]:
+    """Values that are not read after the node at each position."""
+    last = {name: index for index, name in enumerate(graph.nodes)}
+    for index, node in enumerate(graph):
+        for operand in node.inputs:
+            last[operand.node] = index
+    out: dict[int, list[str]] = {}
+    for name, index in last.items():
+        out.setdefault(index, []).append(name)
+    return out
