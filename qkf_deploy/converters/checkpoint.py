@@ -1,7 +1,7 @@
 """Checkpoint files in: state dicts from ``.pth``, ``.pt`` and ``.safetensors``, and the QKFormer they belong to.
 
-Nothing in a file is executed: pickles are read with ``weights_only=True``; the only class allowed beyond torch's own list is
-``argparse.Namespace``, which the official training scripts store next to the weights.
+Nothing in a file is executed: pickles are read with ``weights_only=True``, and the only class allowed beyond those of
+torch itself is ``argparse.Namespace``, which the official training scripts store next to the weights.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def read_state_dict(path: str | Path) -> Checkpoint:
         path: the file.
 
     Raises:
-        CheckpointError: no such file, not a file, unreadable, truncated, code inside, no state dict, or weights that are
-            not finite. Names the file and the next step.
+        CheckpointError: no such file, not a file, unreadable, truncated, code inside, no state dict, or weights that
+            are not finite. Names the file and the next step.
         MissingComponent: torch is not installed.
     """
     import_torch_module("torch")
@@ -98,7 +98,7 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: Any) -> t
     Args:
         path: the file.
         arch: a named build (``qkf_deploy.models.BUILDS``).
-        **overrides: fields of :class:`QKFormerConfig` (``heads``, ``time_steps``, ``image_size`` ...) that win over all.
+        **overrides: fields of :class:`QKFormerConfig` (``heads``, ``time_steps``, ``image_size`` ...), the last word.
 
     Raises:
         CheckpointError: as :func:`read_state_dict`; no known architecture; tensors that do not fit the architecture.

@@ -96,6 +96,6 @@ def _source() -> tuple[NDArray[Any], NDArray[np.int64]]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "sklearn":
             raise
-        raise MissingComponent("scikit-learn is not installed", hint="pip install scikit-learn") from error
+        raise MissingComponent("scikit-learn is not installed", hint='pip install "qkf-deploy[data]"') from error
     bunch: Any = datasets.load_digits()
     return bunch.images, bunch.target.astype(np.int64)

@@ -1,7 +1,7 @@
 """QKFormer and its kin as torch modules, with the official checkpoint layouts.
 
-:class:`QKFormerConfig`, :data:`BUILDS`, :func:`build_config` and :func:`recognise` need no torch. :class:`QKFormer`,
-:func:`build` and :func:`calibrate_batchnorm` load it on first use and raise MissingComponent where it is not installed.
+Architectures (:class:`QKFormerConfig`, :data:`BUILDS`, :func:`build_config`, :func:`recognise`) need no torch. What
+makes or changes a model loads it on first use and raises MissingComponent where it is not installed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from qkf_deploy.models.lazy import import_torch_module
 from qkf_deploy.models.recognise import recognise
 
 if TYPE_CHECKING:
-    from qkf_deploy.models.calibrate import calibrate_batchnorm
+    from qkf_deploy.models.calibrate import calibrate_batchnorm, randomize_norms
     from qkf_deploy.models.qkformer import QKFormer
 
-__all__ = ["BUILDS", "QKFormer", "QKFormerConfig", "build", "build_config", "calibrate_batchnorm", "recognise"]
+__all__ = [
+    "BUILDS",
+    "QKFormer",
+    "QKFormerConfig",
+    "build",
+    "build_config",
+    "calibrate_batchnorm",
+    "randomize_norms",
+    "recognise",
+]
 
-_NEEDS_TORCH = {"QKFormer": "qkformer", "calibrate_batchnorm": "calibrate"}
+_NEEDS_TORCH = {"QKFormer": "qkformer", "calibrate_batchnorm": "calibrate", "randomize_norms": "calibrate"}
 
 
 def __getattr__(name: str) -> Any:

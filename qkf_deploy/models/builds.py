@@ -1,4 +1,4 @@
-"""Named builds: the architectures of the official files (repository zhouchenlin2096/QKFormer) and of the digits example.
+"""Named builds: the architectures of the official files (zhouchenlin2096/QKFormer) and of the digits example.
 
 Heads, T and image size leave no trace in a state dict; the values here are what the official files use:
 
@@ -7,8 +7,7 @@ Heads, T and image size leave no trace in a state dict; the values here are what
 - CIFAR HST-4-384: 32 x 32, 8 heads whatever the argument says, T = 4.
 - CIFAR10-DVS and DVS128 HST-2-256: 128 x 128, 16 heads, T = 16 frames; MLP ratio 1 and 4.
 
-All official files merge batch into time in SSA; a model built here has it switched on for them, and it changes nothing at
-batch size 1.
+All official files merge batch into time in SSA; their builds here do too. At batch size 1 it changes nothing.
 """
 
 from __future__ import annotations

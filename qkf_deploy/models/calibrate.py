@@ -10,6 +10,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from qkf_deploy.errors import InputError
 
 
+def randomize_norms(model: nn.Module, seed: int = 0) -> None:
+    """Give every batch norm random scale (0.8 to 2) and shift (0 to 1), in place, the same for the same seed.
+
+    For tests on random weights, before :func:`calibrate_batchnorm`. With torch's initial scale 1 and shift 0 an error
+    in folding them would not show, and spikes are so rare that the SSA sums, which need 8 coincidences, seldom fire.
+
+    Args:
+        model: any module with batch norms.
+        seed: of the generator.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.affine:
+                module.weight.copy_(0.8 + 1.2 * torch.rand(module.weight.shape, generator=generator))
+                module.bias.copy_(torch.rand(module.bias.shape, generator=generator))
+
+
 def calibrate_batchnorm(model: nn.Module, images: Tensor) -> None:
     """Set the running statistics of every batch norm to those of its own input on ``images``, in place.
 

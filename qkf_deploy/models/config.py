@@ -44,15 +44,15 @@ class QKFormerConfig:
     """What defines one QKFormer (arXiv 2403.16552): enough to build it, not its weights.
 
     Attributes:
-        layout: module names and patch embeddings of the official files: ``imagenet`` and ``cifar`` (three stages, images
-            ``(B, C, H, W)``), ``dvs`` (two stages, event frames ``(B, T, C, H, W)``).
+        layout: module names and patch embeddings of the official files: ``imagenet`` and ``cifar`` (three stages,
+            images ``(B, C, H, W)``), ``dvs`` (two stages, event frames ``(B, T, C, H, W)``).
         in_channels: channels of the input.
         num_classes: outputs of the head.
         image_size: height and width of the (square) input, in pixels.
         embed_dim: channels of the last stage; every earlier stage has half of the next one's.
         depths: blocks of each stage.
         heads: attention heads of each stage; each must divide the channels of its stage.
-        attention: attention of each stage: ``qkta`` Q-K token (Eq. 6), ``qkca`` Q-K channel, ``ssa`` spiking self-attention
+        attention: of each stage: ``qkta`` Q-K token (Eq. 6), ``qkca`` Q-K channel, ``ssa`` spiking self-attention
             (Eq. 3 and 4).
         mlp_ratio: hidden over input channels of the MLP.
         speds: False leaves the shortcut path out of the patch embeddings.
@@ -113,7 +113,8 @@ class QKFormerConfig:
         unknown = sorted(set(overrides) - known)
         if unknown:
             raise UsageError(f"unknown model option {', '.join(unknown)}", hint=f"one of: {', '.join(sorted(known))}")
-        stages = STAGES.get(overrides.get("layout", self.layout), len(self.depths))
+        layout = overrides.get("layout", self.layout)
+        stages = STAGES[layout] if layout in tuple(STAGES) else len(self.depths)
         for name in _PER_STAGE:
             if name in overrides:
                 overrides[name] = _per_stage(overrides[name], stages)

@@ -161,7 +161,7 @@ _ATTENTIONS: dict[Attention, Callable[[int, int, QKFormerConfig], nn.Module]] = 
 
 
 def attention_name(layout: str, attention: Attention) -> str:
-    """Attribute of a block that holds its attention: official for token attention and SSA, ``cssa`` for the channel kind."""
+    """Attribute of a block that holds its attention. The names are the official ones; ``cssa`` (channel) is ours."""
     if attention == "ssa":
         return "attn" if layout == "imagenet" else "ssa"
     return "tssa" if attention == "qkta" else "cssa"

@@ -1,7 +1,7 @@
 """Spiking patch embedding with deformed shortcut (SPEDS; arXiv 2403.16552, Eq. 10 and 11).
 
-Every patch embedding of the official files is a chain of 3x3 convolutions (batch norm, sometimes max pooling, neuron) and
-one strided 1x1 convolution around a part of it. :func:`embedding_plan` lists the chain of each layout.
+Every patch embedding of the official files is a chain of 3x3 convolutions (batch norm, sometimes max pooling, neuron)
+and one strided 1x1 convolution around a part of it. :func:`embedding_plan` lists the chain of each layout.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Find the architecture of a QKFormer checkpoint from the names and shapes of its tensors.
 
-Visible in a state dict: layout, channels, classes, depths, attention of each stage, MLP ratio, SPEDS, PLIF neurons. Not
-visible: heads, T, image size, LIF or IF, the kind of shortcut, and whether batch was merged into time. For those the caller
-says it or the named build of the same dimensions (else the layout's usual value, LIF, activation before addition, merged as
-in the official files) is taken.
+Visible in a state dict: layout, channels, classes, depths, attention of each stage, MLP ratio, SPEDS, PLIF neurons.
+
+Not visible: heads, T and image size, which the caller gives, or else come from the named build of the same layout and
+width, or else are the layout's usual ones. Nor LIF or IF, the kind of shortcut, and whether batch was merged into time:
+taken to be LIF, activation before addition, and merged, as in the official files.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ def _attention(shapes: Shapes, stage: int) -> Attention:
     if len(names) == 1 and (name := next(iter(names))) in kinds:
         return kinds[name]
     raise CheckpointError(
-        f"stage{stage} should hold one kind of attention ({', '.join(kinds)}); found {', '.join(sorted(names)) or 'none'}",
+        f"stage{stage} should hold one kind of attention ({', '.join(kinds)}); "
+        f"found {', '.join(sorted(names)) or 'none'}",
         hint=f"{_HINT}; the kinds of attention are {', '.join(get_args(Attention))}",
     )
 

@@ -13,7 +13,7 @@ SMALL_CIFAR = QKFormerConfig(
     layout="cifar",
     in_channels=1,
     num_classes=5,
-    image_size=8,
+    image_size=16,
     embed_dim=32,
     depths=(1, 1, 1),
     heads=(2, 2, 2),
@@ -21,12 +21,12 @@ SMALL_CIFAR = QKFormerConfig(
 )
 SMALL = {
     "cifar": SMALL_CIFAR,
-    "imagenet": SMALL_CIFAR.replace(layout="imagenet", image_size=32, in_channels=3),
+    "imagenet": SMALL_CIFAR.replace(layout="imagenet", image_size=64, in_channels=3),
     "dvs": QKFormerConfig(
         layout="dvs",
         in_channels=2,
         num_classes=5,
-        image_size=32,
+        image_size=64,
         embed_dim=32,
         depths=(1, 1),
         heads=(2, 2),

@@ -20,6 +20,7 @@ from qkf_deploy.models import BUILDS, QKFormer, QKFormerConfig
 
 RESAVE = "in the project that made it, save the weights alone: torch.save(model.state_dict(), ...)"
 REDOWNLOAD = "download or copy the file again, it looks incomplete or damaged"
+LOOKED = "looked for tensors at the top level and under 'state_dict' and 'model'"
 OTHER_FILE = "name a .pth, .pt or .safetensors file; if it is one, download or copy it again"
 
 
@@ -123,7 +124,7 @@ def test_precision(
     expected: torch.dtype,
 ) -> None:
     torch.save({n: t.to(stored) if t.is_floating_point() else t for n, t in state.items()}, tmp_path / "w.pth")
-    model, _ = load_model(tmp_path / "w.pth", heads=2, image_size=8)
+    model, _ = load_model(tmp_path / "w.pth", heads=2, image_size=16)
     assert {p.dtype for p in model.parameters()} == {expected}
     assert model(torch.zeros(small_cifar.input_shape, dtype=expected)).shape == (1, 5)
 
@@ -228,11 +229,11 @@ def test_a_whole_model_is_refused(tmp_path: Path, small_cifar: QKFormerConfig) -
         ({"model": {}}, "holds an empty state dict"),
         (
             {"epoch": 3},
-            "is not a state dict: 'epoch' is a int; looked for tensors at the top level and under 'state_dict' and 'model'",
+            f"is not a state dict: 'epoch' is a int; {LOOKED}",
         ),
         (
             {"model": {"a": torch.zeros(1), "b": 2.0}},
-            "is not a state dict: 'b' is a float; looked for tensors at the top level and under 'state_dict' and 'model'",
+            f"is not a state dict: 'b' is a float; {LOOKED}",
         ),
         ({"w": torch.zeros(3, 3).to_sparse()}, "w is not a dense tensor"),
     ],

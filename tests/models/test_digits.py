@@ -62,8 +62,8 @@ def test_other_pixels_are_refused(value: float) -> None:
 
 def test_mean_and_std_are_those_of_the_training_images(data: digits.Digits) -> None:
     fractions = data.train_images / 255
-    assert digits.MEAN == (round(fractions.mean(), 4),)
-    assert digits.STD == (round(fractions.std(), 4),)
+    assert (round(fractions.mean(), 4),) == digits.MEAN
+    assert (round(fractions.std(), 4),) == digits.STD
     normalized = digits.normalize(data.train_images)
     assert abs(normalized.mean()) < 1e-3
     assert abs(normalized.std() - 1) < 1e-3
@@ -82,12 +82,14 @@ def test_checkpoint_is_complete_and_small(trained: tuple[QKFormer, Checkpoint]) 
 
 def test_checkpoint_reaches_its_accuracy(trained: tuple[QKFormer, Checkpoint], data: digits.Digits) -> None:
     model, checkpoint = trained
-    model = model.double()
+    correct = 0
+    for start in range(0, 360, 60):
+        part = slice(start, start + 60)
+        functional.reset_net(model)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(digits.normalize(data.test_images[part])).float())
+        correct += int((logits.argmax(1).numpy() == data.test_labels[part]).sum())
     functional.reset_net(model)
-    with torch.no_grad():
-        predicted = model(torch.from_numpy(digits.normalize(data.test_images))).argmax(1).numpy()
-    functional.reset_net(model)
-    accuracy = 100 * (predicted == data.test_labels).mean()
-    assert accuracy >= 97
-    # float64 here, float32 in training: a membrane on its threshold may tip one image either way.
-    assert abs(accuracy - float(checkpoint.metadata["held_out_accuracy_percent"])) < 0.6
+    assert correct >= 0.97 * 360
+    # Another machine rounds otherwise: a membrane on its threshold may tip an image either way.
+    assert abs(100 * correct / 360 - float(checkpoint.metadata["held_out_accuracy_percent"])) < 0.6

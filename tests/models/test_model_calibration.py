@@ -8,7 +8,7 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from qkf_deploy.errors import InputError
-from qkf_deploy.models import QKFormer, QKFormerConfig, calibrate_batchnorm
+from qkf_deploy.models import QKFormer, QKFormerConfig, calibrate_batchnorm, randomize_norms
 
 
 def test_statistics_are_those_of_the_input() -> None:
@@ -32,6 +32,7 @@ def test_it_leaves_weights_momentum_and_membranes_alone(small_config: QKFormerCo
 
 def test_random_weights_fire_afterwards(small_config: QKFormerConfig) -> None:
     model = QKFormer(small_config)
+    randomize_norms(model)
     images = torch.randn(8, *small_config.input_shape[1:])
     calibrate_batchnorm(model, images)
     rates: dict[str, float] = {}
@@ -40,11 +41,21 @@ def test_random_weights_fire_afterwards(small_config: QKFormerConfig) -> None:
             module.register_forward_hook(lambda _m, _i, out, name=name: rates.__setitem__(name, out.mean().item()))
     functional.reset_net(model)
     model(images)
-    assert all(rate > 0 for name, rate in rates.items() if name.endswith(("q_lif", "k_lif", "proj_lif")))
+    assert {name for name, rate in rates.items() if rate == 0} == set()
+
+
+def test_random_norms_repeat_with_their_seed(small_cifar: QKFormerConfig) -> None:
+    models = [QKFormer(small_cifar) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        randomize_norms(model, seed)
+    shifts = [model.get_parameter("stage3.0.ssa.proj_bn.bias") for model in models]
+    assert torch.equal(shifts[0], shifts[1])
+    assert not torch.equal(shifts[0], shifts[2])
+    assert 0 <= shifts[0].min() <= shifts[0].max() <= 1
 
 
 def test_bad_arguments(small_cifar: QKFormerConfig) -> None:
     with pytest.raises(InputError, match="no batch norm to calibrate"):
         calibrate_batchnorm(nn.Linear(2, 2), torch.zeros(1, 2))
     with pytest.raises(InputError, match="no images to calibrate on"):
-        calibrate_batchnorm(QKFormer(small_cifar), torch.zeros(0, 1, 8, 8))
+        calibrate_batchnorm(QKFormer(small_cifar), torch.zeros(0, 1, 16, 16))

@@ -137,7 +137,7 @@ def test_missing_block() -> None:
 
 def test_unknown_attention() -> None:
     shapes = {n.replace("stage2.0.ssa", "stage2.0.swin"): s for n, s in LAYOUTS["dvs128"].shapes.items()}
-    with pytest.raises(CheckpointError, match="stage2 should hold one kind of attention .*; found swin"):
+    with pytest.raises(CheckpointError, match=r"stage2 should hold one kind of attention .*; found swin"):
         recognise(shapes)
 
 

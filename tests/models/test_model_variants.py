@@ -11,7 +11,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import Tensor
 
 from qkf_deploy.errors import InputError
-from qkf_deploy.models import QKFormer, QKFormerConfig, calibrate_batchnorm
+from qkf_deploy.models import QKFormer, QKFormerConfig, calibrate_batchnorm, randomize_norms
 
 
 def images(config: QKFormerConfig, batch: int, steps: int | None = None) -> Tensor:
@@ -25,6 +25,7 @@ def images(config: QKFormerConfig, batch: int, steps: int | None = None) -> Tens
 def fired(config: QKFormerConfig, batch: int = 4) -> tuple[QKFormer, Tensor]:
     model = QKFormer(config).double()
     batch_images = images(config, batch)
+    randomize_norms(model)
     calibrate_batchnorm(model, batch_images)
     return model, batch_images
 
@@ -81,7 +82,7 @@ def test_options(small_config: QKFormerConfig, options: dict[str, object]) -> No
     assert logits.shape == (4, 5)
     assert torch.isfinite(logits).all()
     assert all(set(s.unique().tolist()) <= {0.0, 1.0} for s in spikes.values())
-    assert sum(s.sum() for s in spikes.values()) > 0
+    assert all(s.any() for name, s in spikes.items()), [name for name, s in spikes.items() if not s.any()]
 
 
 @pytest.mark.parametrize(
@@ -95,10 +96,10 @@ def test_neuron_kind(small_cifar: QKFormerConfig, kind: str, expected: type) -> 
 
 
 def test_token_attention_gates_tokens_and_channel_attention_gates_channels(small_cifar: QKFormerConfig) -> None:
-    for kind, name, gate_shape in (("qkta", "tssa", (4, 4, 2, 1, 64)), ("qkca", "cssa", (4, 4, 2, 4, 1))):
+    for kind, name, gate_shape in (("qkta", "tssa", (4, 4, 2, 1, 256)), ("qkca", "cssa", (4, 4, 2, 4, 1))):
         model, x = fired(small_cifar.replace(attention=kind))
         _, spikes = run(model, x)
-        q = spikes[f"stage1.0.{name}.q_lif"].reshape(4, 4, 2, 4, 64)
+        q = spikes[f"stage1.0.{name}.q_lif"].reshape(4, 4, 2, 4, 256)
         gate = spikes[f"stage1.0.{name}.attn_lif"]
         assert gate.shape == gate_shape
         # On sums of spikes the neuron with threshold 0.5 and tau 2 is an OR.
@@ -111,9 +112,9 @@ def test_self_attention_equals_the_paper(small_cifar: QKFormerConfig) -> None:
     seen: list[Tensor] = []
     attention.attn_lif.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     _, spikes = run(model, x)
-    q, k, v = (spikes[f"stage3.0.ssa.{n}_lif"].reshape(4, 4, 2, 16, 4) for n in "qkv")  # (T, B, heads, d, N)
+    q, k, v = (spikes[f"stage3.0.ssa.{n}_lif"].reshape(4, 4, 2, 16, 16) for n in "qkv")  # (T, B, heads, d, N)
     expected = torch.einsum("tbhdn,tbhdm,tbhem->tbhen", q, k, v) * 0.125
-    assert torch.equal(seen[0], expected.reshape(4, 4, 32, 4))
+    assert torch.equal(seen[0], expected.reshape(4, 4, 32, 16))
 
 
 def test_residual_stream_holds_counts_with_aba_and_drives_with_pa(small_config: QKFormerConfig) -> None:
@@ -167,20 +168,22 @@ def test_images_of_a_batch_do_not_meet_unless_merged(small_config: QKFormerConfi
         assert all(torch.equal(alone[n][:, 0], batched[n][:, index]) for n in alone)
 
 
-@pytest.mark.parametrize(("shape", "layout"), [((1, 1, 8, 9), "cifar"), ((1, 8, 8), "cifar"), ((1, 3, 8, 8), "cifar")])
-def test_wrong_input_shape(shape: tuple[int, ...], layout: str) -> None:
-    with pytest.raises(InputError, match=r"the model takes \(B, 1, 8, 8\), the input is "):
-        QKFormer(SMALL[layout])(torch.zeros(shape))
+@pytest.mark.parametrize("shape", [(1, 1, 16, 17), (1, 16, 16), (1, 3, 16, 16)])
+def test_wrong_input_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"the model takes \(B, 1, 16, 16\), the input is "):
+        QKFormer(SMALL["cifar"])(torch.zeros(shape))
 
 
 def test_wrong_input_shape_for_event_frames() -> None:
-    with pytest.raises(InputError, match=r"the model takes \(B, T, 2, 32, 32\), the input is \(1, 2, 32, 32\)"):
-        QKFormer(SMALL["dvs"])(torch.zeros(1, 2, 32, 32))
+    with pytest.raises(InputError, match=r"the model takes \(B, T, 2, 64, 64\), the input is \(1, 2, 64, 64\)"):
+        QKFormer(SMALL["dvs"])(torch.zeros(1, 2, 64, 64))
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
 def test_export_traces_every_layout(small_config: QKFormerConfig) -> None:
-    model, _ = fired(small_config)
-    x = images(small_config, 1)
+    config = small_config.replace(time_steps=1)  # neurons unroll over time here; one step keeps this fast
+    model, _ = fired(config)
+    x = images(config, 1)
     expected, _ = run(model, x)
     functional.reset_net(model)
     exported = torch.export.export(model, (x,), strict=False)
