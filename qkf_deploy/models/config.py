@@ -142,7 +142,8 @@ class QKFormerConfig:
         wrong = missing + sorted(set(fields) - set(known))
         if wrong:
             raise UsageError(f"the model configuration lacks or does not know {', '.join(map(str, wrong))}")
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+        return cls(**values)
 
 
 def _per_stage(value: Any, stages: int) -> tuple[Any, ...]:
