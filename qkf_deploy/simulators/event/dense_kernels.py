@@ -1,0 +1,79 @@
+"""Synapses on dense input: every input of every row is multiplied, which wins where most inputs are active."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from qkf_deploy.simulators.event.dense import TILE, dense_block
+from qkf_deploy.simulators.event.fire import fire
+
+#: Rows (pixels x time steps) that share one pass over a tile's weights.
+BLOCK_ROWS = 64
+#: Rows computed beyond the last one when it does not fill a group.
+SPARE_ROWS = 8
+
+
+@njit(nogil=True, cache=True)
+def dense_synapse(
+    isa: np.generic,
+    a: np.ndarray,
+    row_of: np.ndarray,
+    taps: np.ndarray,
+    steps: int,
+    flush: int,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    case: np.ndarray,
+    theta: np.ndarray,
+    form: np.ndarray,
+    spikes: np.ndarray,
+    drive: np.ndarray,
+    p0: int,
+    p1: int,
+) -> int:
+    """Output pixels ``p0 .. p1`` of a convolution over a zero-padded grid.
+
+    Args:
+        isa: instruction set tag.
+        a: u8 or s16 ``(rows, channels)``, rows ``padded pixel * T + t``, 4 bytes x k per row.
+        row_of: int64 ``(H_out * W_out,)``: row of the first tap of each output pixel at t = 0.
+        taps: int64, element offset of each tap from the first.
+        steps: T.
+        flush: see :func:`qkf_deploy.simulators.event.dense.dense_block`.
+        weights: ``(tiles, taps, k, 32, 4 or 2)``.
+        bias, case, theta, form, spikes, drive: as for
+            :func:`qkf_deploy.simulators.event.event_kernels.event_synapse`, with tiles of 32 channels.
+
+    Returns:
+        Non-zero drives met by the neurons.
+    """
+    fused = drive.shape[0] == 0
+    block = max(1, BLOCK_ROWS // steps)
+    flat = a.reshape(-1)
+    starts = np.zeros(block * steps + SPARE_ROWS, np.int64)
+    x, m = np.empty((block * steps + SPARE_ROWS, TILE), np.int32), np.empty(TILE, np.int32)
+    x_flat = x.reshape(-1)
+    driven = np.int64(0)
+    for b0 in range(p0, p1, block):
+        b1 = min(p1, b0 + block)
+        for p in range(b0, b1):
+            for t in range(steps):
+                starts[(p - b0) * steps + t] = (row_of[p] + t) * a.shape[1]
+        for tile in range(weights.shape[0]):
+            for p in range(b0, b1):
+                from_case = case[p] if case.shape[0] > 1 else 0
+                for t in range(steps):
+                    for c in range(TILE):
+                        x[(p - b0) * steps + t, c] = bias[from_case, tile * TILE + c]
+            dense_block(isa, flat, starts, (b1 - b0) * steps, taps, flush, weights[tile], x)
+            for p in range(b0, b1):
+                m[:] = 0
+                for t in range(steps):
+                    local, row = (p - b0) * steps + t, p * steps + t
+                    if fused:
+                        driven += fire(isa, x_flat, local * TILE, m, 0, theta, tile * TILE, form, 1, spikes, row, tile)
+                    else:
+                        for c in range(TILE):
+                            drive[row, tile * TILE + c] = x[local, c]
+    return driven

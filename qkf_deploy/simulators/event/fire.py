@@ -1,0 +1,147 @@
+"""The canonical neuron on 32 channels at once.
+
+    U = ((M * m) >> k) + (X << f);  S = U >= theta;  M = 0 (hard) or U - theta (soft) where S, else U
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, overload
+
+from qkf_deploy.simulators.event import vector_ir as v
+
+#: Entries of the int64 array that describes a neuron to a kernel: m, k, f, 1 for soft reset.
+MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
+
+
+@intrinsic(prefer_literal=True)
+def _fire32(
+    typingctx: Any, multiply: Any, keep: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, u_out: Any
+) -> Any:
+    """One step of 32 neurons; arguments but the two literal flags are addresses. Returns the number of non-zero drives.
+
+    ``x``, ``m``, ``theta``: 32 x s32; ``form``: 4 x s64 (see above); ``spikes``: u32; ``u_out``: 32 x s32, if ``keep``.
+    """
+    signature = types.int64(multiply, keep, *[types.int64] * 6)
+
+    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, _, x, m, theta, form, spikes, u_out = args
+        kind = v.vec(v.I32, 32)
+
+        def parameter(index: int) -> ir.Value:
+            return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), v.I32), 32)
+
+        drive, state, threshold = v.load(b, x, kind), v.load(b, m, kind), v.load(b, theta, kind)
+        if multiply.literal_value:
+            state = b.mul(state, parameter(MULTIPLIER))
+        u = b.add(b.ashr(state, parameter(SHIFT)), b.shl(drive, parameter(FRACTION)))
+        fired = b.icmp_signed(">=", u, threshold)
+        soft = b.and_(b.sub(u, threshold), b.neg(parameter(SOFT)))
+        v.store(b, b.select(fired, soft, u), m)
+        v.store(b, b.bitcast(fired, v.I32), spikes)
+        if keep.literal_value:
+            v.store(b, u, u_out)
+        driven = b.bitcast(b.icmp_signed("!=", drive, ir.Constant(kind, None)), v.I32)
+        count = cgutils.get_or_insert_function(b.module, ir.FunctionType(v.I32, [v.I32]), "llvm.ctpop.i32")
+        return b.zext(b.call(count, [driven]), v.I64)
+
+    return signature, generate
+
+
+def fire(
+    isa: Any, x: np.ndarray, x0: int, m: np.ndarray, m0: int, theta: np.ndarray, th0: int, form: np.ndarray,
+    units: int, spikes: np.ndarray, row: int, word: int,
+) -> int:
+    """One time step of ``32 * units`` neurons.
+
+    Args:
+        isa: instruction set tag.
+        x: drive, s32 flat, from ``x0``. ``m``: state M, s32 flat, from ``m0``, updated. ``theta``: s32 flat, from ``th0``.
+        form: int64 ``(4,)``: multiplier, shift, fraction bits, soft reset.
+        units: neurons / 32.
+        spikes: u32 ``(rows, words)``; ``spikes[row, word:]`` is written.
+
+    Returns:
+        Number of non-zero drives.
+    """
+    raise NotImplementedError("compiled code only")
+
+
+@overload(fire, strict=False)
+def _overload_fire(
+    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any, word: Any
+) -> Any:
+    if isa == v.PLAIN:
+        return _fire_plain
+
+    def vectorized(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word):  # type: ignore[no-untyped-def]
+        xa, ma, ta = x.ctypes.data + 4 * x0, m.ctypes.data + 4 * m0, theta.ctypes.data + 4 * th0
+        fa, sa = form.ctypes.data, spikes.ctypes.data + 4 * (row * spikes.shape[1] + word)
+        driven = np.int64(0)
+        if form[0] == 1:
+            for i in range(units):
+                driven += _fire32(0, 0, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, 0)
+        else:
+            for i in range(units):
+                driven += _fire32(1, 0, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, 0)
+        return driven
+
+    return vectorized
+
+
+def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word):  # type: ignore[no-untyped-def]
+    driven = np.int64(0)
+    for i in range(units):
+        bits = np.uint32(0)
+        for j in range(32):
+            c = 32 * i + j
+            drive = np.int64(x[x0 + c])
+            u = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (drive << form[2])
+            threshold = np.int64(theta[th0 + c])
+            if u >= threshold:
+                bits |= np.uint32(1) << np.uint32(j)
+                m[m0 + c] = u - threshold if form[3] else 0
+            else:
+                m[m0 + c] = u
+            if drive != 0:
+                driven += 1
+        spikes[row, word + i] = bits
+    return driven
+
+
+def fire_keeping(
+    isa: Any, x: np.ndarray, x0: int, m: np.ndarray, m0: int, theta: np.ndarray, th0: int, form: np.ndarray,
+    units: int, spikes: np.ndarray, row: int, word: int, u_out: np.ndarray,
+) -> int:
+    """:func:`fire`, storing the charged membranes U in ``u_out[row, 32 * word:]`` (s32 ``(rows, columns)``)."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(fire_keeping, strict=False)
+def _overload_fire_keeping(
+    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
+    word: Any, u_out: Any,
+) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word, u_out):  # type: ignore[no-untyped-def]
+            for c in range(32 * units):
+                u_out[row, 32 * word + c] = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (np.int64(x[x0 + c]) << form[2])
+            return fire(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word)
+
+        return plain
+
+    def vectorized(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word, u_out):  # type: ignore[no-untyped-def]
+        xa, ma, ta = x.ctypes.data + 4 * x0, m.ctypes.data + 4 * m0, theta.ctypes.data + 4 * th0
+        fa, sa = form.ctypes.data, spikes.ctypes.data + 4 * (row * spikes.shape[1] + word)
+        ua = u_out.ctypes.data + 4 * (row * u_out.shape[1] + 32 * word)
+        driven = np.int64(0)
+        for i in range(units):
+            driven += _fire32(1, 1, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, ua + 128 * i)
+        return driven
+
+    return vectorized

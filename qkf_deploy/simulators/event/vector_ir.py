@@ -1,0 +1,120 @@
+"""Helpers that write LLVM vector code, and the dot products every instruction set must offer.
+
+Kernels are compiled by numba; where its loops would keep accumulators in memory, an intrinsic writes the vector code
+directly. Addresses are plain 64-bit integers; alignment is never assumed.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils, types
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+
+#: Type of the ``isa`` argument of a kernel -> instruction set (see :mod:`qkf_deploy.simulators.event.cpu`).
+PLAIN, PORTABLE, AVX2, AVX512 = types.int64, types.int8, types.int16, types.int32
+
+
+def vector_bytes(isa: types.Type) -> int:
+    """Bytes per vector register."""
+    return 32 if isa == AVX2 else 64
+
+
+def vec(element: ir.Type, count: int) -> ir.VectorType:
+    """Vector type."""
+    return ir.VectorType(element, count)
+
+
+def const(value: int) -> ir.Constant:
+    """64-bit constant."""
+    return ir.Constant(I64, value)
+
+
+def load(b: ir.IRBuilder, address: ir.Value, type_: ir.Type) -> ir.Value:
+    """Unaligned load from an integer address."""
+    instruction = b.load(b.inttoptr(address, type_.as_pointer()))
+    instruction.align = 1
+    return instruction
+
+
+def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    """Unaligned store to an integer address."""
+    instruction = b.store(value, b.inttoptr(address, value.type.as_pointer()))
+    instruction.align = 1
+
+
+def splat(b: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+    """Vector whose elements are all ``value``."""
+    v = ir.Constant(vec(value.type, count), ir.Undefined)
+    v = b.insert_element(v, value, ir.Constant(I32, 0))
+    return b.shuffle_vector(v, v, ir.Constant(vec(I32, count), [0] * count))
+
+
+def shuffle(b: ir.IRBuilder, x: ir.Value, y: ir.Value, order: list[int]) -> ir.Value:
+    """Elements of ``x`` followed by ``y`` in the given order."""
+    return b.shuffle_vector(x, y, ir.Constant(vec(I32, len(order)), order))
+
+
+def accumulators(b: ir.IRBuilder, type_: ir.Type, count: int) -> list[ir.Value]:
+    """Zeroed variables; LLVM keeps them in registers over the loops that use them."""
+    zero = ir.Constant(type_, None)
+    return [cgutils.alloca_once_value(b, zero) for _ in range(count)]
+
+
+def add_to(b: ir.IRBuilder, accumulator: ir.Value, value: ir.Value) -> None:
+    """``accumulator += value``."""
+    b.store(b.add(b.load(accumulator), value), accumulator)
+
+
+def interleave_order(size: int, half: int) -> list[int]:
+    """Order of ``punpcklbw`` (half 0) or ``punpckhbw`` (half 1): two vectors interleaved within 16-byte lanes."""
+    order = []
+    for lane in range(0, size, 16):
+        for i in range(8):
+            order += [lane + 8 * half + i, size + lane + 8 * half + i]
+    return order
+
+
+def _strided(b: ir.IRBuilder, x: ir.Value, step: int, phase: int) -> ir.Value:
+    return shuffle(b, x, x, list(range(phase, x.type.count, step)))
+
+
+def _portable_dot(b: ir.IRBuilder, x: ir.Value, w: ir.Value, terms: int, out: ir.Type, *, signed_x: bool) -> ir.Value:
+    """Sums of ``terms`` neighbouring products, in elements of type ``out``."""
+    total = None
+    for phase in range(terms):
+        a = _strided(b, x, terms, phase)
+        wide_type = vec(out, a.type.count)
+        wide = b.sext(a, wide_type) if signed_x else b.zext(a, wide_type)
+        product = b.mul(wide, b.sext(_strided(b, w, terms, phase), wide_type))
+        total = product if total is None else b.add(total, product)
+    return total
+
+
+def pair_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.Value:
+    """u8 x s8 products added in pairs to 16 bits. The caller guarantees that no pair passes 16 bits."""
+    if isa not in (AVX2, AVX512):
+        return _portable_dot(b, x, w, 2, I16, signed_x=False)
+    name = "llvm.x86.avx2.pmadd.ub.sw" if x.type.count == 32 else "llvm.x86.avx512.pmaddubs.w.512"
+    out = vec(I16, x.type.count // 2)
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
+
+
+def quad_dot_add(b: ir.IRBuilder, isa: types.Type, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    """``acc`` plus u8 x s8 products added in fours to 32 bits (``vpdpbusd``)."""
+    if isa != AVX512:
+        return b.add(acc, _portable_dot(b, x, w, 4, I32, signed_x=False))
+    kind = acc.type
+    function = cgutils.get_or_insert_function(
+        b.module, ir.FunctionType(kind, [kind, kind, kind]), "llvm.x86.avx512.vpdpbusd.512"
+    )
+    return b.call(function, [acc, b.bitcast(x, kind), b.bitcast(w, kind)])
+
+
+def word_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.Value:
+    """s16 x s16 products added in pairs to 32 bits."""
+    name = {AVX2: "llvm.x86.avx2.pmadd.wd", AVX512: "llvm.x86.avx512.pmaddw.d.512"}.get(isa)
+    if name is None:
+        return _portable_dot(b, x, w, 2, I32, signed_x=True)
+    out = vec(I32, x.type.count // 2)
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
