@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic, overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -46,8 +46,7 @@ def _fire32(
         if keep.literal_value:
             v.store(b, u, u_out)
         driven = b.bitcast(b.icmp_signed("!=", drive, ir.Constant(kind, None)), v.I32)
-        count = cgutils.get_or_insert_function(b.module, ir.FunctionType(v.I32, [v.I32]), "llvm.ctpop.i32")
-        return b.zext(b.call(count, [driven]), v.I64)
+        return b.zext(v.population(b, driven), v.I64)
 
     return signature, generate
 

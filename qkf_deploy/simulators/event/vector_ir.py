@@ -118,3 +118,9 @@ def word_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.V
         return _portable_dot(b, x, w, 2, I32, signed_x=True)
     out = vec(I32, x.type.count // 2)
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
+
+
+def population(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """Number of set bits of an integer."""
+    name = f"llvm.ctpop.i{x.type.width}"
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(x.type, [x.type]), name), [x])

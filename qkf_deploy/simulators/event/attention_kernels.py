@@ -1,0 +1,214 @@
+"""Attention on bit streams: gates are addressing, products of spikes are gathers of counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.words import add_bits, popcount
+
+
+@njit(nogil=True, cache=True)
+def token_gate(
+    q: np.ndarray,
+    k: np.ndarray,
+    head_bits: np.ndarray,
+    steps: int,
+    theta: np.ndarray,
+    form: np.ndarray,
+    gate: np.ndarray,
+    out: np.ndarray,
+) -> int:
+    """Q-K token attention: a head's spikes in q, counted, drive a neuron that passes or stops the token's k.
+
+    Args:
+        q, k: u32 ``(rows, words)``.
+        head_bits: u32 ``(heads, words)``: the channels of each head.
+        steps: T.
+        theta: int64 ``(heads,)``; form: int64 ``(4,)``, see :mod:`qkf_deploy.simulators.event.fire`.
+        gate: u32 ``(rows, ceil(heads / 32))``, zeroed; the neurons' spikes.
+        out: u32 ``(rows, words)``, zeroed; k where the gate is open.
+
+    Returns:
+        Heads and tokens with at least one spike in q, over all steps.
+    """
+    heads, words = head_bits.shape
+    driven = np.int64(0)
+    state = np.empty(heads, np.int64)
+    for n in range(q.shape[0] // steps):
+        state[:] = 0
+        for t in range(steps):
+            row = n * steps + t
+            for h in range(heads):
+                total = np.int64(0)
+                for w in range(words):
+                    if head_bits[h, w] != 0:
+                        total += popcount(np.uint64(q[row, w] & head_bits[h, w]))
+                driven += total != 0
+                u = ((state[h] * form[0]) >> form[1]) + (total << form[2])
+                state[h] = u
+                if u >= theta[h]:
+                    state[h] = u - theta[h] if form[3] else 0
+                    gate[row, h // 32] |= np.uint32(1) << np.uint32(h % 32)
+                    for w in range(words):
+                        out[row, w] |= k[row, w] & head_bits[h, w]
+    return driven
+
+
+@njit(nogil=True, cache=True)
+def channel_gate(
+    sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray
+) -> int:
+    """Q-K channel attention: a channel's spikes in q over all tokens drive a neuron that passes or stops the channel of k.
+
+    Args:
+        sums: int64 ``(T, channels)``; k: u32 ``(rows, words)``; theta: int64 ``(channels,)``.
+        form: int64 ``(4,)``.
+        gate: u32 ``(T, words)``, zeroed; the neurons' spikes.
+        out: u32 ``(rows, words)``, written.
+
+    Returns:
+        Non-zero sums.
+    """
+    steps, channels = sums.shape
+    driven = np.int64(0)
+    for c in range(channels):
+        state = np.int64(0)
+        for t in range(steps):
+            driven += sums[t, c] != 0
+            u = ((state * form[0]) >> form[1]) + (sums[t, c] << form[2])
+            state = u
+            if u >= theta[c]:
+                state = u - theta[c] if form[3] else 0
+                gate[t, c // 32] |= np.uint32(1) << np.uint32(c % 32)
+    for r in range(k.shape[0]):
+        for w in range(k.shape[1]):
+            out[r, w] = k[r, w] & gate[r % steps, w]
+    return driven
+
+
+@njit(nogil=True, cache=True)
+def _take_bits(stream: np.ndarray, row: int, first: int, count: int, out: np.ndarray) -> None:
+    """Bits ``first .. first + count`` of a row, moved to the start of ``out`` (u32 words, zeroed beyond)."""
+    for i in range(out.shape[0]):
+        at = first + 32 * i
+        have = count - 32 * i
+        word = np.uint64(stream[row, at // 32])
+        if at % 32 and at // 32 + 1 < stream.shape[1]:
+            word |= np.uint64(stream[row, at // 32 + 1]) << np.uint64(32)
+        word >>= np.uint64(at % 32)
+        if have < 32:
+            word &= (np.uint64(1) << np.uint64(have)) - np.uint64(1)
+        out[i] = np.uint32(word & np.uint64(0xFFFFFFFF))
+
+
+@njit(nogil=True, cache=True)
+def _put_bits(bits: np.ndarray, stream: np.ndarray, row: int, first: int) -> None:
+    """OR the words ``bits`` into a row from bit ``first`` on."""
+    for i in range(bits.shape[0]):
+        if bits[i] == 0:
+            continue
+        at = first + 32 * i
+        word = np.uint64(bits[i]) << np.uint64(at % 32)
+        stream[row, at // 32] |= np.uint32(word & np.uint64(0xFFFFFFFF))
+        if word >> np.uint64(32):
+            stream[row, at // 32 + 1] |= np.uint32(word >> np.uint64(32))
+
+
+@njit(nogil=True, cache=True)
+def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """``out += sum of table[i]`` over the set bits i."""
+    for w in range(bits.shape[0]):
+        word, i = bits[w], 32 * w
+        while word != 0:
+            if word & np.uint32(1):
+                row = table[i]
+                for j in range(out.shape[0]):
+                    out[j] += row[j]
+            word >>= np.uint32(1)
+            i += 1
+
+
+#: Columns of the statistics that :func:`self_attention` returns per step.
+CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
+
+
+@njit(nogil=True, cache=True)
+def self_attention(
+    isa: np.generic,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    head: int,
+    dim: int,
+    steps: int,
+    theta: np.ndarray,
+    form: np.ndarray,
+    out: np.ndarray,
+    stats: np.ndarray,
+) -> None:
+    """One head of spiking self-attention, ``q (k^T v)`` and the neuron behind it.
+
+    Args:
+        isa: instruction set tag.
+        q, k, v: u32 ``(rows, words)``; the head's channels are ``head * dim .. (head + 1) * dim``.
+        steps: T.
+        theta: s32 ``(channels + 32,)``; form: int64 ``(4,)``.
+        out: u32 ``(rows, words)``, the head's bits zeroed.
+        stats: int64 ``(T, 5)``, added to: see the column names above.
+    """
+    words = (dim + 31) // 32
+    tokens, first = q.shape[0] // steps, head * dim
+    bits, spikes = np.empty(words, np.uint32), np.empty((1, words), np.uint32)
+    ones, counts = np.empty(32 * words, np.uint8), np.empty(32 * words, np.int32)
+    context, row_nonzero = np.empty((dim, 32 * words), np.int32), np.empty(dim, np.int64)
+    mixed, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
+    limits[:] = np.iinfo(np.int32).max
+    limits[:dim] = theta[first : first + dim]
+    state = np.zeros((tokens, 32 * words), np.int32)
+    state_flat = state.reshape(-1)
+    for t in range(steps):
+        context[:] = 0
+        for n in range(tokens):
+            _take_bits(v, n * steps + t, first, dim, bits)
+            ones[:] = 0
+            for w in range(words):
+                add_bits(isa, bits[w], ones, 32 * w)
+            for c in range(32 * words):
+                counts[c] = ones[c]
+            _take_bits(k, n * steps + t, first, dim, bits)
+            for w in range(words):
+                word, i = bits[w], 32 * w
+                while word != 0:
+                    if word & np.uint32(1):
+                        target = context[i]
+                        for c in range(32 * words):
+                            target[c] += counts[c]
+                    word >>= np.uint32(1)
+                    i += 1
+        for i in range(dim):
+            nonzero = np.int64(0)
+            for c in range(dim):
+                nonzero += context[i, c] != 0
+                stats[t, CONTEXT_SUM] += context[i, c]
+            row_nonzero[i] = nonzero
+            stats[t, CONTEXT_NONZERO] += nonzero
+        for n in range(tokens):
+            row = n * steps + t
+            _take_bits(q, row, first, dim, bits)
+            mixed[:] = 0
+            _add_rows(bits, context, mixed)
+            for w in range(words):
+                word, i = bits[w], 32 * w
+                while word != 0:
+                    if word & np.uint32(1):
+                        stats[t, MIXED_PAIRS] += row_nonzero[i]
+                    word >>= np.uint32(1)
+                    i += 1
+            for c in range(dim):
+                stats[t, MIXED_SUM] += mixed[c]
+            stats[t, MIXED_NONZERO] += fire(
+                isa, mixed, 0, state_flat, n * 32 * words, limits, 0, form, words, spikes, 0, 0
+            )
+            _put_bits(spikes[0], out, row, first)
