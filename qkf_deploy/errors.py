@@ -69,3 +69,9 @@ class MissingComponent(QkfError):
     """An optional dependency or interpreter that is not installed."""
 
     exit_code = 4
+
+
+class EngineError(QkfError):
+    """An engine in another process that failed, was stopped, or ran past its time. Nothing it returned is used."""
+
+    exit_code = 5

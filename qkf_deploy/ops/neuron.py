@@ -185,12 +185,21 @@ class IntegerNeuron(_NeuronBase):
         """State M after each step, int64 ``(T, B, *shape)``."""
         return self._trace(inputs[0], params, time_steps)[1]
 
-    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        theta = params["theta"].astype(np.int64)
+    def step(self, state: np.ndarray, drive: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray]:
+        """One time step: ``(charged membrane U, state M after firing and reset)``, int64.
 
+        Args:
+            state: M of the previous step (zero at the start of an image, a stored leftover with ``carry`` = ``stored``).
+            drive: X of this step; every array ends in the per-step shape.
+            params: ``theta``.
+        """
+        theta = params["theta"].astype(np.int64, copy=False)
+        charged = ((state * self.decay_multiplier) >> self.decay_shift) + (drive << self.fraction_bits)
+        return charged, np.where(charged >= theta, charged - theta if self.soft_reset else 0, charged)
+
+    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
         def charge(state: np.ndarray, drive: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-            charged = ((state * self.decay_multiplier) >> self.decay_shift) + (drive << self.fraction_bits)
-            return charged, np.where(charged >= theta, charged - theta if self.soft_reset else 0, charged)
+            return self.step(state, drive, params)
 
         return membrane_steps(x.astype(np.int64), time_steps, charge, self.carry, params.get("leftover"))
 
