@@ -208,11 +208,9 @@ class GraphBuilder:
         """
         if name in self.nodes:
             raise GraphError("the name is taken", where=name)
-        operands = tuple(Operand(i) if isinstance(i, str) else i for i in inputs)
+        operands = tuple(self._operand(name, i) for i in inputs)
         types = []
         for operand in operands:
-            if operand.node not in self.nodes:
-                raise GraphError(f"reads an unknown node: {operand.node!r}", where=name)
             type_ = self.nodes[operand.node].type
             types.append(type_ if operand.view is None else replace(type_, shape=operand.view.shape))
         params = freeze(params or {})
@@ -222,6 +220,15 @@ class GraphBuilder:
             raise GraphError(error.message, where=name, hint=error.hint) from error
         self.nodes[name] = Node(name, op, operands, out, params, source)
         return name
+
+    def _operand(self, name: str, given: Operand | str) -> Operand:
+        """The operand, without a view that changes nothing."""
+        operand = Operand(given) if isinstance(given, str) else given
+        if operand.node not in self.nodes:
+            raise GraphError(f"reads an unknown node: {operand.node!r}", where=name)
+        view = operand.view
+        unchanged = view is not None and view.is_reshape and view.shape == self.nodes[operand.node].type.shape
+        return Operand(operand.node) if unchanged else operand
 
     def build(
         self, *, time_steps: int, input_encoding: InputEncoding = "direct", arithmetic: Arithmetic = "float"

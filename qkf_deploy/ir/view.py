@@ -133,9 +133,7 @@ def compose(first: View | None, second: View | None) -> View | None:
     """``first`` then ``second``, where ``None`` changes nothing."""
     if first is None or second is None:
         return second if first is None else first
-    joined = first.compose(second)
-    whole = joined.is_reshape and joined.shape == tuple(joined.split)
-    return None if whole else joined
+    return first.compose(second)
 
 
 def _narrow(split: list[int], take: list[tuple[int, int]], group: list[int], start: int, stop: int) -> None:
