@@ -189,7 +189,7 @@ class IntegerNeuron(_NeuronBase):
         """One time step: ``(charged membrane U, state M after firing and reset)``, int64.
 
         Args:
-            state: M of the previous step (zero at the start of an image, a stored leftover with ``carry`` = ``stored``).
+            state: M of the previous step: zero at the start of an image, or a stored leftover (``carry`` = ``stored``).
             drive: X of this step; every array ends in the per-step shape.
             params: ``theta``.
         """
