@@ -1,0 +1,279 @@
+"""Counts x prices, exactly: integers times finite decimals, so per-layer rows add up to the total to the last digit."""
+
+from __future__ import annotations
+
+import decimal
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+from qkf_deploy.hw_models.profiles import Price, Profile, load_profile
+from qkf_deploy.hw_models.quantities import (
+    QUANTITIES,
+    WORK,
+    class_counts,
+    elements_in,
+    occurring,
+    rate_times_dense,
+    reads_events,
+    spike_product_rate,
+)
+from qkf_deploy.ledger import LayerRecord, Ledger
+
+_EXACT = decimal.Context(prec=80, traps=[decimal.Inexact, decimal.InvalidOperation])
+
+
+@dataclass(frozen=True)
+class LayerEnergy:
+    """One row. Counts and energies are sums over all images of the run.
+
+    Attributes:
+        layer, type: node name and operator.
+        input_kind: kinds of the operands, joined by ``, ``.
+        firing_rate_in: spikes per input element and step (an element of value 3 is three), ``None`` for real input.
+        nonzero_rate_in: share of input elements that are not zero, likewise.
+        dense_macs: per image and step, padding counted.
+        border_exact_macs: per image and step, existing taps only.
+        sops_rate: synaptic operations as mean value x T x dense MACs (products: smallest rate of the spike operands).
+        sops_exact: synaptic operations that occurred (products: coincidences).
+        macs: multiply-accumulates of real-valued input and of the head, existing taps, constant input once.
+        counts: priced quantity -> number.
+        energy_by_quantity_pj: priced quantity -> energy.
+        energy_pj: their sum.
+        energy_per_image_pj: one entry per image.
+        share: of the total, exact.
+    """
+
+    layer: str
+    type: str
+    input_kind: str
+    firing_rate_in: Fraction | None
+    nonzero_rate_in: Fraction | None
+    dense_macs: int
+    border_exact_macs: int
+    sops_rate: int
+    sops_exact: int
+    macs: int
+    counts: Mapping[str, int]
+    energy_by_quantity_pj: Mapping[str, Decimal]
+    energy_pj: Decimal
+    energy_per_image_pj: tuple[Decimal, ...]
+    share: Fraction
+
+
+@dataclass(frozen=True)
+class EnergyReport:
+    """Energy of one run under one profile. Totals are sums over all images.
+
+    Attributes:
+        profile: the prices.
+        images, time_steps: of the run.
+        layers: one row per node, in network order.
+        total_energy_pj: exact sum of the rows.
+        energy_by_quantity_pj: priced quantity -> energy, in the profile's order.
+        energy_per_image_pj: one entry per image.
+        unpriced: ledger class -> count of work that occurred and has no price.
+        assumptions: sentences to print with the numbers.
+        ann_twin_energy_pj: the same network executed densely once per image at the profile's MAC price, all images;
+            ``None`` where the profile has no MAC price.
+    """
+
+    profile: Profile
+    images: int
+    time_steps: int
+    layers: tuple[LayerEnergy, ...]
+    total_energy_pj: Decimal
+    energy_by_quantity_pj: Mapping[str, Decimal]
+    energy_per_image_pj: tuple[Decimal, ...]
+    unpriced: Mapping[str, int]
+    assumptions: tuple[str, ...]
+    ann_twin_energy_pj: Decimal | None
+
+    @property
+    def mean_energy_pj(self) -> Fraction:
+        """Mean per image, exact."""
+        return Fraction(self.total_energy_pj) / self.images
+
+    @property
+    def sd_energy_pj(self) -> float:
+        """Sample standard deviation over images; 0 for one image."""
+        if self.images < 2:
+            return 0.0
+        mean = self.mean_energy_pj
+        return math.sqrt(sum((Fraction(e) - mean) ** 2 for e in self.energy_per_image_pj) / (self.images - 1))
+
+    @property
+    def twin_ratio(self) -> Fraction | None:
+        """Energy of the dense twin over this network's; above 1 the spiking network needs less."""
+        if self.ann_twin_energy_pj is None or not self.total_energy_pj:
+            return None
+        return Fraction(self.ann_twin_energy_pj) / Fraction(self.total_energy_pj)
+
+    def __getitem__(self, layer: str) -> LayerEnergy:
+        """One row by node name. Raises KeyError."""
+        return {row.layer: row for row in self.layers}[layer]
+
+
+def exact_sum(values: Iterable[Decimal]) -> Decimal:
+    """Sum of decimals without rounding (it would raise)."""
+    total = Decimal(0)
+    for value in values:
+        total = _EXACT.add(total, value)
+    return total
+
+
+def exact_product(count: int, price: Decimal) -> Decimal:
+    """Product without rounding (it would raise)."""
+    return _EXACT.multiply(Decimal(count), price)
+
+
+def price(ledger: Ledger, profile: Profile | str | Path) -> EnergyReport:
+    """Energy of a run.
+
+    Args:
+        ledger: counts of any engine.
+        profile: a profile, the name of a built-in one, or the path of a TOML file.
+
+    Raises:
+        UsageError, ProfileError: the profile cannot be loaded.
+    """
+    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    energies = [_layer_energies(layer, ledger, chosen) for layer in ledger]
+    per_image = tuple(exact_sum(e for row in energies for e in _column(row, i)) for i in range(ledger.images))
+    total = exact_sum(per_image)
+    rows = tuple(_row(layer, ledger, row, total) for layer, row in zip(ledger, energies, strict=True))
+    by_quantity = {
+        name: exact_sum(r.energy_by_quantity_pj[name] for r in rows if name in r.energy_by_quantity_pj)
+        for name in chosen.prices
+    }
+    return EnergyReport(
+        profile=chosen,
+        images=ledger.images,
+        time_steps=ledger.time_steps,
+        layers=rows,
+        total_energy_pj=total,
+        energy_by_quantity_pj=by_quantity,
+        energy_per_image_pj=per_image,
+        unpriced=_unpriced(ledger, chosen),
+        assumptions=_assumptions(ledger, chosen),
+        ann_twin_energy_pj=_twin_energy(ledger, chosen),
+    )
+
+
+@dataclass(frozen=True)
+class _Term:
+    counts: tuple[int, ...]
+    energies: tuple[Decimal, ...]
+
+
+def _layer_energies(layer: LayerRecord, ledger: Ledger, profile: Profile) -> dict[str, _Term]:
+    terms = {}
+    for name, price_ in profile.prices.items():
+        counts = QUANTITIES[name].count(layer, ledger)
+        if any(counts):
+            pj = price_.at(buffer_bytes(layer, ledger, price_)) if price_.tiers else price_.pj
+            terms[name] = _Term(counts, tuple(exact_product(n, pj) for n in counts))
+    return terms
+
+
+def _column(row: Mapping[str, _Term], image: int) -> list[Decimal]:
+    return [term.energies[image] for term in row.values()]
+
+
+def buffer_bytes(layer: LayerRecord, ledger: Ledger, price_: Price) -> int:
+    """Size of the buffer a layer's weights (or membranes) need, in bytes."""
+    if price_.quantity == "weight_bytes":
+        return -(-layer.parameters * layer.weight_bits // 8)
+    accesses = 2 * layer.output_size * ledger.time_steps * ledger.images
+    return layer.output_size * -(-layer.total("state_bytes") // max(accesses, 1))
+
+
+def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: Decimal) -> LayerEnergy:
+    by_quantity = {name: exact_sum(t.energies) for name, t in terms.items()}
+    energy = exact_sum(by_quantity.values())
+    products = "coincidences" in layer.counts
+    rate_counts = spike_product_rate(layer, ledger) if products else rate_times_dense(layer, ledger)
+    exact_class = "coincidences" if products else "ac_unary"
+    sums = layer.total("attention_sum_adds_unary")
+    return LayerEnergy(
+        layer=layer.name,
+        type=layer.op,
+        input_kind=", ".join(layer.input_kinds),
+        firing_rate_in=_rate(layer, ledger, "events_in_unary"),
+        nonzero_rate_in=_rate(layer, ledger, "events_in_graded"),
+        dense_macs=layer.dense_macs,
+        border_exact_macs=layer.border_exact_macs,
+        sops_rate=sum(rate_counts) + sums,
+        sops_exact=sum(class_counts(layer, ledger, exact_class)) + sums,
+        macs=layer.total("mac") + layer.total("head_macs"),
+        counts={name: sum(t.counts) for name, t in terms.items()},
+        energy_by_quantity_pj=by_quantity,
+        energy_pj=energy,
+        energy_per_image_pj=tuple(exact_sum(_column(terms, i)) for i in range(ledger.images)),
+        share=Fraction(energy) / Fraction(total) if total else Fraction(0),
+    )
+
+
+def _rate(layer: LayerRecord, ledger: Ledger, name: str) -> Fraction | None:
+    if name not in layer.counts or not elements_in(layer):
+        return None
+    events = ("spike", "count")
+    size = sum(s for s, kind in zip(layer.input_sizes, layer.input_kinds, strict=True) if kind in events)
+    return Fraction(layer.total(name), size * ledger.time_steps * ledger.images)
+
+
+def _unpriced(ledger: Ledger, profile: Profile) -> dict[str, int]:
+    missing: dict[str, int] = {}
+    for work, name in WORK.items():
+        if work in profile.accounted:
+            continue
+        count = sum(occurring(layer, work) for layer in ledger)
+        if count:
+            missing[name] = missing.get(name, 0) + count
+    return missing
+
+
+def _twin_energy(ledger: Ledger, profile: Profile) -> Decimal | None:
+    if profile.twin_mac_pj is None:
+        return None
+    return exact_product(ledger.images * dense_macs(ledger), profile.twin_mac_pj)
+
+
+def dense_macs(ledger: Ledger) -> int:
+    """Multiply-accumulates of one dense execution of the whole network for one image, padding counted."""
+    return sum(layer.dense_macs for layer in ledger)
+
+
+def _assumptions(ledger: Ledger, profile: Profile) -> tuple[str, ...]:
+    first = next((layer for layer in ledger if layer.dense_macs), None)
+    out = list(profile.assumptions)
+    if first is not None:
+        out.append(_first_layer_rule(first, ledger, profile))
+    if profile.twin_mac_pj is not None:
+        out.append(
+            "Dense twin: the same network executed once per image without spikes, "
+            f"every MAC at {profile.twin_mac_pj} pJ."
+        )
+    out.append(
+        f"Counted on {ledger.images} image{'s' if ledger.images != 1 else ''} ({_input_words(ledger)}), "
+        f"T = {ledger.time_steps}, {ledger.arithmetic} network."
+    )
+    return tuple(out)
+
+
+def _input_words(ledger: Ledger) -> str:
+    return "event frames" if ledger.input_encoding == "frames" else "static images shown at every step"
+
+
+def _first_layer_rule(first: LayerRecord, ledger: Ledger, profile: Profile) -> str:
+    if reads_events(first):
+        return f"First layer {first.name}: it reads event counts, so its work is additions (AC), not multiplications."
+    used = next((q for q in profile.prices if "synapse.real" in QUANTITIES[q].work), None)
+    if used is None:
+        return f"First layer {first.name}: it reads real values (MAC), which this profile does not price."
+    repeated = used.endswith("every_step") or first.timing != "constant"
+    how = f"at each of {ledger.time_steps} steps" if repeated else "once per image"
+    return f"First layer {first.name}: it reads real values, counted as MAC {how} ({used})."

@@ -1,0 +1,239 @@
+"""What a profile can put a price on: ledger classes and quantities derived from them, per layer and image.
+
+Every quantity says which *work* it accounts for. Two prices for the same work are an error; work that occurs and has
+no price is reported as unpriced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
+
+#: Number of operations (or bytes) of one layer for each image.
+PerImage = tuple[int, ...]
+
+#: Kinds of work, each with the ledger class that measures it.
+WORK: Mapping[str, str] = {
+    "synapse.binary": "ac_unary",
+    "synapse.integer": "ac_unary",
+    "synapse.real": "mac",
+    "bias": "bias_adds",
+    "products": "coincidences",
+    "attention_sums": "attention_sum_adds_unary",
+    "gate": "gate_ands",
+    "residual": "residual_adds",
+    "neuron.driven": "neuron_updates_driven",
+    "neuron.idle": "neuron_updates_idle",
+    "neuron.reset": "resets",
+    "pool.comparisons": "pool_comparisons",
+    "pool.adds": "pool_adds_unary",
+    "scale": "scale_multiplies",
+    "head.adds": "head_adds_unary",
+    "head.macs": "head_macs",
+    "memory.weights": "weight_bytes",
+    "memory.state": "state_bytes",
+    "routing": "events_out_graded",
+}
+
+#: Work that moves data rather than computes; never priced on top of an all-in figure.
+MEMORY_WORK = frozenset({"memory.weights", "memory.state", "routing"})
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something countable that can have a price.
+
+    Attributes:
+        name: key in a profile's price table.
+        work: kinds of work it accounts for.
+        help: one line.
+        count: number per image of one layer.
+    """
+
+    name: str
+    work: frozenset[str]
+    help: str
+    count: Callable[[LayerRecord, Ledger], PerImage]
+
+
+def class_counts(layer: LayerRecord, ledger: Ledger, name: str) -> PerImage:
+    """One ledger class of a layer, per image; zeros where the class cannot occur."""
+    if name not in layer.counts:
+        return (0,) * ledger.images
+    return tuple(int(n) for n in layer.counts[name])
+
+
+def reads_events(layer: LayerRecord) -> bool:
+    """True for a synapse whose input is spikes or counts and that runs at every step."""
+    return "ac_unary" in layer.counts
+
+
+def reads_binary(layer: LayerRecord) -> bool:
+    """True if no value above 1 entered the layer in the whole run (any image, any step)."""
+    return layer.total("events_in_unary") == layer.total("events_in_graded")
+
+
+def elements_in(layer: LayerRecord) -> int:
+    """Input elements per image and step, all operands."""
+    return sum(layer.input_sizes)
+
+
+def rate_times_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    """Eq. 22 of arXiv 2403.16552: SOP = fr x T x FLOPs, fr the mean value of the input, padding taps counted.
+
+    Per image, rounded to whole operations (half up): fr x T = spikes / elements.
+    """
+    if not reads_events(layer):
+        return (0,) * ledger.images
+    size = elements_in(layer)
+    events = class_counts(layer, ledger, "events_in_unary")
+    return tuple((2 * n * layer.dense_macs + size) // (2 * size) for n in events)
+
+
+def _dense_real(layer: LayerRecord, ledger: Ledger, *, every_step: bool) -> PerImage:
+    if "mac" not in layer.counts:
+        return (0,) * ledger.images
+    once = layer.timing == "constant" and not every_step
+    return (layer.dense_macs * (1 if once else ledger.time_steps),) * ledger.images
+
+
+def spike_product_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    """SSA rule of the authors' scripts: the smallest rate of the spike operands x T x dense MACs.
+
+    For K^T V that is min(fr_k, fr_v), for Q (K^T V) fr_q: together (min(fr_k, fr_v) + fr_q) T N C d. An operand's rate
+    x T x dense MACs equals its fan-out, so the number is exact.
+    """
+    sides = [class_counts(layer, ledger, c) for c in ("fanout_left", "fanout_right")]
+    spikes = [s for s, kind in zip(sides, layer.input_kinds, strict=False) if kind == "spike"]
+    return tuple(min(values) for values in zip(*(spikes or sides), strict=True))
+
+
+def _only(layer: LayerRecord, ledger: Ledger, wanted: bool, counts: PerImage) -> PerImage:
+    return counts if reads_events(layer) and reads_binary(layer) is wanted else (0,) * ledger.images
+
+
+def _integer_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    return _only(layer, ledger, False, (layer.dense_macs * ledger.time_steps,) * ledger.images)
+
+
+def _head_nonzero(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    """Non-zero inputs of the classifier x outputs (weights taken as non-zero)."""
+    if not layer.total("head_macs"):
+        return (0,) * ledger.images
+    fan_out = layer.dense_macs // elements_in(layer)
+    return tuple(n * fan_out for n in class_counts(layer, ledger, "events_in_graded"))
+
+
+def _ledger_quantities() -> dict[str, Quantity]:
+    groups: dict[str, tuple[str, ...]] = {
+        "ac_unary": ("synapse.binary", "synapse.integer"),
+        "ac_graded": ("synapse.binary", "synapse.integer"),
+        "ac_unary_nonzero_weights": ("synapse.binary", "synapse.integer"),
+        "ac_graded_nonzero_weights": ("synapse.binary", "synapse.integer"),
+        "mac": ("synapse.real",),
+        "mac_every_step": ("synapse.real",),
+        "mac_nonzero": ("synapse.real",),
+        "coincidences": ("products",),
+        "coincidences_unary": ("products",),
+        "attention_sum_adds_graded": ("attention_sums",),
+        "head_adds_graded": ("head.adds",),
+        "events_out_unary": ("routing",),
+        **{name: (work,) for work, name in WORK.items() if not work.startswith("synapse")},
+    }
+    return {
+        name: Quantity(name, frozenset(work), COUNT_CLASSES[name], _by_class(name)) for name, work in groups.items()
+    }
+
+
+def _by_class(name: str) -> Callable[[LayerRecord, Ledger], PerImage]:
+    return lambda layer, ledger: class_counts(layer, ledger, name)
+
+
+def _derived() -> tuple[Quantity, ...]:
+    events, real = frozenset({"synapse.binary", "synapse.integer"}), frozenset({"synapse.real"})
+    binary, integer = frozenset({"synapse.binary"}), frozenset({"synapse.integer"})
+    return (
+        Quantity("sop_rate", events, "mean input value x T x dense MACs (Eq. 22)", rate_times_dense),
+        Quantity(
+            "mac_dense",
+            real,
+            "dense MACs of real-valued input, padding counted; an input constant over time once",
+            lambda layer, ledger: _dense_real(layer, ledger, every_step=False),
+        ),
+        Quantity(
+            "mac_dense_every_step",
+            real,
+            "dense MACs of real-valued input x T, padding counted",
+            lambda layer, ledger: _dense_real(layer, ledger, every_step=True),
+        ),
+        Quantity(
+            "mac_nonzero_every_step",
+            real,
+            "MACs of real-valued input, zero inputs and weights skipped, at every step",
+            _nonzero_every_step,
+        ),
+        Quantity(
+            "binary_ac_rate",
+            binary,
+            "rate x T x dense MACs where every input is 0 or 1",
+            lambda layer, ledger: _only(layer, ledger, True, rate_times_dense(layer, ledger)),
+        ),
+        Quantity(
+            "binary_ac",
+            binary,
+            "ac_graded where every input is 0 or 1",
+            lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded")),
+        ),
+        Quantity(
+            "binary_ac_nonzero_weights",
+            binary,
+            "ac_graded_nonzero_weights where every input is 0 or 1",
+            lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
+        ),
+        Quantity("integer_mac_dense", integer, "dense MACs x T where some input exceeds 1", _integer_dense),
+        Quantity(
+            "integer_mac_nonzero",
+            integer,
+            "MACs of non-zero inputs and weights where some input exceeds 1",
+            lambda layer, ledger: _only(layer, ledger, False, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
+        ),
+        Quantity(
+            "product_rate",
+            frozenset({"products"}),
+            "smallest rate of the spike operands x T x dense MACs of a product of activations",
+            spike_product_rate,
+        ),
+        Quantity(
+            "product_coincidence_or_fanout",
+            frozenset({"products"}),
+            "coincidences where both operands are 0 or 1, else fan-out of the operand that is",
+            _coincidence_or_fanout,
+        ),
+        Quantity("head_macs_nonzero", frozenset({"head.macs"}), "MACs of the head, zero inputs skipped", _head_nonzero),
+    )
+
+
+def _nonzero_every_step(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    repeat = ledger.time_steps if layer.timing == "constant" else 1
+    return tuple(n * repeat for n in class_counts(layer, ledger, "mac_nonzero"))
+
+
+def _coincidence_or_fanout(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    if "coincidences" not in layer.counts:
+        return (0,) * ledger.images
+    if all(kind == "spike" for kind in layer.input_kinds):
+        return class_counts(layer, ledger, "coincidences")
+    return spike_product_rate(layer, ledger)
+
+
+#: Every quantity a profile can price, by name.
+QUANTITIES: Mapping[str, Quantity] = {**_ledger_quantities(), **{q.name: q for q in _derived()}}
+
+
+def occurring(layer: LayerRecord, work: str) -> int:
+    """Size of one kind of work in a layer, all images, by the ledger class of :data:`WORK`."""
+    if work.startswith("synapse.") and work != "synapse.real" and (work == "synapse.binary") is not reads_binary(layer):
+        return 0
+    return layer.total(WORK[work])

@@ -1,0 +1,1 @@
+"""What people and spreadsheets read: tables, and one self-contained HTML page. Sees counts, not simulators."""
