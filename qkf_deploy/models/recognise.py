@@ -35,8 +35,7 @@ def recognise(
 
     Args:
         shapes: key to shape of every tensor of the state dict.
-        heads: attention heads, one number or one per stage. Default: those of the named build with the same layout and
-            width (ImageNet 384, 512, 768: 6, 8, 12), else 8 (ImageNet, CIFAR) or 16 (DVS).
+        heads: attention heads, one number or one per stage. Default: of the build of that width, else 8 (DVS: 16).
         time_steps: T. Default 4 (ImageNet, CIFAR) or 16 (DVS).
         image_size: height and width in pixels. Default 224 (ImageNet), 32 (CIFAR) or 128 (DVS).
 
@@ -46,12 +45,11 @@ def recognise(
     layout = _layout(shapes)
     count = STAGES[layout]
     num_classes, embed_dim = _shape(shapes, _HEAD, 2)
-    in_channels = _shape(shapes, _FIRST_CONV, 4)[1]
     usual = _usual(layout, embed_dim)
     try:
         return QKFormerConfig(
             layout=layout,
-            in_channels=in_channels,
+            in_channels=_shape(shapes, _FIRST_CONV, 4)[1],
             num_classes=num_classes,
             image_size=image_size if image_size is not None else usual.image_size,
             embed_dim=embed_dim,
@@ -65,8 +63,12 @@ def recognise(
             merge_batch_into_time=True,
         )
     except UsageError as error:
-        hint = "give --heads, they are not stored in a state dict" if "heads" in error.message else _HINT
-        raise CheckpointError(f"looks like the {layout} layout of QKFormer, but {error.message}", hint=hint) from error
+        raise _impossible(layout, error) from error
+
+
+def _impossible(layout: Layout, error: UsageError) -> CheckpointError:
+    hint = "give --heads, they are not stored in a state dict" if "heads" in error.message else _HINT
+    return CheckpointError(f"looks like the {layout} layout of QKFormer, but {error.message}", hint=hint)
 
 
 def _layout(shapes: Shapes) -> Layout:
