@@ -1,0 +1,166 @@
+# pyright: reportMissingImports=false
+"""One Lava process and one process model per operator of integer graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.variable import Var
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from qkf_deploy.simulators.lava.processes.base import OperatorModel, OperatorProcess
+from qkf_deploy.simulators.lava.stepping import Step
+
+
+class Synapse(OperatorProcess):
+    """Convolution or linear layer: y = W x + b, in the time step in which x arrives (no delay).
+
+    Ports: ``x``, ``y``. Vars: ``weight`` and ``bias`` (zeros where the operator has none), int64, shapes as in
+    :class:`qkf_deploy.ops.Conv` and :class:`qkf_deploy.ops.Linear`; the stored weight width is ``op.weight_bits``.
+    """
+
+    def declare(self, params: Mapping[str, np.ndarray]) -> None:
+        weight = params["weight"]
+        bias = params.get("bias", np.zeros(weight.shape[0], np.int64))
+        self.weight = Var(shape=weight.shape, init=weight.astype(np.int64))
+        self.bias = Var(shape=bias.shape, init=bias.astype(np.int64))
+
+
+class IntegerNeuron(OperatorProcess):
+    """U = ((M * m) >> k) + (X << f); S = U >= theta; M = 0 or U - theta after a spike, else U. M starts at 0 per image.
+
+    Ports: ``x`` (drive), ``y`` (spikes, 0 or 1). Vars, int64: ``theta`` (broadcastable to the per-step shape), ``u``
+    (charged membrane potential of the step) and ``m`` (state after firing and reset), both of the per-step shape.
+    """
+
+    def declare(self, params: Mapping[str, np.ndarray]) -> None:
+        theta = np.atleast_1d(params["theta"])
+        self.theta = Var(shape=theta.shape, init=theta.astype(np.int64))
+        self.u = Var(shape=self.y.shape, init=0)
+        self.m = Var(shape=self.y.shape, init=0)
+
+
+class Pool(OperatorProcess):
+    """Max pooling (padding never wins) or sum pooling (zero padding). Ports: ``x``, ``y``."""
+
+
+class Sum(OperatorProcess):
+    """Sum over axes: a head's channels, tokens, positions. Ports: ``x``, ``y``."""
+
+
+class Readout(OperatorProcess):
+    """Sum over the time steps of an image. Ports: ``x``, ``y``; zeros leave until the image's last time step."""
+
+
+class Add(OperatorProcess):
+    """a + b, both of the same shape. Ports: ``a``, ``b``, ``y``."""
+
+
+class Mask(OperatorProcess):
+    """x where the gate spikes, else 0 (the other way round with ``op.invert``). Ports: ``gate``, ``x``, ``y``."""
+
+
+class MatMul(OperatorProcess):
+    """left @ right of two activations. Ports: ``left``, ``right``, ``y``."""
+
+
+@implements(proc=Synapse, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PySynapse(OperatorModel):
+    """:class:`Synapse` on CPU."""
+
+    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+    weight: np.ndarray = LavaPyType(np.ndarray, np.int64)
+    bias: np.ndarray = LavaPyType(np.ndarray, np.int64)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {"weight": self.weight, "bias": self.bias}
+
+
+@implements(proc=IntegerNeuron, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyIntegerNeuron(OperatorModel):
+    """:class:`IntegerNeuron` on CPU."""
+
+    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+    theta: np.ndarray = LavaPyType(np.ndarray, np.int64)
+    u: np.ndarray = LavaPyType(np.ndarray, np.int64)
+    m: np.ndarray = LavaPyType(np.ndarray, np.int64)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {"theta": self.theta}
+
+    def observe(self, step: Step) -> None:
+        super().observe(step)
+        self.u[:] = np.reshape(step.membrane, self.u.shape)
+        self.m[:] = np.reshape(self.stepper.state, self.m.shape)
+
+
+class PyUnary(OperatorModel):
+    """One operand, no Vars."""
+
+    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+
+
+@implements(proc=Pool, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyPool(PyUnary):
+    """:class:`Pool` on CPU."""
+
+
+@implements(proc=Sum, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PySum(PyUnary):
+    """:class:`Sum` on CPU."""
+
+
+@implements(proc=Readout, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyReadout(PyUnary):
+    """:class:`Readout` on CPU."""
+
+
+@implements(proc=Add, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyAdd(OperatorModel):
+    """:class:`Add` on CPU."""
+
+    a: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    b: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+
+
+@implements(proc=Mask, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyMask(OperatorModel):
+    """:class:`Mask` on CPU."""
+
+    gate: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+
+
+@implements(proc=MatMul, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyMatMul(OperatorModel):
+    """:class:`MatMul` on CPU."""
+
+    left: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    right: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
