@@ -2,7 +2,7 @@
 
 Integer graphs: every value is an integer carried in float32 where the width proof keeps all partial sums within 2**24,
 else in float64 (2**53), so that results are exact in any order of summation. ``ConvInteger`` is not used: ONNX
-Runtime's x86 kernels for uint8 x int8 may saturate at 16 bits (onnxruntime.ai, "Quantize ONNX models", section on U8S8).
+Runtime's x86 kernels for uint8 x int8 may saturate at 16 bits (onnxruntime.ai, "Quantize ONNX models", on U8S8).
 """
 
 from __future__ import annotations
