@@ -5,6 +5,8 @@ Written to be read. Float graphs run in float64, integer graphs in int64; nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from qkf_deploy.ir import Graph
@@ -19,6 +21,7 @@ def run(
     inputs: np.ndarray,
     record: Record = Record(),  # noqa: B008 - frozen
     progress: Progress | None = None,
+    replace_value: Callable[[str, np.ndarray], np.ndarray] | None = None,
 ) -> Run:
     """Simulate a batch.
 
@@ -28,6 +31,8 @@ def run(
             ``(T, B, C, H, W)`` for event frames; float64 or int64 like the graph.
         record: values and membranes to keep.
         progress: called after each node.
+        replace_value: given a node's name and value, the value that the nodes after it read; lets a comparison feed
+            every layer another network's activity.
 
     Returns:
         See :class:`qkf_deploy.simulators.run.Run`.
@@ -41,7 +46,7 @@ def run(
     for index, node in enumerate(graph):
         operands = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
         value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
-        values[node.name] = value
+        values[node.name] = value if replace_value is None else replace_value(node.name, value)
         if node.op.kind != "input":
             layers.append(count_node(graph, node, operands, value))
         if node.name in record.membranes and isinstance(node.op, Neuron | IntegerNeuron):

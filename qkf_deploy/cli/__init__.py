@@ -1,0 +1,96 @@
+"""The command line: parse, call :mod:`qkf_deploy.api`, print. No logic.
+
+Results go to stdout, progress and notices to stderr. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 bad input,
+4 a missing component, 70 a bug, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping
+
+import click
+
+from qkf_deploy.errors import QkfError
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+#: Command name -> where its click command is. Imported when it is called (or shown in its own help).
+COMMANDS: Mapping[str, str] = {
+    "demo": "qkf_deploy.cli.demo:demo",
+    "trace": "qkf_deploy.cli.trace:trace",
+    "quantize": "qkf_deploy.cli.quantize:quantize",
+    "simulate": "qkf_deploy.cli.simulate:simulate",
+    "energy": "qkf_deploy.cli.energy:energy",
+    "inspect": "qkf_deploy.cli.inspect:inspect",
+    "verify": "qkf_deploy.cli.verify:verify",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="qkf-deploy", prog_name="qkf-deploy")
+@click.option("--debug", is_flag=True, help="Show a traceback for every error.")
+@click.pass_context
+def group(ctx: click.Context, debug: bool) -> None:
+    """Spiking transformers from a trained checkpoint to exact integer networks, operation counts and energy."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs a command and maps every outcome to an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code."""
+    debug = "--debug" in arguments
+    try:
+        group.main(args=arguments, prog_name="qkf-deploy", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return error.exit_code
+    except QkfError as error:
+        click.echo(f"error: {error}", err=True)
+        if debug:
+            traceback.print_exc()
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, said so
+        return _bug(error, debug)
+    return 0
+
+
+def _bug(error: Exception, debug: bool) -> int:
+    click.echo(f"internal error: {type(error).__name__}: {error}", err=True)
+    if debug:
+        traceback.print_exc()
+    else:
+        click.echo("  try: run it again with `qkf-deploy --debug ...` and report the traceback", err=True)
+    return EXIT_BUG

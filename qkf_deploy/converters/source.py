@@ -1,0 +1,259 @@
+"""What a user names — a checkpoint, a factory, a module — as a torch module with everything tracing needs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qkf_deploy.converters.checkpoint import Checkpoint, load_model, read_state_dict
+from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.ir import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+    from qkf_deploy.models import QKFormer
+
+#: Pixel normalization by name. ``imagenet`` and ``cifar10`` are the values of the official training configurations;
+#: ``none`` only divides by 255.
+PRESETS: Mapping[str, Preprocessing | None] = {
+    "imagenet": Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "none": None,
+}
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".tar", ".ckpt")
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """Overrides for what a checkpoint or module does not say.
+
+    Attributes:
+        checkpoint: weights for a factory's module.
+        arch: named build (checkpoints only).
+        time_steps, heads, image_size: as in :class:`qkf_deploy.models.QKFormerConfig`.
+        in_channels: channels of the input (factories and modules).
+        input: ``image``, ``sequence`` or ``frames`` (:class:`qkf_deploy.converters.trace.InputSpec`).
+        preset: name of a normalization in :data:`PRESETS`.
+        mean, std: normalization per channel, instead of a preset.
+        class_names: labels of the logits.
+        factory_arguments: keyword arguments for a factory.
+    """
+
+    checkpoint: str | Path | None = None
+    arch: str | None = None
+    time_steps: int | None = None
+    heads: int | Sequence[int] | None = None
+    image_size: int | None = None
+    in_channels: int | None = None
+    input: str | None = None
+    preset: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    class_names: Sequence[str] = ()
+    factory_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module ready to be traced.
+
+    Attributes:
+        model: in evaluation mode, with its weights.
+        layout: how it takes its input.
+        shape: ``(C, H, W)``.
+        time_steps: T.
+        preprocessing: ``None`` for event frames.
+        class_names: labels, may be empty.
+        provenance: strings for the graph.
+    """
+
+    model: torch.nn.Module
+    layout: str
+    shape: tuple[int, ...]
+    time_steps: int
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+
+def resolve(source: Any, options: TraceOptions) -> Source:
+    """Load what ``source`` names.
+
+    Args:
+        source: path of a checkpoint, ``module:factory`` or ``file.py:factory``, or an ``nn.Module``.
+        options: overrides.
+
+    Raises:
+        CheckpointError, InputError: the file, factory or weights cannot be used.
+        UsageError: options that do not fit.
+    """
+    from qkf_deploy.models.lazy import import_torch_module
+
+    nn = import_torch_module("torch").nn
+    if isinstance(source, nn.Module):
+        return _from_module(source, options, {"source": type(source).__name__})
+    text = str(source)
+    if _is_factory(text):
+        model = _call_factory(text, options)
+        provenance = {"source": text}
+        if options.checkpoint is not None:
+            provenance |= _load_weights(model, options.checkpoint)
+        return _from_module(model, options, provenance)
+    if options.checkpoint is not None:
+        raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
+    return _from_checkpoint(text, options)
+
+
+def _is_factory(text: str) -> bool:
+    head, colon, name = text.rpartition(":")
+    return bool(colon and head and name.isidentifier()) and not Path(text).exists()
+
+
+def _from_checkpoint(path: str, options: TraceOptions) -> Source:
+    overrides = {k: getattr(options, k) for k in ("time_steps", "heads", "image_size")}
+    model, checkpoint = load_model(path, options.arch, **{k: v for k, v in overrides.items() if v is not None})
+    config = model.config
+    frames = config.layout == "dvs"
+    usual = {"imagenet": "imagenet", "cifar": "cifar10"}.get(config.layout) if config.in_channels == 3 else None
+    pre = None if frames else _preprocessing(options, config.in_channels, usual, checkpoint.metadata)
+    names = tuple(options.class_names) or tuple(json.loads(checkpoint.metadata.get("class_names", "[]")))
+    provenance = {
+        "source": Path(path).name,
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "architecture": config.to_json(),
+    }
+    shape = (config.in_channels, config.image_size, config.image_size)
+    return Source(model, "frames" if frames else "image", shape, config.time_steps, pre, names, provenance)
+
+
+def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
+    config = getattr(model, "config", None)
+    known: QKFormer | None = model if type(model).__module__.startswith("qkf_deploy.models") else None  # type: ignore[assignment]
+    size = options.image_size or (config.image_size if known is not None and config is not None else None)
+    steps = options.time_steps or (config.time_steps if known is not None and config is not None else _own_steps(model))
+    if size is None or steps is None:
+        missing = "--image-size" if size is None else "--time-steps"
+        raise UsageError(f"a module does not say its {missing[2:].replace('-', ' ')}", hint=f"give {missing}")
+    channels = options.in_channels or (config.in_channels if known is not None and config is not None else 3)
+    layout = options.input or (
+        "frames" if known is not None and config is not None and config.layout == "dvs" else "image"
+    )
+    pre = None if layout == "frames" else _preprocessing(options, channels, None, {})
+    return Source(model.eval(), layout, (channels, size, size), steps, pre, tuple(options.class_names), provenance)
+
+
+def _own_steps(model: torch.nn.Module) -> int | None:
+    """T where the module carries it under one of the usual names."""
+    for name in ("T", "time_steps", "num_steps", "timesteps"):
+        value = getattr(model, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _preprocessing(
+    options: TraceOptions, channels: int, usual: str | None, metadata: Mapping[str, str]
+) -> Preprocessing | None:
+    """Explicit mean and std, else the preset, else what the file says, else the usual one of the layout."""
+    if (options.mean is None) != (options.std is None):
+        raise UsageError("--mean and --std go together")
+    if options.mean is not None and options.std is not None:
+        pre: Preprocessing | None = Preprocessing(tuple(options.mean), tuple(options.std))
+    elif options.preset is not None:
+        if options.preset not in PRESETS:
+            raise UsageError(
+                f"no preset {options.preset!r}", hint=f"use one of {', '.join(PRESETS)}, or --mean and --std"
+            )
+        pre = PRESETS[options.preset]
+    elif "mean" in metadata and "std" in metadata:
+        pre = Preprocessing(tuple(json.loads(metadata["mean"])), tuple(json.loads(metadata["std"])))
+    else:
+        pre = PRESETS[usual] if usual else None
+    if pre is None:
+        return Preprocessing((0.0,) * channels, (1.0,) * channels)
+    if len(pre.mean) != channels or len(pre.std) != channels or min(pre.std) <= 0:
+        raise UsageError(f"mean and std need {channels} values each, std positive", hint="give --mean and --std")
+    return pre
+
+
+def _call_factory(text: str, options: TraceOptions) -> torch.nn.Module:
+    import torch
+
+    place, _, name = text.rpartition(":")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        known = ", ".join(n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_"))
+        raise InputError(f"no factory {name!r} in it", where=place, hint=f"it has: {known[:300]}")
+    try:
+        model = factory(**options.factory_arguments)
+    except Exception as error:
+        raise InputError(
+            f"the factory raised {type(error).__name__}: {error}{_raised_at(error)}",
+            where=text,
+            hint="call it in Python; pass arguments with --factory-arg NAME=VALUE",
+        ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"the factory returned a {type(model).__name__}, not an nn.Module", where=text)
+    return model
+
+
+def _raised_at(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" (at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def _import_module(name: str) -> Any:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a user's package lies in the current directory
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise InputError(
+            f"cannot be imported: {type(error).__name__}: {error}",
+            where=name,
+            hint="run `python -c 'import ...'` to see why",
+        ) from error
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError("no such file", where=str(path), hint="name a Python file or an importable module")
+    spec = importlib.util.spec_from_file_location(f"qkf_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError("not a Python file", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(
+            f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
+        ) from error
+    return module
+
+
+def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
+    checkpoint: Checkpoint = read_state_dict(path)
+    try:
+        model.load_state_dict(checkpoint.state_dict, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise InputError(
+            "the weights do not fit the module: " + " ".join(lines)[:500],
+            where=str(path),
+            hint="is it another model's file?",
+        ) from error
+    return {"checkpoint": Path(path).name, "sha256": checkpoint.sha256}

@@ -1,0 +1,1 @@
+"""Comparisons over a set of images: accuracy and spike agreement."""

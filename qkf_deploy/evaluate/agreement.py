@@ -1,0 +1,176 @@
+"""Spike agreement, layer by layer: torch model, float graph, integer graph.
+
+"Forced" feeds every layer the reference's spikes, so a difference belongs to that layer; "free" lets the network run on
+its own, which is what a user sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError, InputError
+from qkf_deploy.ir import Graph
+from qkf_deploy.simulators import reference
+from qkf_deploy.simulators.inputs import encode
+from qkf_deploy.simulators.run import Record, is_neuron
+
+#: A membrane this close to its threshold (relative) is a tie: float rounding alone can flip the spike.
+TIE_TOLERANCE = 1e-9
+
+Spikes = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LayerAgreement:
+    """Agreement of one neuron layer over all images and steps.
+
+    Attributes:
+        name: node name.
+        outputs: neuron outputs compared.
+        spikes: spikes of the reference among them.
+        differ_forced: outputs that differ when the layer is fed the reference's spikes.
+        differ_ties: those of them whose membrane lies within :data:`TIE_TOLERANCE` of the threshold (float graphs).
+        differ_free: outputs that differ when the network runs on its own.
+    """
+
+    name: str
+    outputs: int
+    spikes: int
+    differ_forced: int
+    differ_ties: int
+    differ_free: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a network with a reference.
+
+    Attributes:
+        layers: in network order.
+        logit_difference: largest absolute difference of the logits, free.
+        same_class: images with the same predicted class.
+        images: number of images.
+    """
+
+    layers: tuple[LayerAgreement, ...]
+    logit_difference: float
+    same_class: int
+    images: int
+
+    @property
+    def differ_forced(self) -> int:
+        """Sum over layers."""
+        return sum(layer.differ_forced for layer in self.layers)
+
+    @property
+    def differ_free(self) -> int:
+        """Sum over layers."""
+        return sum(layer.differ_free for layer in self.layers)
+
+    @property
+    def differ_ties(self) -> int:
+        """Sum over layers."""
+        return sum(layer.differ_ties for layer in self.layers)
+
+    @property
+    def outputs(self) -> int:
+        """Sum over layers."""
+        return sum(layer.outputs for layer in self.layers)
+
+
+#: Reference for a batch of images: spikes of every neuron and logits.
+Oracle = Callable[[np.ndarray], tuple[Spikes, np.ndarray]]
+
+
+def graph_oracle(graph: Graph) -> Oracle:
+    """The reference engine on a graph."""
+    names = [n.name for n in graph if is_neuron(n.op.kind)]
+
+    def run(images: np.ndarray) -> tuple[Spikes, np.ndarray]:
+        result = reference.run(graph, encode(graph, images)[0], Record.of(graph, names))
+        return result.spikes, result.logits
+
+    return run
+
+
+def compare(
+    graph: Graph,
+    images: np.ndarray,
+    oracle: Oracle,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Agreement:
+    """Compare a graph with a reference, forced and free, batch by batch.
+
+    Args:
+        graph: float or integer.
+        images: ``(B, ...)`` as :func:`qkf_deploy.simulators.inputs.encode` takes them.
+        oracle: spikes ``(T, B, *shape)`` by node name, and logits.
+        batch: images per batch.
+        progress: called with (images done, images in all).
+
+    Raises:
+        GraphError: the reference lacks one of the graph's neurons.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        parts.append(_compare_batch(graph, chunk, *oracle(chunk)))
+        if progress is not None:
+            progress(min(start + batch, len(images)), len(images))
+    if not parts:
+        raise InputError("no images to compare")
+    return _sum(parts)
+
+
+def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.ndarray) -> Agreement:
+    inputs, _ = encode(graph, images)
+    neurons = [n.name for n in graph if is_neuron(n.op.kind)]
+    for name in neurons:
+        if name not in spikes:
+            raise GraphError("the reference has no such neuron", where=name, hint="is it the same model?")
+
+    def force(name: str, value: np.ndarray) -> np.ndarray:
+        return spikes[name].reshape(value.shape).astype(value.dtype) if name in spikes else value
+
+    record = Record.of(graph, neurons, neurons if graph.arithmetic == "float" else ())
+    forced = reference.run(graph, inputs, record, replace_value=force)
+    free = reference.run(graph, inputs, Record.of(graph, neurons))
+    layers = tuple(
+        _layer(graph, name, spikes[name], forced.spikes[name], free.spikes[name], forced.membranes) for name in neurons
+    )
+    same = int((free.logits.argmax(-1) == logits.argmax(-1)).sum())
+    return Agreement(layers, float(np.abs(free.logits - logits).max()), same, inputs.shape[1])
+
+
+def _layer(
+    graph: Graph, name: str, expected: np.ndarray, forced: np.ndarray, free: np.ndarray, membranes: Spikes
+) -> LayerAgreement:
+    expected = expected.reshape(free.shape)
+    wrong = forced != expected
+    ties = 0
+    if name in membranes:
+        threshold = getattr(graph[name].op, "v_threshold", 1.0)
+        ties = int((wrong & (np.abs(membranes[name] - threshold) <= TIE_TOLERANCE * abs(threshold))).sum())
+    return LayerAgreement(
+        name, expected.size, int(expected.sum()), int(wrong.sum()), ties, int((free != expected).sum())
+    )
+
+
+def _sum(parts: list[Agreement]) -> Agreement:
+    layers = []
+    for same in zip(*(p.layers for p in parts), strict=True):
+        totals = [
+            sum(getattr(s, f) for s in same)
+            for f in ("outputs", "spikes", "differ_forced", "differ_ties", "differ_free")
+        ]
+        layers.append(LayerAgreement(same[0].name, *totals))
+    return Agreement(
+        tuple(layers),
+        max(p.logit_difference for p in parts),
+        sum(p.same_class for p in parts),
+        sum(p.images for p in parts),
+    )
