@@ -10,12 +10,11 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from qkf_deploy.hw_models.profiles import Price, Profile, load_profile
+from qkf_deploy.hw_models.profiles import Profile, load_profile
 from qkf_deploy.hw_models.quantities import (
     QUANTITIES,
     WORK,
     class_counts,
-    elements_in,
     occurring,
     rate_times_dense,
     reads_events,
@@ -172,23 +171,16 @@ class _Term:
 def _layer_energies(layer: LayerRecord, ledger: Ledger, profile: Profile) -> dict[str, _Term]:
     terms = {}
     for name, price_ in profile.prices.items():
-        counts = QUANTITIES[name].count(layer, ledger)
+        quantity = QUANTITIES[name]
+        counts = quantity.count(layer, ledger)
         if any(counts):
-            pj = price_.at(buffer_bytes(layer, ledger, price_)) if price_.tiers else price_.pj
+            pj = price_.at(quantity.buffer(layer, ledger)) if quantity.buffer and price_.tiers else price_.pj
             terms[name] = _Term(counts, tuple(exact_product(n, pj) for n in counts))
     return terms
 
 
 def _column(row: Mapping[str, _Term], image: int) -> list[Decimal]:
     return [term.energies[image] for term in row.values()]
-
-
-def buffer_bytes(layer: LayerRecord, ledger: Ledger, price_: Price) -> int:
-    """Size of the buffer a layer's weights (or membranes) need, in bytes."""
-    if price_.quantity == "weight_bytes":
-        return -(-layer.parameters * layer.weight_bits // 8)
-    accesses = 2 * layer.output_size * ledger.time_steps * ledger.images
-    return layer.output_size * -(-layer.total("state_bytes") // max(accesses, 1))
 
 
 def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: Decimal) -> LayerEnergy:
@@ -218,7 +210,7 @@ def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: 
 
 
 def _rate(layer: LayerRecord, ledger: Ledger, name: str) -> Fraction | None:
-    if name not in layer.counts or not elements_in(layer):
+    if name not in layer.counts or layer.timing == "image":  # after the readout there are no steps to be per
         return None
     events = ("spike", "count")
     size = sum(s for s, kind in zip(layer.input_sizes, layer.input_kinds, strict=True) if kind in events)
@@ -239,7 +231,18 @@ def _unpriced(ledger: Ledger, profile: Profile) -> dict[str, int]:
 def _twin_energy(ledger: Ledger, profile: Profile) -> Decimal | None:
     if profile.twin_mac_pj is None:
         return None
-    return exact_product(ledger.images * dense_macs(ledger), profile.twin_mac_pj)
+    arithmetic = exact_product(ledger.images * dense_macs(ledger), profile.twin_mac_pj)
+    return exact_sum([arithmetic, *(_twin_weights(layer, ledger, profile) for layer in ledger)])
+
+
+def _twin_weights(layer: LayerRecord, ledger: Ledger, profile: Profile) -> Decimal:
+    """Weight reads of a dense execution, one per MAC as for the spiking network, where the profile prices them."""
+    for name, bytes_each in (("weight_bytes", -(-layer.weight_bits // 8)), ("weight_reads", 1)):
+        price_, buffer = profile.prices.get(name), QUANTITIES[name].buffer
+        if price_ is not None and buffer is not None and layer.weight_bits:
+            reads = ledger.images * layer.dense_macs * bytes_each
+            return exact_product(reads, price_.at(buffer(layer, ledger)))
+    return Decimal(0)
 
 
 def dense_macs(ledger: Ledger) -> int:
@@ -253,9 +256,10 @@ def _assumptions(ledger: Ledger, profile: Profile) -> tuple[str, ...]:
     if first is not None:
         out.append(_first_layer_rule(first, ledger, profile))
     if profile.twin_mac_pj is not None:
+        weights = " plus one weight read" if {"weight_bytes", "weight_reads"} & set(profile.prices) else ""
         out.append(
             "Dense twin: the same network executed once per image without spikes, "
-            f"every MAC at {profile.twin_mac_pj} pJ."
+            f"every MAC at {profile.twin_mac_pj} pJ{weights}; its activations have no price."
         )
     out.append(
         f"Counted on {ledger.images} image{'s' if ledger.images != 1 else ''} ({_input_words(ledger)}), "

@@ -181,8 +181,9 @@ def _price(file: TomlFile, name: str) -> Price:
     if ("pj" in values) == ("tiers" in values):
         raise file.error(key, f"[{key}] needs either pj or tiers", "the unit is picojoule: pj = 0.9")
     tiers = _tiers(file, key, values["tiers"]) if "tiers" in values else ()
-    if tiers and name not in ("weight_bytes", "state_bytes"):
-        raise file.error(f"{key}.tiers", "only weight_bytes and state_bytes are priced by buffer size")
+    if tiers and QUANTITIES[name].buffer is None:
+        sized = ", ".join(q.name for q in QUANTITIES.values() if q.buffer)
+        raise file.error(f"{key}.tiers", f"{name} has no buffer, so no price by its size", f"only {sized} have")
     interpolate = values.get("interpolate", False)
     if not isinstance(interpolate, bool):
         raise file.error(f"{key}.interpolate", f"interpolate must be true or false, not {interpolate!r}")

@@ -6,7 +6,7 @@ no price is reported as unpriced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
@@ -50,12 +50,14 @@ class Quantity:
         work: kinds of work it accounts for.
         help: one line.
         count: number per image of one layer.
+        buffer: bytes of the buffer that is accessed, for quantities priced by buffer size.
     """
 
     name: str
     work: frozenset[str]
     help: str
     count: Callable[[LayerRecord, Ledger], PerImage]
+    buffer: Callable[[LayerRecord, Ledger], int] | None = None
 
 
 def class_counts(layer: LayerRecord, ledger: Ledger, name: str) -> PerImage:
@@ -119,9 +121,9 @@ def _integer_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
 
 
 def _head_nonzero(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    """Non-zero inputs of the classifier x outputs (weights taken as non-zero)."""
-    if not layer.total("head_macs"):
-        return (0,) * ledger.images
+    """Non-zero inputs of the classifier x outputs, weights taken as non-zero; every input where they are not events."""
+    if "events_in_graded" not in layer.counts or "head_macs" not in layer.counts:
+        return class_counts(layer, ledger, "head_macs")
     fan_out = layer.dense_macs // elements_in(layer)
     return tuple(n * fan_out for n in class_counts(layer, ledger, "events_in_graded"))
 
@@ -142,8 +144,10 @@ def _ledger_quantities() -> dict[str, Quantity]:
         "events_out_unary": ("routing",),
         **{name: (work,) for work, name in WORK.items() if not work.startswith("synapse")},
     }
+    buffers = {"weight_bytes": stored_weight_bytes, "state_bytes": stored_state_bytes}
     return {
-        name: Quantity(name, frozenset(work), COUNT_CLASSES[name], _by_class(name)) for name, work in groups.items()
+        name: Quantity(name, frozenset(work), COUNT_CLASSES[name], _by_class(name), buffers.get(name))
+        for name, work in groups.items()
     }
 
 
@@ -212,7 +216,76 @@ def _derived() -> tuple[Quantity, ...]:
             _coincidence_or_fanout,
         ),
         Quantity("head_macs_nonzero", frozenset({"head.macs"}), "MACs of the head, zero inputs skipped", _head_nonzero),
+        Quantity(
+            "attention_sum_dense",
+            frozenset({"attention_sums"}),
+            "Q-K sums executed densely: elements in - elements out, x T",
+            _dense_sum,
+        ),
+        Quantity(
+            "residual_adds_tensor",
+            frozenset({"residual"}),
+            "residual additions of a tensor library: non-zeros of both operands if all are 0 or 1, else every element",
+            _tensor_add,
+        ),
+        Quantity("neuron_updates", frozenset({"neuron.driven", "neuron.idle"}), "neurons x T", _neuron_updates),
+        Quantity(
+            "weight_reads",
+            frozenset({"memory.weights"}),
+            "weights read, one per graded addition or multiply-accumulate; buffers of 32-bit words",
+            _weight_reads,
+            lambda layer, ledger: 4 * layer.parameters,
+        ),
+        Quantity(
+            "state_accesses_per_synop",
+            frozenset({"memory.state"}),
+            "membranes read and written at every graded addition and every neuron update; buffers of 32-bit words",
+            _state_accesses,
+            lambda layer, ledger: 4 * layer.output_size,
+        ),
     )
+
+
+def _dense_sum(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    occurs = "attention_sum_adds_unary" in layer.counts
+    return ((elements_in(layer) - layer.output_size) * ledger.time_steps * occurs,) * ledger.images
+
+
+def _tensor_add(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    if "residual_adds" not in layer.counts:
+        return (0,) * ledger.images
+    if all(kind in ("spike", "count") for kind in layer.input_kinds) and reads_binary(layer):
+        return class_counts(layer, ledger, "events_in_graded")
+    return (layer.output_size * ledger.time_steps,) * ledger.images
+
+
+def _neuron_updates(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    return _add(class_counts(layer, ledger, c) for c in ("neuron_updates_driven", "neuron_updates_idle"))
+
+
+def _weight_reads(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    return _add(class_counts(layer, ledger, c) for c in ("ac_graded", "mac", "head_macs") if layer.weight_bits)
+
+
+def _state_accesses(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    updates = _neuron_updates(layer, ledger)
+    return tuple(2 * n for n in _add((class_counts(layer, ledger, "ac_graded"), updates)))
+
+
+def _add(parts: Iterable[PerImage]) -> PerImage:
+    rows = list(parts)
+    return tuple(map(sum, zip(*rows, strict=True)))
+
+
+def stored_weight_bytes(layer: LayerRecord, ledger: Ledger) -> int:
+    """Bytes of a layer's parameters as stored."""
+    return -(-layer.parameters * layer.weight_bits // 8)
+
+
+def stored_state_bytes(layer: LayerRecord, ledger: Ledger) -> int:
+    """Bytes of a layer's membranes as stored (each is read and written once per step)."""
+    accesses = 2 * layer.output_size * ledger.time_steps * ledger.images
+    return layer.output_size * -(-layer.total("state_bytes") // max(accesses, 1))
 
 
 def _nonzero_every_step(layer: LayerRecord, ledger: Ledger) -> PerImage:
@@ -223,7 +296,7 @@ def _nonzero_every_step(layer: LayerRecord, ledger: Ledger) -> PerImage:
 def _coincidence_or_fanout(layer: LayerRecord, ledger: Ledger) -> PerImage:
     if "coincidences" not in layer.counts:
         return (0,) * ledger.images
-    if all(kind == "spike" for kind in layer.input_kinds):
+    if reads_binary(layer):
         return class_counts(layer, ledger, "coincidences")
     return spike_product_rate(layer, ledger)
 

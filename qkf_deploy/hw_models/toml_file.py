@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 _MAX_BYTES = 1_000_000
+_UNITS = ("j", "mj", "uj", "nj", "fj", "aj", "ev", "wh", "kwh", "mw", "w")
 _HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
 _TRIPLE = re.compile(r'"""|\'\'\'')
@@ -59,7 +60,8 @@ class TomlFile:
         prefix = f"{table}." if table else ""
         for key in values:
             if key not in known:
-                raise self.error(f"{prefix}{key}", f"unknown key {key!r}", _nearest(key, known))
+                what = "unknown unit" if key.lower() in _UNITS else "unknown key"
+                raise self.error(f"{prefix}{key}", f"{what} {key!r}", _nearest(key, known))
         missing = [key for key in required if key not in values]
         if missing:
             place = f" in [{table}]" if table else ""
@@ -174,5 +176,7 @@ def _plain(key: str) -> str:
 
 
 def _nearest(key: str, known: Collection[str]) -> str:
+    if key.lower() in _UNITS and "pj" in known:
+        return "the only unit is picojoule: pj = 0.9"
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
