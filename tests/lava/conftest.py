@@ -1,0 +1,25 @@
+"""The Python 3.10 environment of the Lava tests: they run if it is there, else say why not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+from qkf_deploy.errors import MissingComponent
+from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
+
+#: Tests that import Lava themselves; elsewhere `test_lava_native.py` starts them in the Lava environment.
+collect_ignore = [] if importlib.util.find_spec("lava") else ["native"]
+
+
+@pytest.fixture(scope="session")
+def lava() -> LavaEnvironment:
+    """A usable environment. ``REQUIRE_LAVA=1`` turns the skip into a failure."""
+    try:
+        return find_lava()
+    except MissingComponent as error:
+        if os.environ.get("REQUIRE_LAVA") == "1":
+            pytest.fail(f"REQUIRE_LAVA=1, but: {error}")
+        pytest.skip(str(error))
