@@ -50,12 +50,12 @@ def step_totals(isa: np.generic, stream: np.ndarray, words: int, steps: int, una
             if bits == 0:
                 continue
             graded[t] += popcount(np.uint64(bits))
-            if stream.dtype.itemsize == 1:
+            if stream.itemsize == 1:
                 sums[:] = 0
                 add_values(isa, stream, r, w, sums, 0)
                 for i in range(32):
                     unary[t] += sums[i]
-    if stream.dtype.itemsize != 1:
+    if stream.itemsize != 1:
         unary[:] = graded
 
 

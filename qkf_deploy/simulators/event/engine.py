@@ -1,0 +1,174 @@
+"""The event engine: layer by layer over all time steps, image by image, on any number of threads."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from qkf_deploy.errors import UsageError
+from qkf_deploy.ir import Graph
+from qkf_deploy.ledger import LayerRecord, Ledger
+from qkf_deploy.ops import Output
+from qkf_deploy.simulators.counting import layer_record
+from qkf_deploy.simulators.event import cpu, proofs
+from qkf_deploy.simulators.event.context import Image
+from qkf_deploy.simulators.event.layers import Ranges
+from qkf_deploy.simulators.event.plan import Plan, Planner
+from qkf_deploy.simulators.event.steps import GeneralStep, needs_whole_batch
+from qkf_deploy.simulators.event.values import Plain, Value, to_stream
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
+
+#: Ranges per thread when one image is divided: small enough to balance, large enough to keep weights in cache.
+_RANGES_PER_THREAD = 4
+_MIN_RANGE = 16
+_NOTHING = Record()
+
+
+class Engine:
+    """A network ready to run: widths proven, steps planned, weights packed on first use.
+
+    Args:
+        graph: integer graph (float graphs run through the operators' own semantics).
+        record: what to keep.
+        tier: forces a tier, see :func:`qkf_deploy.simulators.event.cpu.select`.
+
+    Raises:
+        ProofError: the graph's stored widths are narrower than what its weights can reach.
+        UsageError: an unknown or unavailable tier.
+    """
+
+    def __init__(self, graph: Graph, record: Record = _NOTHING, tier: str | None = None) -> None:
+        self.graph, self.record = graph, record
+        self.isa = cpu.select(tier)
+        widths = proofs.proven_widths(graph) if graph.arithmetic == "integer" else {}
+        self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
+        self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
+
+    def run(self, inputs: np.ndarray, progress: Progress | None = None, threads: int = 1) -> Run:
+        """Simulate a batch; see :func:`run`."""
+        if threads < 1:
+            raise UsageError(f"threads: {threads}", hint="use 1 or more")
+        counter = _Counter(progress, inputs.shape[1] * (len(self.graph.nodes) - 1))
+        if threads == 1:
+            images = self._batch(inputs, range(inputs.shape[1]), _whole, counter)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                images = self._on_threads(inputs, pool, threads, counter)
+        return self._result(images)
+
+    def _on_threads(self, inputs: np.ndarray, pool: ThreadPoolExecutor, threads: int, counter: _Counter) -> list[Image]:
+        """One image per task while there are enough images; the rest are divided within each layer."""
+        batch = inputs.shape[1]
+        divided = _divider(pool, threads)
+        if self._whole_batch:
+            return self._batch(inputs, range(batch), divided, counter)
+        together = batch - batch % threads
+        tasks = [pool.submit(self._batch, inputs, range(b, b + 1), _whole, counter) for b in range(together)]
+        images = [task.result()[0] for task in tasks]
+        return images + self._batch(inputs, range(together, batch), divided, counter)
+
+    def _batch(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
+        if self._whole_batch:
+            return self._in_lockstep(inputs, which, ranges, counter)
+        return [self._in_lockstep(inputs, range(b, b + 1), ranges, counter)[0] for b in which]
+
+    def _in_lockstep(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
+        images = [Image(self.graph, self.isa, ranges) for _ in which]
+        for image, b in zip(images, which, strict=True):
+            image.values[self.graph.input.name] = self._input(inputs[:, b : b + 1])
+        for index, step in enumerate(self.plan.steps):
+            if isinstance(step, GeneralStep):
+                step.run_batch(images)
+            else:
+                for image in images:
+                    step.run(image)
+            for image in images:
+                self._keep(image, [n.name for n in step.nodes])
+                for name in self.plan.last_use.get(index, ()):
+                    image.values.pop(name, None)
+            counter.advance(len(step.nodes) * len(images))
+        return images
+
+    def _input(self, x: np.ndarray) -> Value:
+        type_ = self.graph.input.type
+        if type_.is_events and self.graph.arithmetic == "integer" and int(x.max(initial=0)) <= proofs.LARGEST_COUNT:
+            return to_stream(x, type_.shape[0], type_.high, self.graph.time_steps)
+        return Plain(x)
+
+    def _keep(self, image: Image, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.record.values or name == self.graph.output.name:
+                image.kept[name] = image.plain(name)
+
+    def _result(self, images: Sequence[Image]) -> Run:
+        output = self.graph.output
+        raw = np.concatenate([i.kept[output.name] for i in images], axis=1)
+        logits = output.op.logits(raw, output.params) if isinstance(output.op, Output) else raw
+        kept = {n: np.concatenate([i.kept[n] for i in images], axis=1) for n in self.graph.nodes if n in self.record.values}
+        membranes = {
+            n: np.concatenate([i.membranes[n] for i in images], axis=1) for n in self.graph.nodes if n in self.record.membranes
+        }
+        spikes = {n: v for n, v in kept.items() if is_neuron(self.graph[n].op.kind)}
+        return Run(logits, raw, self._ledger(images), spikes, kept, membranes)
+
+    def _ledger(self, images: Sequence[Image]) -> Ledger:
+        layers: list[LayerRecord] = []
+        for node in self.graph:
+            if node.op.kind == "input":
+                continue
+            names = images[0].counts[node.name]
+            counts = {n: np.array([i.counts[node.name][n] for i in images], np.int64) for n in names}
+            steps = [i.spikes_per_step[node.name] for i in images]
+            known = [s for s in steps if s is not None]
+            layers.append(layer_record(self.graph, node, counts, np.stack(known, axis=1) if known else None))
+        g = self.graph
+        return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
+
+
+def _whole(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+    return [task(0, n)]
+
+
+def _divider(pool: ThreadPoolExecutor, threads: int) -> Ranges:
+    def ranges(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+        parts = max(1, min(threads * _RANGES_PER_THREAD, n // _MIN_RANGE))
+        edges = [n * i // parts for i in range(parts + 1)]
+        return list(pool.map(task, edges[:-1], edges[1:]))
+
+    return ranges
+
+
+class _Counter:
+    """Progress over all images, called from several threads."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+
+    def advance(self, nodes: int) -> None:
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done += nodes
+            self._progress(self._done, self._total)
+
+
+_engines: dict[tuple[int, Record, str], tuple[weakref.ref[Graph], Engine]] = {}
+_MOST_ENGINES = 4
+
+
+def engine_for(graph: Graph, record: Record = _NOTHING, tier: str | None = None) -> Engine:
+    """The engine of a graph; the last few are kept, so that weights are packed once."""
+    key = (id(graph), record, cpu.select(tier).name)
+    found = _engines.pop(key, None)
+    if found is None or found[0]() is not graph:
+        found = (weakref.ref(graph), Engine(graph, record, tier))
+    _engines[key] = found
+    while len(_engines) > _MOST_ENGINES:
+        del _engines[next(iter(_engines))]
+    return found[1]

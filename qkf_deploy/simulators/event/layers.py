@@ -1,0 +1,313 @@
+"""A synapse with what follows it (max pooling, neuron), ready to run on one image."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qkf_deploy.ir import Graph, Node, Widths
+from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops import Conv, IntegerNeuron, MaxPool
+from qkf_deploy.ops.geometry import Axis
+from qkf_deploy.simulators.event import proofs
+from qkf_deploy.simulators.event.cpu import Isa
+from qkf_deploy.simulators.event.dense_kernels import dense_synapse
+from qkf_deploy.simulators.event.event_kernels import event_synapse
+from qkf_deploy.simulators.event.packing import (
+    EventWeights, pack_dense, pack_events, pack_theta, padded_columns,
+)  # fmt: skip
+from qkf_deploy.simulators.event.stream_kernels import expand, pool_fire
+from qkf_deploy.simulators.event.values import Drive, Stream, size_of, words_of
+from qkf_deploy.simulators.event.windows import Window
+
+_NO_FORM = np.zeros(4, np.int64)
+_ONE_CASE = np.zeros(1, np.int64)
+
+#: Runs ``task(p0, p1)`` over ranges of ``0 .. n``, possibly on several threads; returns the results.
+Ranges = Callable[[int, Callable[[int, int], Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class NeuronForm:
+    """A canonical neuron as kernels take it.
+
+    Attributes:
+        form: int64 ``(4,)``: multiplier, shift, fraction bits, soft reset.
+        theta: int64 ``(channels,)``.
+    """
+
+    form: np.ndarray
+    theta: np.ndarray
+
+    @staticmethod
+    def of(node: Node, channels: int) -> NeuronForm | None:
+        """The form of a node, or ``None`` if it needs the general path (carry-over, thresholds per position)."""
+        op = node.op
+        if not isinstance(op, IntegerNeuron) or op.carry != "own":
+            return None
+        theta = _per_channel(node.params["theta"], node.type.shape, channels)
+        if theta is None:
+            return None
+        form = np.array([op.decay_multiplier, op.decay_shift, op.fraction_bits, op.soft_reset], np.int64)
+        return NeuronForm(form, theta)
+
+
+def _per_channel(theta: np.ndarray, shape: tuple[int, ...], channels: int) -> np.ndarray | None:
+    """Thresholds ``(channels,)`` if they do not depend on the position, else ``None``."""
+    if theta.size == 1:
+        return np.full(channels, int(theta.reshape(-1)[0]), np.int64)
+    grid = np.broadcast_to(theta, shape).reshape(channels, -1)
+    return grid[:, 0].astype(np.int64) if (grid == grid[:, :1]).all() else None
+
+
+class SynapseLayer:
+    """A convolution on a stream or on constant pixels, optionally with pooling and neuron.
+
+    Args:
+        graph: integer graph.
+        conv: the convolution; ``groups`` 1, weights of at most 16 bits, sums proven to fit 32 bits.
+        pool: max pooling that follows, if any; only together with ``neuron``.
+        neuron: the neuron that follows, if any, and its form.
+        isa: instruction set.
+    """
+
+    def __init__(
+        self, graph: Graph, conv: Node, pool: Node | None, neuron: tuple[Node, NeuronForm] | None, isa: Isa
+    ) -> None:
+        if not isinstance(conv.op, Conv):
+            raise TypeError(f"{conv.name} is no convolution")
+        self.isa, self.conv, self.pool = isa, conv, pool
+        self.neuron = neuron[0] if neuron else None
+        self.form = neuron[1] if neuron else None
+        self.type = graph.input_types(conv)[0]
+        self.constant = self.type.timing is Timing.CONSTANT
+        self.time_steps = graph.time_steps
+        self.steps = 1 if self.constant else graph.time_steps
+        weight = conv.params["weight"]
+        self.window = Window.of(conv.op.axes(self.type.shape, weight))
+        self.weight = weight.reshape(weight.shape[0], weight.shape[1], -1)
+        self.channels_out, self.channels_in = weight.shape[:2]
+        self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
+        self.fused = neuron is not None and pool is None and not self.constant
+        self._packs: dict[object, Any] = {}
+        self._lock = threading.Lock()
+        self.magnitude = proofs.weight_magnitude(weight)
+        self.limit = proofs.event_limit(weight)
+
+    # -- choice of kernel -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def supports(node: Node, type_: Any, widths: Widths) -> bool:
+        """True if the kernels compute this convolution exactly."""
+        if not isinstance(node.op, Conv) or node.op.groups != 1 or not proofs.fits(widths.partial, proofs.INT32):
+            return False
+        weight = node.params["weight"]
+        if weight.dtype.kind != "i" or proofs.weight_magnitude(weight) > proofs.INT16:
+            return False
+        if type_.is_events:
+            return type_.high is not None and type_.high <= proofs.LARGEST_COUNT and type_.timing is Timing.STEP
+        known = type_.low is not None and type_.high is not None
+        return known and proofs.fits((type_.low, type_.high), proofs.INT16) and type_.timing is Timing.CONSTANT
+
+    def kernel_for(self, stream: Stream) -> str:
+        """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
+        largest = stream.largest()
+        _, graded = stream.totals(self.isa.tag)
+        density = int(graded.sum()) / max(stream.tokens * stream.steps * stream.channels, 1)
+        narrow = self.magnitude <= 127
+        addressable = self.channels_in * self.window.taps < 2**16
+        if narrow and addressable and 2 * largest <= self.limit and density < self.isa.dense_crossover:
+            return "event"
+        if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.weight, largest) > 0):
+            return "bytes"
+        return "words"
+
+    def _pack(self, key: str, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key not in self._packs:
+                self._packs[key] = make()
+            return self._packs[key]
+
+    def _bias(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """(s32 ``(cases, columns)``, case of each output pixel)."""
+
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            bias = self.conv.params.get("bias")
+            if bias is None:
+                return np.zeros((1, columns), np.int32), _ONE_CASE
+            by_case = bias.reshape(self.channels_out, -1).T
+            case = self.window.bias_case if by_case.shape[0] > 1 else _ONE_CASE
+            return padded_columns(by_case, columns), case
+
+        return self._pack(f"bias{columns}", make)
+
+    def _theta(self, columns: int) -> np.ndarray:
+        if self.form is None:
+            return np.zeros(0, np.int32)
+        form = self.form
+        return self._pack(f"theta{columns}", lambda: pack_theta(form.theta, columns))
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def run(self, x: Stream | np.ndarray, ranges: Ranges, kernel: str | None = None) -> tuple[Stream | Drive, int, int]:
+        """One image.
+
+        Args:
+            x: stream, or for constant input int64 ``(C, H, W)``.
+            ranges: how work is divided.
+            kernel: forces one of the kernels that are exact here.
+
+        Returns:
+            ``(output, non-zero drives at the neurons, events gathered)``.
+        """
+        if isinstance(x, np.ndarray):
+            out, driven, gathered = self._dense(self._pixel_rows(x), "words", 1, ranges)
+        else:
+            chosen = kernel or self.kernel_for(x)
+            if chosen == "event":
+                out, driven, gathered = self._events(x, ranges)
+            else:
+                largest = max(x.largest(), 1)
+                out, driven, gathered = self._dense(self._padded_rows(x, chosen), chosen, largest, ranges)
+        if self.form is None or self.fused:
+            return out, driven, gathered
+        stream, driven = self._fire(out, ranges)
+        return stream, driven, gathered
+
+    def _output(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """(spikes, drive): the one to write has rows, the other none."""
+        rows = self.window.pixels_out * self.steps
+        if self.fused:
+            return np.empty((rows, columns // 32), np.uint32), np.empty((0, columns), np.int32)
+        return np.empty((0, columns // 32), np.uint32), np.empty((rows, columns), np.int32)
+
+    def _result(self, spikes: np.ndarray, drive: np.ndarray) -> Stream | Drive:
+        pixels = self.window.pixels_out
+        words = words_of(self.channels_out)
+        if self.fused:
+            return Stream(_columns(spikes, words), self.channels_out, pixels, self.steps)
+        return Drive(_columns(drive, 32 * words), self.channels_out, pixels, self.steps)
+
+    def _events(self, x: Stream, ranges: Ranges) -> tuple[Stream | Drive, int, int]:
+        tag = self.isa.tag
+        pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
+        bias, case = self._bias(pack.columns)
+        theta, form = self._theta(pack.columns), self.form.form if self.form else _NO_FORM
+        spikes, drive = self._output(pack.columns)
+        events, w = x.events(tag), self.window
+
+        def task(p0: int, p1: int) -> tuple[int, int]:
+            return event_synapse(
+                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, w.ypos, w.xpos, w.x.size, w.y.size,
+                self.channels_in, self.steps, pack.units, pack.data, bias, case, theta, form, spikes, drive, p0, p1,
+            )  # fmt: skip
+
+        done = ranges(w.pixels_out, task)
+        return self._result(spikes, drive), sum(d for d, _ in done), sum(g for _, g in done)
+
+    def _dense(
+        self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int, ranges: Ranges
+    ) -> tuple[Stream | Drive, int, int]:
+        a, row_of, taps, weights = rows
+        columns = weights.shape[0] * 32
+        bias, case = self._bias(columns)
+        theta, form = self._theta(columns), self.form.form if self.form else _NO_FORM
+        spikes, drive = self._output(columns)
+        flush = proofs.dense_flush(self.weight, largest) if kernel == "bytes" else 1
+
+        def task(p0: int, p1: int) -> int:
+            return dense_synapse(
+                self.isa.tag, a, row_of, taps, self.steps, max(flush, 1), weights, bias, case, theta, form, spikes, drive, p0, p1
+            )
+
+        done = ranges(self.window.pixels_out, task)
+        return self._result(spikes, drive), sum(done), 0
+
+    def _padded_rows(self, x: Stream, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(u8 or s16 rows of the padded grid, first row of each output pixel, element offset of each tap, weights)."""
+        w, columns = self.window, 32 * x.words
+        height, width = w.padded
+        if w.is_pointwise and not x.is_bits:
+            a = x.data
+        else:
+            a = np.zeros((height * width * self.steps, columns), np.uint8)
+            expand(self.isa.tag, x.data, x.words, self.steps, w.x.size, w.y.padding, w.x.padding, width, a)
+        dtype = np.int8 if kernel == "bytes" else np.int16
+        a = a if kernel == "bytes" else a.astype(np.int16)
+        weights = self._pack(kernel, lambda: pack_dense(self.weight, columns, dtype))
+        return a, w.first_pixels * self.steps, w.tap_pixels * self.steps * columns, weights
+
+    def _pixel_rows(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As :meth:`_padded_rows` for constant pixels ``(C, H, W)``; the taps of a line are contiguous and become one."""
+        w = self.window
+        height, width = w.padded
+        channels, line = self.channels_in, w.x.kernel * self.channels_in
+        if w.x.dilation != 1:
+            return self._pixel_rows_by_tap(x)
+        stored = line + line % 2
+        grid = np.zeros((height, width, channels), np.int16)
+        inner = x.reshape(channels, w.y.size, w.x.size).transpose(1, 2, 0)
+        grid[w.y.padding : w.y.padding + w.y.size, w.x.padding : w.x.padding + w.x.size] = inner
+        slack = np.zeros(-(-stored // channels) * channels, np.int16)  # the last window reads one element too many
+        a = np.concatenate([grid.reshape(-1), slack]).reshape(-1, channels)
+        by_line = self.weight.reshape(self.channels_out, channels, w.y.kernel, w.x.kernel).transpose(0, 3, 1, 2)
+        lines = by_line.reshape(self.channels_out, line, w.y.kernel)
+        weights = self._pack("pixels", lambda: pack_dense(lines, stored, np.int16))
+        taps = np.arange(w.y.kernel) * w.y.dilation * width * channels
+        return a, w.first_pixels, taps, weights
+
+    def _pixel_rows_by_tap(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        w = self.window
+        height, width = w.padded
+        stored = self.channels_in + self.channels_in % 2
+        grid = np.zeros((height, width, stored), np.int16)
+        inner = x.reshape(self.channels_in, w.y.size, w.x.size).transpose(1, 2, 0)
+        grid[w.y.padding : w.y.padding + w.y.size, w.x.padding : w.x.padding + w.x.size, : self.channels_in] = inner
+        weights = self._pack("pixels", lambda: pack_dense(self.weight, stored, np.int16))
+        return grid.reshape(-1, stored), w.first_pixels, w.tap_pixels * stored, weights
+
+    def _fire(self, drive: Drive, ranges: Ranges) -> tuple[Stream, int]:
+        """Pooling and neuron on a drive."""
+        if self.form is None:
+            raise TypeError("no neuron follows")
+        window = self.pool_window or pointwise(self.window.y.out, self.window.x.out)
+        return fire_drive(self.isa, drive, self.form, window, self.time_steps, ranges)[:2]
+
+
+def pointwise(height: int, width: int) -> Window:
+    """The window that reads one pixel."""
+    return Window(Axis(height, 1), Axis(width, 1))
+
+
+def fire_drive(
+    isa: Isa, drive: Drive, form: NeuronForm, window: Window, time_steps: int, ranges: Ranges, keep: bool = False
+) -> tuple[Stream, int, Drive | None]:
+    """Max pooling over ``window`` and the neuron.
+
+    Returns:
+        ``(spikes, non-zero drives over all steps, charged membranes if kept)``.
+    """
+    columns = drive.data.shape[1]
+    theta = pack_theta(form.theta, columns)
+    rows = window.pixels_out * time_steps
+    spikes = np.empty((rows, columns // 32), np.uint32)
+    membranes = np.empty((rows if keep else 0, columns), np.int32)
+
+    def task(p0: int, p1: int) -> int:
+        return pool_fire(
+            isa.tag, drive.data, window.ypos, window.xpos, window.y.size, window.x.size, drive.steps, time_steps, theta,
+            form.form, spikes, membranes, p0, p1,
+        )  # fmt: skip
+
+    driven = sum(ranges(window.pixels_out, task))
+    kept = Drive(membranes, drive.channels, window.pixels_out, time_steps) if keep else None
+    return Stream(spikes, drive.channels, window.pixels_out, time_steps), driven, kept
+
+
+def _columns(rows: np.ndarray, count: int) -> np.ndarray:
+    """The first columns; tiles may have padded more than the stream's own padding."""
+    return rows if rows.shape[1] == count else np.ascontiguousarray(rows[:, :count])

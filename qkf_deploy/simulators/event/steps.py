@@ -1,0 +1,410 @@
+"""The steps of a plan: one or more nodes executed together on one image, with their exact counts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from qkf_deploy.ir import Graph, Node, Operand
+from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops import Conv
+from qkf_deploy.simulators.counting import count_node, state_word
+from qkf_deploy.simulators.event.attention_kernels import channel_gate, self_attention, token_gate
+from qkf_deploy.simulators.event.context import Image, NodeCounts
+from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive, pointwise
+from qkf_deploy.simulators.event.packing import pack_theta
+from qkf_deploy.simulators.event.stream_kernels import add_streams
+from qkf_deploy.simulators.event.values import Drive, Plain, Stream, words_of
+
+
+class Step(ABC):
+    """Executes :attr:`nodes`; values of all but those in :attr:`stored` stay inside the step."""
+
+    whole_batch: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def nodes(self) -> tuple[Node, ...]:
+        """Nodes this step covers, in order."""
+
+    @abstractmethod
+    def run(self, image: Image) -> None:
+        """Execute on one image."""
+
+
+def neuron_counts(graph: Graph, node: Node, driven: int, out: NodeCounts) -> NodeCounts:
+    """Ledger classes of a neuron from its number of non-zero drives and its output."""
+    updates = node.type.size * graph.time_steps
+    return {
+        "neuron_updates_driven": driven,
+        "neuron_updates_idle": updates - driven,
+        "resets": out["events_out_unary"],
+        "state_bytes": 2 * updates * state_word(graph, node),
+        **out,
+    }
+
+
+def _store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
+    image.store(node, spikes)
+    out, steps = image.leaving(spikes)
+    image.tally(node, {**neuron_counts(image.graph, node, driven, out), **(entering or {})}, steps)
+
+
+@dataclass(frozen=True, eq=False)
+class SynapseStep(Step):
+    """A convolution, with the pooling and the neuron that follow where they can be fused."""
+
+    graph: Graph
+    conv: Node
+    pool: Node | None
+    neuron: Node | None
+    layer: SynapseLayer
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(n for n in (self.conv, self.pool, self.neuron) if n is not None)
+
+    def run(self, image: Image) -> None:
+        operand = self.conv.inputs[0]
+        if self.layer.constant:
+            x = image.plain_operand(operand)
+            out, driven, gathered = self.layer.run(x[0, 0], image.ranges)
+            image.tally(self.conv, self._pixel_counts(x))
+        else:
+            stream = image.stream(operand, self.layer.channels_in)
+            out, driven, gathered = self.layer.run(stream, image.ranges)
+            image.tally(self.conv, self._event_counts(image, stream))
+        image.gathered[self.conv.name] = gathered
+        if self.pool is not None:
+            image.tally(self.pool, self._pool_counts(self.pool))
+        if self.neuron is not None and isinstance(out, Stream):
+            _store_neuron(image, self.neuron, out, driven)
+        else:
+            image.store(self.conv, out)
+
+    @cached_property
+    def _fanouts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs reached per class of input pixel and channel: through all weights, through non-zero ones."""
+        weight = self.conv.params["weight"].reshape(
+            self.layer.channels_out, self.layer.channels_in, self.layer.window.y.kernel, self.layer.window.x.kernel
+        )
+        classes = self.layer.window.reader_classes
+        every = np.full(weight.shape[1:], weight.shape[0], np.int64)
+        return classes.fanout(every), classes.fanout(np.count_nonzero(weight, axis=0))
+
+    def _event_counts(self, image: Image, x: Stream) -> NodeCounts:
+        window, op = self.layer.window, self.conv.op
+        classes = window.reader_classes
+        key = (window.y, window.x)
+        unary, graded = x.class_counts(image.isa.tag, classes.class_of, classes.count, key)
+        every, nonzero = self._fanouts
+        counts = {
+            "ac_unary": (unary * every).sum(),
+            "ac_graded": (graded * every).sum(),
+            "ac_unary_nonzero_weights": (unary * nonzero).sum(),
+            "ac_graded_nonzero_weights": (graded * nonzero).sum(),
+        }
+        bits = op.weight_bits if isinstance(op, Conv) else None
+        counts["weight_bytes"] = counts["ac_graded"] * -(-(bits or 32) // 8)
+        if "bias" in self.conv.params:
+            counts["bias_adds"] = self.conv.type.size * self.graph.time_steps
+        return {**counts, **image.entering(x)}
+
+    def _pixel_counts(self, x: np.ndarray) -> NodeCounts:
+        types = self.graph.input_types(self.conv)
+        shape_only = np.broadcast_to(np.int64(0), (1, 1, *self.conv.type.shape))
+        counts = self.conv.op.count([x], shape_only, self.conv.params, types, self.graph.time_steps)
+        return {name: int(n[0]) for name, n in counts.items()}
+
+    def _pool_counts(self, pool: Node) -> NodeCounts:
+        steps = 1 if self.layer.constant else self.graph.time_steps
+        shape_only = np.broadcast_to(np.int64(0), (steps, 1, *pool.type.shape))
+        counts = pool.op.count([], shape_only, pool.params, self.graph.input_types(pool), self.graph.time_steps)
+        return {name: int(n[0]) for name, n in counts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronStep(Step):
+    """A neuron by itself."""
+
+    neuron: Node
+    form: NeuronForm
+    channels: int
+    keep_membrane: bool
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.neuron,)
+
+    def run(self, image: Image) -> None:
+        operand = self.neuron.inputs[0]
+        source = image.values[operand.node]
+        drive = image.drive(operand, self.channels)
+        window = pointwise(1, drive.tokens)
+        spikes, driven, kept = fire_drive(
+            image.isa, drive, self.form, window, image.graph.time_steps, image.ranges, self.keep_membrane
+        )
+        if kept is not None:
+            image.membranes[self.neuron.name] = _unpack(kept, self.neuron.type.shape)
+        entering = _plain_entering(image, self.neuron) if not isinstance(source, Drive) else None
+        _store_neuron(image, self.neuron, spikes, driven, entering)
+
+
+def _unpack(drive: Drive, shape: tuple[int, ...]) -> np.ndarray:
+    rows = drive.data[:, : drive.channels].reshape(drive.tokens, drive.steps, drive.channels)
+    return rows.transpose(1, 2, 0).reshape(drive.steps, 1, *shape).astype(np.int64)
+
+
+def _plain_entering(image: Image, node: Node) -> NodeCounts | None:
+    """``events_in`` of a neuron that reads counts (attention sums)."""
+    type_ = image.graph.input_types(node)[0]
+    if not type_.is_events:
+        return None
+    x = image.plain_operand(node.inputs[0])
+    repeat = image.graph.time_steps if type_.timing is Timing.CONSTANT else 1
+    return {"events_in_unary": int(x.sum()) * repeat, "events_in_graded": int(np.count_nonzero(x)) * repeat}
+
+
+@dataclass(frozen=True, eq=False)
+class AddStep(Step):
+    """A residual addition of spikes and counts."""
+
+    add: Node
+    channels: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.add,)
+
+    def run(self, image: Image) -> None:
+        a, b = (image.stream(o, self.channels) for o in self.add.inputs)
+        out = np.empty((a.data.shape[0], 32 * a.words), np.uint8)
+        both = add_streams(image.isa.tag, a.data, b.data, a.words, out)
+        total = Stream(out, self.channels, a.tokens, a.steps)
+        image.store(self.add, total)
+        leaving, steps = image.leaving(total)
+        image.tally(self.add, {"residual_adds": both, **image.entering(a, b), **leaving}, steps)
+
+
+@dataclass(frozen=True, eq=False)
+class AddDrivesStep(Step):
+    """A membrane shortcut: two drives of the same layout, the sum proven to fit 32 bits."""
+
+    add: Node
+    channels: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.add,)
+
+    def run(self, image: Image) -> None:
+        a, b = (image.drive(o, self.channels) for o in self.add.inputs)
+        image.store(self.add, Drive(a.data + b.data, self.channels, a.tokens, a.steps))
+        image.tally(self.add, {"residual_adds": self.add.type.size * a.steps})
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGateStep(Step):
+    """Q-K token attention: sum over a head's channels, neuron, mask."""
+
+    sum: Node
+    neuron: Node
+    mask: Node
+    form: NeuronForm
+    heads: int
+    dim: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.sum, self.neuron, self.mask
+
+    @cached_property
+    def _head_bits(self) -> np.ndarray:
+        """Channels of each head as u32 words, ``(heads, words)``."""
+        member = np.zeros((self.heads, 32 * words_of(self.heads * self.dim)), np.uint8)
+        for head in range(self.heads):
+            member[head, head * self.dim : (head + 1) * self.dim] = 1
+        return np.packbits(member, axis=1, bitorder="little").view(np.uint32)
+
+    def run(self, image: Image) -> None:
+        channels = self.heads * self.dim
+        q = image.stream(self.sum.inputs[0], channels)
+        k = image.stream(self.mask.inputs[1], channels)
+        gate = np.zeros((q.data.shape[0], words_of(self.heads)), np.uint32)
+        out = np.zeros_like(k.data)
+        theta, form = self.form.theta, self.form.form
+        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out)
+        _tally_gate(image, self, q, k, Stream(gate, self.heads, q.tokens, q.steps), Stream(out, channels, q.tokens, q.steps), driven)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGateStep(Step):
+    """Q-K channel attention: sum over tokens, neuron, mask."""
+
+    sum: Node
+    neuron: Node
+    mask: Node
+    form: NeuronForm
+    channels: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.sum, self.neuron, self.mask
+
+    def run(self, image: Image) -> None:
+        q = image.stream(self.sum.inputs[0], self.channels)
+        k = image.stream(self.mask.inputs[1], self.channels)
+        sums = np.ascontiguousarray(q.column_sums(image.isa.tag))
+        gate, out = np.zeros((q.steps, q.words), np.uint32), np.empty_like(k.data)
+        driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out)
+        _tally_gate(image, self, q, k, Stream(gate, self.channels, 1, q.steps), Stream(out, self.channels, q.tokens, q.steps), driven)
+
+
+def _tally_gate(
+    image: Image, step: TokenGateStep | ChannelGateStep, q: Stream, k: Stream, gate: Stream, out: Stream, driven: int
+) -> None:
+    """Counts of sum, neuron and mask; the sums themselves are never stored: their total is that of q."""
+    entering, (leaving, per_step) = image.entering(q), image.leaving(q)
+    sums = {"events_out_unary": leaving["events_out_unary"], "events_out_graded": driven}
+    adds = {
+        "attention_sum_adds_unary": entering["events_in_unary"],
+        "attention_sum_adds_graded": entering["events_in_graded"],
+    }
+    image.tally(step.sum, {**adds, **entering, **sums}, per_step)
+    into_neuron = {"events_in_unary": sums["events_out_unary"], "events_in_graded": driven}
+    _store_neuron(image, step.neuron, gate, driven, into_neuron)
+    image.store(step.mask, out)
+    met, passed = image.entering(k), image.leaving(out)[0]
+    stopped = met["events_in_graded"] - passed["events_out_graded"]
+    counts = {"gate_ands": met["events_in_graded"], "events_stopped": stopped, **image.entering(gate, k), **passed}
+    image.tally(step.mask, counts, image.leaving(out)[1])
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStep(Step):
+    """Spiking self-attention: ``k^T v``, ``q (k^T v)``, neuron."""
+
+    context: Node
+    mixed: Node
+    neuron: Node
+    form: NeuronForm
+    heads: int
+    dim: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.context, self.mixed, self.neuron
+
+    def run(self, image: Image) -> None:
+        channels = self.heads * self.dim
+        # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
+        q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
+        out = np.zeros_like(q.data)
+        theta = pack_theta(self.form.theta, channels + 32)
+        stats = np.zeros((self.heads, q.steps, 5), np.int64)
+        for head in range(self.heads):
+            self_attention(
+                image.isa.tag, q.data, k.data, v.data, head, self.dim, q.steps, theta, self.form.form, out, stats[head]
+            )
+        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats.sum(axis=0))
+
+    def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
+        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = (int(n) for n in stats.sum(axis=0))
+        from_q, from_k, from_v = (image.entering(s) for s in (q, k, v))
+        image.tally(
+            self.context,
+            {
+                "coincidences": context_sum,
+                "coincidences_unary": context_sum,
+                "fanout_left": from_k["events_in_graded"] * self.dim,
+                "fanout_right": from_v["events_in_graded"] * self.dim,
+                **image.entering(k, v),
+                "events_out_unary": context_sum,
+                "events_out_graded": context_nonzero,
+            },
+            stats[:, 0],
+        )
+        image.tally(
+            self.mixed,
+            {
+                "coincidences": pairs,
+                "coincidences_unary": mixed_sum,
+                "fanout_left": from_q["events_in_graded"] * self.dim,
+                "fanout_right": context_nonzero * q.tokens,
+                "events_in_unary": from_q["events_in_unary"] + context_sum,
+                "events_in_graded": from_q["events_in_graded"] + context_nonzero,
+                "events_out_unary": mixed_sum,
+                "events_out_graded": mixed_nonzero,
+            },
+            stats[:, 2],
+        )
+        entering = {"events_in_unary": mixed_sum, "events_in_graded": mixed_nonzero}
+        _store_neuron(image, self.neuron, out, mixed_nonzero, entering)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSumStep(Step):
+    """The readout's sum over tokens."""
+
+    sum: Node
+    channels: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.sum,)
+
+    def run(self, image: Image) -> None:
+        x = image.stream(self.sum.inputs[0], self.channels)
+        sums = x.column_sums(image.isa.tag)
+        entering = image.entering(x)
+        image.store(self.sum, Plain(sums.reshape(x.steps, 1, *self.sum.type.shape)))
+        name = "head_adds" if getattr(self.sum.op, "role", "") == "readout" else "attention_sum_adds"
+        counts = {
+            f"{name}_unary": entering["events_in_unary"],
+            f"{name}_graded": entering["events_in_graded"],
+            **entering,
+            "events_out_unary": entering["events_in_unary"],
+            "events_out_graded": int(np.count_nonzero(sums)),
+        }
+        image.tally(self.sum, counts, x.totals(image.isa.tag)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralStep(Step):
+    """Any operator, through its own numpy semantics; exact for everything the graph can hold."""
+
+    node: Node
+    keep_membrane: bool = False
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.node,)
+
+    def run(self, image: Image) -> None:
+        self.run_batch([image])
+
+    def run_batch(self, images: list[Image]) -> None:
+        """Execute on several images at once, as the operator sees a batch."""
+        graph, node = images[0].graph, self.node
+        per_image = [[i.plain_operand(o) for o in node.inputs] for i in images]
+        operands = [np.concatenate(column, axis=1) for column in zip(*per_image, strict=True)]
+        value = node.op.run(operands, node.params, graph.time_steps)
+        record = count_node(graph, node, operands, value)
+        membranes = None
+        if self.keep_membrane:
+            membranes = node.op.membranes(operands, node.params, graph.time_steps)  # type: ignore[attr-defined]
+        for b, image in enumerate(images):
+            image.store(node, Plain(value[:, b : b + 1]))
+            steps = None if record.spikes_per_step is None else record.spikes_per_step[:, b]
+            image.tally(node, {name: int(n[b]) for name, n in record.counts.items()}, steps)
+            if membranes is not None:
+                image.membranes[node.name] = membranes[:, b : b + 1]
+
+
+def needs_whole_batch(step: Step) -> bool:
+    """True for a neuron whose membrane is carried from image to image."""
+    return isinstance(step, GeneralStep) and getattr(step.node.op, "carry", "own") == "official"

@@ -1,0 +1,152 @@
+"""Values of one image as the kernels store them, and their conversion to plain arrays.
+
+Every value is seen as ``(channels, tokens)`` per time step, ``flat index = channel * tokens + token``; the kernels store
+rows ``token * T + t`` of channels padded to a multiple of 32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qkf_deploy.errors import InputError
+from qkf_deploy.simulators.event.event_lists import EventList, list_events
+from qkf_deploy.simulators.event.stream_kernels import class_counts, column_sums, step_totals
+
+
+def words_of(channels: int) -> int:
+    """32-channel words per row."""
+    return -(-channels // 32)
+
+
+@dataclass
+class Stream:
+    """Spikes or counts.
+
+    Attributes:
+        data: u32 ``(tokens * T, words)`` bits or u8 ``(tokens * T, 32 * words)`` counts; padding is 0.
+        channels, tokens, steps: size per image; ``steps`` is T.
+    """
+
+    data: np.ndarray
+    channels: int
+    tokens: int
+    steps: int
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def words(self) -> int:
+        """32-channel words per row."""
+        return words_of(self.channels)
+
+    @property
+    def is_bits(self) -> bool:
+        """True for spikes stored as bits."""
+        return self.data.dtype == np.uint32
+
+    def totals(self, isa: np.generic) -> tuple[np.ndarray, np.ndarray]:
+        """(sum of values, non-zero elements) at each step, int64 ``(T,)`` each."""
+        if "totals" not in self._cache:
+            unary, graded = np.empty(self.steps, np.int64), np.empty(self.steps, np.int64)
+            step_totals(isa, self.data, self.words, self.steps, unary, graded)
+            self._cache["totals"] = unary, graded
+        return self._cache["totals"]
+
+    def largest(self) -> int:
+        """Largest value."""
+        if "largest" not in self._cache:
+            self._cache["largest"] = int(self.data.any()) if self.is_bits else int(self.data.max(initial=0))
+        return self._cache["largest"]
+
+    def events(self, isa: np.generic) -> EventList:
+        """Event list, made once and shared by all synapses that read the stream."""
+        if "events" not in self._cache:
+            self._cache["events"] = list_events(isa, self.data)
+        return self._cache["events"]
+
+    def class_counts(self, isa: np.generic, class_of: np.ndarray, classes: int, key: object) -> tuple[np.ndarray, np.ndarray]:
+        """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)``; see ``key``.
+
+        Args:
+            isa: instruction set tag.
+            class_of: int64 ``(tokens,)``.
+            classes: number of classes.
+            key: identifies ``class_of``; equal keys share one result.
+        """
+        if key not in self._cache:
+            unary, graded = (np.zeros((classes, 32 * self.words), np.int64) for _ in range(2))
+            class_counts(isa, self.data, self.words, self.steps, class_of, self.largest(), unary, graded)
+            self._cache[key] = unary[:, : self.channels], graded[:, : self.channels]
+        return self._cache[key]
+
+    def column_sums(self, isa: np.generic) -> np.ndarray:
+        """Sum over tokens at each step, int64 ``(T, channels)``."""
+        if "columns" not in self._cache:
+            out = np.zeros((self.steps, 32 * self.words), np.int64)
+            column_sums(isa, self.data, self.words, self.steps, self.largest(), out)
+            self._cache["columns"] = out[:, : self.channels]
+        return self._cache["columns"]
+
+
+@dataclass
+class Drive:
+    """What enters neurons: s32 ``(tokens * steps, 32 * words)``; ``steps`` is 1 for a drive constant over time."""
+
+    data: np.ndarray
+    channels: int
+    tokens: int
+    steps: int
+
+
+@dataclass
+class Plain:
+    """Any value as the reference engine has it: ``(T or 1, 1, *shape)``."""
+
+    data: np.ndarray
+
+
+Value = Stream | Drive | Plain
+
+
+def to_plain(value: Value, shape: tuple[int, ...], dtype: type = np.int64) -> np.ndarray:
+    """``(T or 1, 1, *shape)`` array of a value."""
+    if isinstance(value, Plain):
+        return value.data
+    rows = value.data
+    if isinstance(value, Stream) and value.is_bits:
+        rows = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")
+    grid = rows[:, : value.channels].reshape(value.tokens, value.steps, value.channels)
+    return grid.transpose(1, 2, 0).reshape(value.steps, 1, *shape).astype(dtype)
+
+
+def to_rows(x: np.ndarray, channels: int, dtype: type) -> np.ndarray:
+    """``(tokens * T, 32 * words)`` of a ``(T or 1, 1, ...)`` array whose per-step order is channel, token."""
+    steps = x.shape[0]
+    tokens = x[0].size // channels
+    rows = np.zeros((tokens * steps, 32 * words_of(channels)), dtype)
+    rows[:, :channels] = x.reshape(steps, channels, tokens).transpose(2, 0, 1).reshape(tokens * steps, channels)
+    return rows
+
+
+def to_stream(x: np.ndarray, channels: int, high: int | None, time_steps: int) -> Stream:
+    """Stream of a ``(T or 1, 1, ...)`` array of spikes or counts.
+
+    Raises:
+        InputError: a value outside 0..255 (the planner sends wider values another way).
+    """
+    x = np.broadcast_to(x, (time_steps, *x.shape[1:]))
+    if int(x.min(initial=0)) < 0 or int(x.max(initial=0)) > 255:
+        raise InputError("a stream of counts holds 0 to 255")
+    rows = to_rows(x, channels, np.uint8)
+    tokens = x[0].size // channels
+    if high == 1:
+        rows = np.packbits(rows, axis=1, bitorder="little").view(np.uint32)
+    return Stream(np.ascontiguousarray(rows), channels, tokens, time_steps)
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """Number of elements."""
+    return math.prod(shape)
