@@ -1,6 +1,6 @@
 """The public functions: one per arrow of the pipeline. The command line calls these and nothing else.
 
-checkpoint --trace--> float graph --fold--> float graph --quantize--> integer graph --simulate--> counts --price--> energy
+checkpoint -trace-> float graph -fold-> float graph -quantize-> integer graph -simulate-> counts -price-> energy
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ def verify(
 def _check_same_input(graph: Graph, other: Graph) -> None:
     if graph.input.type.shape != other.input.type.shape or graph.time_steps != other.time_steps:
         raise InputError(
-            f"the network takes {graph.input.type.shape} at T={graph.time_steps}, the model {other.input.type.shape} at "
-            f"T={other.time_steps}",
+            f"the network takes {graph.input.type.shape} at T={graph.time_steps}, "
+            f"the model {other.input.type.shape} at T={other.time_steps}",
             hint="trace options such as --image-size and --time-steps must be the same",
         )
 

@@ -29,7 +29,7 @@ class QkfError(Exception):
         return f"{head}\n  try: {self.hint}" if self.hint else head
 
 
-class CheckFailed(QkfError):
+class CheckFailed(QkfError):  # noqa: N818 - reads as what happened
     """A comparison the user asked for did not hold (mismatch, budget exceeded)."""
 
     exit_code = 1
@@ -65,7 +65,7 @@ class ProfileError(InputError):
     """An energy profile or chip file that breaks its schema. Names file and line."""
 
 
-class MissingComponent(QkfError):
+class MissingComponent(QkfError):  # noqa: N818 - reads as what happened
     """An optional dependency or interpreter that is not installed."""
 
     exit_code = 4

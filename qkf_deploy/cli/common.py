@@ -64,7 +64,9 @@ def trace_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--preset", help="Pixel normalization: imagenet, cifar10 or none."),
         click.option("--mean", callback=_floats, help="Mean per channel of pixels in 0..1: 0.485,0.456,0.406."),
         click.option("--std", callback=_floats, help="Standard deviation per channel."),
-        click.option("--factory-arg", "factory_args", multiple=True, metavar="NAME=VALUE", help="Argument of a factory."),
+        click.option(
+            "--factory-arg", "factory_args", multiple=True, metavar="NAME=VALUE", help="Argument of a factory."
+        ),
     ]
     for option in reversed(options):
         function = option(function)

@@ -9,7 +9,15 @@ import numpy as np
 
 from qkf_deploy import api
 from qkf_deploy.cli.common import (
-    emit, engine_options, format_option, image_options, note, notices, output_option, progress, show,
+    emit,
+    engine_options,
+    format_option,
+    image_options,
+    note,
+    notices,
+    output_option,
+    progress,
+    show,
 )  # fmt: skip
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.ir import Graph
@@ -17,7 +25,16 @@ from qkf_deploy.report.formats import Column, Sheet, si
 from qkf_deploy.simulators.run import Run
 
 #: The counts a user sees at once; the run file has all of them.
-_SHOWN = ("ac_unary", "ac_graded", "mac", "coincidences", "gate_ands", "events_stopped", "neuron_updates_driven", "resets")
+_SHOWN = (
+    "ac_unary",
+    "ac_graded",
+    "mac",
+    "coincidences",
+    "gate_ands",
+    "events_stopped",
+    "neuron_updates_driven",
+    "resets",
+)
 
 
 @click.command()

@@ -9,7 +9,12 @@ import click
 
 from qkf_deploy import api
 from qkf_deploy.cli.common import (
-    format_option, image_options, progress, show, trace_arguments, trace_options,
+    format_option,
+    image_options,
+    progress,
+    show,
+    trace_arguments,
+    trace_options,
 )  # fmt: skip
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.errors import CheckFailed
@@ -52,7 +57,7 @@ def verify(
     given = image_files.load(images, graph, resize=resize, limit=limit)
     with progress("comparing") as tick:
         first, second = api.verify(graph, given.array, against, progress=tick, **trace_arguments(options))
-    show(_sheet(first, second), fmt, _below(first, second))
+    show(agreement_sheet(first, second), fmt, _below(first, second))
     wrong = first.differ_forced - first.differ_ties
     if wrong:
         raise CheckFailed(f"{wrong} neuron outputs of the float graph differ from the torch model", where=str(network))
@@ -60,7 +65,8 @@ def verify(
         raise CheckFailed(f"{second.differ_free} neuron outputs of the graph differ", where=str(network))
 
 
-def _sheet(first: Agreement, second: Agreement) -> Sheet:
+def agreement_sheet(first: Agreement, second: Agreement) -> Sheet:
+    """One row per neuron layer: torch against float graph, float graph against integer graph."""
     rows = [
         (a.name, a.outputs, a.spikes, a.differ_forced, a.differ_ties, a.differ_free, b.differ_forced, b.differ_free)
         for a, b in zip(first.layers, second.layers, strict=True)

@@ -51,14 +51,23 @@ class Agreement:
     Attributes:
         layers: in network order.
         logit_difference: largest absolute difference of the logits, free.
-        same_class: images with the same predicted class.
-        images: number of images.
+        predicted, reference_predicted: class of every image, int64 ``(B,)``.
     """
 
     layers: tuple[LayerAgreement, ...]
     logit_difference: float
-    same_class: int
-    images: int
+    predicted: np.ndarray
+    reference_predicted: np.ndarray
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.predicted)
+
+    @property
+    def same_class(self) -> int:
+        """Images with the same predicted class."""
+        return int((self.predicted == self.reference_predicted).sum())
 
     @property
     def differ_forced(self) -> int:
@@ -142,8 +151,8 @@ def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.
     layers = tuple(
         _layer(graph, name, spikes[name], forced.spikes[name], free.spikes[name], forced.membranes) for name in neurons
     )
-    same = int((free.logits.argmax(-1) == logits.argmax(-1)).sum())
-    return Agreement(layers, float(np.abs(free.logits - logits).max()), same, inputs.shape[1])
+    difference = float(np.abs(free.logits - logits).max())
+    return Agreement(layers, difference, free.logits.argmax(-1), logits.argmax(-1))
 
 
 def _layer(
@@ -171,6 +180,6 @@ def _sum(parts: list[Agreement]) -> Agreement:
     return Agreement(
         tuple(layers),
         max(p.logit_difference for p in parts),
-        sum(p.same_class for p in parts),
-        sum(p.images for p in parts),
+        np.concatenate([p.predicted for p in parts]),
+        np.concatenate([p.reference_predicted for p in parts]),
     )

@@ -90,9 +90,8 @@ def _neuron(node: Node, op: Neuron | IntegerNeuron) -> Finding | None:
     if op.time_merged_with_batch:
         text = f"time axis merged with the batch in the model; here carry = {op.carry}"
         return Finding(node.name, "warning", text)
-    if isinstance(op, Neuron) and op.tau is not None:
-        if not approximate(op.tau, 24).exact:
-            return Finding(node.name, "note", f"decay 1 - 1/{op.tau:g} is not dyadic: quantization approximates it")
+    if isinstance(op, Neuron) and op.tau is not None and not approximate(op.tau, 24).exact:
+        return Finding(node.name, "note", f"decay 1 - 1/{op.tau:g} is not dyadic: quantization approximates it")
     return None
 
 

@@ -39,8 +39,8 @@ class Decay:
         """One sentence on the error of an approximate decay."""
         return (
             f"the decay 1 - 1/τ = {self.target:.6f} became {self.multiplier}/2^{self.shift}, "
-            f"off by {self.error:.2e} of the membrane per step (at most {self.error * (time_steps - 1):.2e} of the largest "
-            f"membrane over {time_steps} steps, plus one unit of the last membrane bit per step for flooring)"
+            f"off by {self.error:.2e} of the membrane per step (at most {self.error * (time_steps - 1):.2e} of the "
+            f"largest membrane over {time_steps} steps, plus one unit of the last membrane bit per step for flooring)"
         )
 
 
