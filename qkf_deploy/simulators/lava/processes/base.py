@@ -57,16 +57,16 @@ class OperatorProcess(AbstractProcess):
     ) -> None:
         params = dict(params or {})
         views = tuple(views or (None,) * len(inputs))
-        seen = [t if v is None else replace(t, shape=v.shape) for t, v in zip(inputs, views, strict=True)]
-        type_ = op.infer(seen, params)
         super().__init__(
-            op=op, params=params, type=type_, views=views, time_steps=time_steps, probe=probe, failures=failures,
+            op=op, params=params, views=views, time_steps=time_steps, probe=probe, failures=failures,
             sources=tuple(inputs), name=name or type(self).__name__,
         )  # fmt: skip
-        self.type = type_
+        seen = [t if v is None else replace(t, shape=v.shape) for t, v in zip(inputs, views, strict=True)]
+        self.type = op.infer(seen, params)
+        self.proc_params["type"] = self.type
         for port, source in zip(op.ports, inputs, strict=True):
             setattr(self, port, InPort(shape=port_shape(source)))
-        self.y = OutPort(shape=port_shape(type_))
+        self.y = OutPort(shape=port_shape(self.type))
         self.declare(params)
 
     def declare(self, params: Mapping[str, np.ndarray]) -> None:
