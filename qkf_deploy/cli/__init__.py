@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, str] = {
     "quantize": "qkf_deploy.cli.quantize:quantize",
     "simulate": "qkf_deploy.cli.simulate:simulate",
     "energy": "qkf_deploy.cli.energy:energy",
+    "profiles": "qkf_deploy.cli.profiles:profiles",
+    "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",
 }

@@ -64,8 +64,9 @@ def _summary(first: Agreement, second: Agreement, labels: np.ndarray, bits: int)
         f"{name:<24} {(p == labels).sum()} of {len(labels)} right = {(p == labels).mean():.2%}" for name, p in rows
     ]
     lines.append(
-        f"spikes that differ: torch / float graph {first.differ_free:,}; float / integer graph {second.differ_forced:,} when "
-        f"every layer is fed the float spikes, {second.differ_free:,} when it runs free; of {second.outputs:,} outputs"
+        f"spikes that differ: torch / float graph {first.differ_free:,}; float / integer graph "
+        f"{second.differ_forced:,} when every layer is fed the float spikes, {second.differ_free:,} when it runs free; "
+        f"of {second.outputs:,} neuron outputs"
     )
     return "\n".join(lines)
 

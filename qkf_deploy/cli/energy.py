@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -68,7 +69,7 @@ def _ledger(
         raise UsageError("no images to count on", hint="qkf-deploy energy NETWORK.qkf IMAGES")
     graph = api.load(network)
     given = image_files.load(images, graph, resize=resize, limit=limit)
-    options = {} if threads is None else {"threads": threads}
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, engine=engine, progress=tick, **options)
     notices(run.notices)

@@ -65,7 +65,7 @@ def _row(graph: Graph, node: Node, finding: str) -> tuple[str | int | None, ...]
         sum(p.size for p in node.params.values()) or None,
         cost.dense_macs or None,
         cost.border_exact_macs or None,
-        signed_bits(*widths.partial) if widths else None,
+        signed_bits(*widths.partial) if widths and widths.membrane is None else None,
         signed_bits(*widths.membrane) if widths and widths.membrane else None,
         finding,
     )

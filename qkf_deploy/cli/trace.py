@@ -33,6 +33,5 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
         api.save(graph, output)
     notices(graph.notices)
     neurons = sum(n.op.kind == "neuron" for n in graph)
-    emit(
-        f"{output}: {len(graph.nodes)} nodes, {neurons} neuron layers, {graph.parameter_count():,} numbers, T={graph.time_steps}"
-    )
+    size = f"{len(graph.nodes)} nodes, {neurons} neuron layers, {graph.parameter_count():,} stored numbers"
+    emit(f"{output}: {size}, T={graph.time_steps}")

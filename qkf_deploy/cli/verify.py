@@ -46,8 +46,8 @@ def verify(
 ) -> None:
     """Compare layer by layer: float torch model, float graph, integer graph.
 
-    "forced" feeds every layer the reference's spikes, so a difference belongs to that layer; "free" lets the network run
-    on its own. Fails (exit 1) if the float graph differs from the torch model beyond threshold ties.
+    "forced" feeds every layer the reference's spikes, so a difference belongs to that layer; "free" lets the network
+    run on its own. Fails (exit 1) if the float graph differs from the torch model beyond threshold ties.
 
     \b
     Example:
