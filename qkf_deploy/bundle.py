@@ -35,11 +35,16 @@ def save_graph(graph: Graph, path: str | Path) -> None:
         GraphError: the graph breaks a rule.
         InputError: the place cannot be written.
     """
+    write_atomically(Path(path), to_bytes(graph))
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """What :func:`save_graph` writes. Raises GraphError if the graph breaks a rule."""
     graph.verify()
     tensors = {
         f"{node.name}/{name}": np.ascontiguousarray(array) for node in graph for name, array in node.params.items()
     }
-    write_atomically(Path(path), save(tensors, metadata={_KEY: to_json(graph)}))
+    return save(tensors, metadata={_KEY: to_json(graph)})
 
 
 def load_graph(path: str | Path) -> Graph:
