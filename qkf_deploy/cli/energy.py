@@ -49,9 +49,10 @@ def energy(
     from qkf_deploy.report.comparison import render_comparison
     from qkf_deploy.report.tables import render_energy
 
-    loaded = [load_profile(name) for name in profiles]  # before the long part
+    for name in profiles:  # a wrong one is found before the long part
+        load_profile(name)
     ledger = _ledger(network, images, engine, threads, resize, limit)
-    reports = [api.price(ledger, profile) for profile in loaded]
+    reports = [api.price(ledger, name) for name in profiles]
     emit(render_comparison(ledger, reports, fmt) if compare else render_energy(reports, fmt, every_node=all_nodes))
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from qkf_deploy.converters.checkpoint import load_model
 from qkf_deploy.converters.trace import InputSpec, trace_module
