@@ -135,7 +135,7 @@ def _work(
     with log.open("wb") as output:
         leader = subprocess.Popen(  # noqa: S603 - an interpreter the user chose
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **_SINGLE_THREAD},
+            env={**os.environ, **_SINGLE_THREAD}, cwd=job.folder,
         )  # fmt: skip
     try:
         _watch(leader, job, deadline, timeout_s, progress)

@@ -55,7 +55,7 @@ def candidates() -> list[Path]:
     """Interpreters to try, in order. One named in ``QKF_LAVA_PYTHON`` is the only one."""
     named = os.environ.get(VARIABLE)
     if named:
-        return [Path(named)]
+        return [Path(named).absolute()]  # not resolved: the link is what makes it an environment
     here = [Path(sys.executable)] if sys.version_info[:2] == (3, 10) else []
     project = Path(__file__).resolve().parents[3]
     return here + [root / FOLDER / "bin" / "python" for root in dict.fromkeys((project, Path.cwd()))]

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,7 +24,9 @@ _POLL_SECONDS = 0.2
 
 
 def main(folder: Path, parent: int) -> int:
-    """Run the job; 0 if its results are complete, 1 if a failure was reported."""
+    """Run the job; 0 if its results are complete, 1 if a failure was reported. The working directory is ``folder``."""
+    # Lava opens a Unix socket in the temporary directory: relative, because such a path has at most 107 characters.
+    tempfile.tempdir = os.curdir
     running = threading.Event()
     threading.Thread(target=_guard, args=(folder, parent, running), daemon=True).start()
     os.register_at_fork(after_in_child=_follow_parent)
