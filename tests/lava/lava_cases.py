@@ -303,5 +303,5 @@ def _ssa(maker: Maker, kind: str, source: Operand, dim: int, heads: int, count: 
     maker.add("kv", ops.MatMul(), Operand(k, transposed), Operand(v, per_token))
     maker.add("qkv", ops.MatMul(), Operand(q, per_token), "kv")
     mixed = View.of((heads, count, width), (0, 2, 1), (dim, count))
-    maker.neuron("attn_lif", Operand("qkv", mixed), max(1, width * count // 12))
+    maker.neuron("attn_lif", Operand("qkv", mixed), max(1, width * count // 1000))
     return Operand("attn_lif")
