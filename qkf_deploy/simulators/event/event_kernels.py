@@ -6,159 +6,154 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.simulators.event.fire import fire
-from qkf_deploy.simulators.event.gather import gather
+from qkf_deploy.simulators.event.gather import gather, gather_fire
 
-#: Rows (pixels x time steps) whose lists are prepared together; their tiles then reuse the same weights.
+#: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 64
 
 
 @njit(nogil=True, cache=True)
-def _grow(a: np.ndarray, used: int, needed: int) -> np.ndarray:
-    bigger = np.empty(2 * needed, a.dtype)
+def _grow(a: np.ndarray, used: int) -> np.ndarray:
+    bigger = np.empty((2 * a.shape[0] + 64, a.shape[1]), np.int64)
     bigger[:used] = a[:used]
     return bigger
 
 
 @njit(nogil=True, cache=True)
-def _split(val: np.ndarray, start: int, end: int, limit: int, largest: int, parts: np.ndarray, at: int) -> int:
-    """Cut the events ``start .. end`` into parts whose values sum to at most ``limit``; returns the new part count.
-
-    ``parts`` rows are (start, pairs).
-    """
-    if (end - start) * largest <= limit:
-        parts[at, 0], parts[at, 1] = start, (end - start) // 2
-        return at + 1
-    total = 0
-    first = start
-    for e in range(start, end, 2):
-        pair = np.int64(val[e]) + np.int64(val[e + 1])
-        if total + pair > limit:
-            parts[at, 0], parts[at, 1] = first, (e - first) // 2
+def _window_segments(
+    ptr: np.ndarray, by_line: bool, lines: np.ndarray, first_column: int, kernel: int, height: int, width: int, channels: int,
+    steps: int, t: int, tile: int, segments: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    """Append the segments of one output pixel and step: one per line of the window. Returns their new number."""
+    low, high = max(first_column, 0), min(first_column + kernel, width)
+    if low >= high:
+        return at
+    for ky in range(lines.shape[0]):
+        line = lines[ky]
+        if line < 0 or line >= height:
+            continue
+        if by_line:
+            row = (line * steps + t) * width
+            start, end, weights = ptr[row + low], ptr[row + high], (ky * kernel - first_column) * channels
+        else:
+            row = (line * width + low) * steps + t
+            start, end, weights = ptr[row], ptr[row + 1], ky * kernel * channels
+        if start < end:
+            segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights * tile
             at += 1
-            first, total = e, 0
-        total += pair
-    parts[at, 0], parts[at, 1] = first, (end - first) // 2
-    return at + 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _split_segments(
+    val: np.ndarray, limit: int, segments: np.ndarray, first: int, end: int, groups: np.ndarray, at: int
+) -> tuple[np.ndarray, int, np.ndarray, int]:
+    """Cut segments so that the values of each group sum to at most ``limit``; every piece becomes a group.
+
+    Returns ``(segments, their new number, groups, their new number)``; the pieces follow the uncut segments.
+    """
+    used = end
+    for s in range(first, end):
+        start, stop, weights = segments[s, 0], segments[s, 0] + 2 * segments[s, 1], segments[s, 2]
+        total = np.int64(0)
+        for e in range(start, stop + 2, 2):
+            pair = np.int64(0) if e == stop else np.int64(val[e]) + np.int64(val[e + 1])
+            if e == stop or total + pair > limit:
+                if used == segments.shape[0]:
+                    segments = _grow(segments, used)
+                if at == groups.shape[0]:
+                    groups = _grow(groups, at)
+                segments[used, 0], segments[used, 1], segments[used, 2] = start, (e - start) // 2, weights
+                groups[at, 0], groups[at, 1] = used, 1
+                used, at = used + 1, at + 1
+                start, total = e, np.int64(0)
+            total += pair
+    return segments, used, groups, at
 
 
 @njit(nogil=True, cache=True)
 def event_synapse(
-    isa: np.generic,
-    ptr: np.ndarray,
-    idx: np.ndarray,
-    val: np.ndarray,
-    largest: int,
-    limit: int,
-    ypos: np.ndarray,
-    xpos: np.ndarray,
-    width_in: int,
-    height_in: int,
-    channels: int,
-    steps: int,
-    units: int,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    case: np.ndarray,
-    theta: np.ndarray,
-    form: np.ndarray,
-    spikes: np.ndarray,
-    drive: np.ndarray,
-    p0: int,
-    p1: int,
-) -> tuple[int, int]:
-    """Output pixels ``p0 .. p1`` of a convolution (a linear layer on tokens is a 1 x 1 convolution).
+    isa: np.generic, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray, largest: int, limit: int, by_line: bool,
+    ypos: np.ndarray, first_columns: np.ndarray, kernel: int, height: int, width: int, channels: int, steps: int, units: int,
+    weights: np.ndarray, bias: np.ndarray, case: np.ndarray, theta: np.ndarray, form: np.ndarray, bias16: np.ndarray,
+    theta16: np.ndarray, spikes: np.ndarray, drive: np.ndarray, p0: int, p1: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Output pixels ``p0 .. p1`` of a convolution without dilation along x (a linear layer on tokens is a 1 x 1 one).
 
     Args:
         isa: instruction set tag.
-        ptr, idx, val, largest: event list of the input, rows ``pixel * T + t``.
+        ptr, idx, val, largest: event list of the input, by line if the window is wider than one column.
         limit: largest sum of values whose weighted sum surely fits 16 bits.
-        ypos, xpos: int64 ``(H_out, K_h)``, ``(W_out, K_w)``: input line and column read by each tap, outside where padded.
-        width_in, height_in, channels: input size.
+        by_line: order of the list, see :class:`qkf_deploy.simulators.event.event_lists.EventList`.
+        ypos: int64 ``(H_out, K_h)``: input line read by each tap, outside where padded.
+        first_columns: int64 ``(W_out,)``: leftmost column of each window, negative where padded.
+        kernel: K_w; height, width, channels: input size.
         steps: T.
         units: tile width / 32.
         weights: s8 ``(tiles, K_h * K_w * channels * 32 * units)`` in storage order.
         bias: s32 ``(cases, tiles * 32 * units)``; case: int64 ``(H_out * W_out,)`` or ``(1,)`` if there is one case.
         theta: s32 ``(tiles * 32 * units,)``; form: see :mod:`qkf_deploy.simulators.event.fire`.
+        bias16, theta16: the same in 16 bits if the layer provably fits them, else empty.
         spikes: u32 ``(rows, tiles * units)``, written if ``drive`` is empty.
         drive: s32 ``(rows, tiles * 32 * units)``, written if not empty.
 
     Returns:
         (non-zero drives met by the neurons, events gathered).
     """
-    width_out = xpos.shape[0]
-    taps_y, taps_x = ypos.shape[1], xpos.shape[1]
-    single = taps_y * taps_x == 1
-    tile = 32 * units
-    fused = drive.shape[0] == 0
+    width_out, tile = first_columns.shape[0], 32 * units
+    fused, narrow = drive.shape[0] == 0, theta16.shape[0] > 0
     block = max(1, BLOCK_ROWS // steps)
-    list_idx, list_val = np.empty(0 if single else 4096, np.uint16), np.empty(0 if single else 4096, np.uint8)
-    parts = np.empty((256, 2), np.int64)
-    first_part = np.empty(block * steps + 1, np.int64)
-    x, m = np.empty(tile, np.int32), np.empty(tile, np.int32)
-    drive_flat = drive.reshape(-1)
-    bias_flat = bias.reshape(-1)
+    segments = np.empty((block * steps * ypos.shape[1] + 64, 3), np.int64)
+    groups = np.empty((block * steps + 64, 2), np.int64)
+    first_group = np.empty(block * steps + 1, np.int64)
+    x, m, m16 = np.empty(tile, np.int32), np.empty(tile, np.int32), np.empty(tile, np.int16)
+    drive_flat, bias_flat, bias16_flat = drive.reshape(-1), bias.reshape(-1), bias16.reshape(-1)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, block):
         b1 = min(p1, b0 + block)
-        used, n_parts = np.int64(0), np.int64(0)
+        used, n_groups = np.int64(0), np.int64(0)
         for p in range(b0, b1):
-            oy, ox = p // width_out, p % width_out
+            lines, first_column = ypos[p // width_out], first_columns[p % width_out]
             for t in range(steps):
-                first_part[(p - b0) * steps + t] = n_parts
-                start = used
-                if single:
-                    iy, ix = ypos[oy, 0], xpos[ox, 0]
-                    inside = 0 <= iy < height_in and 0 <= ix < width_in
-                    row = (iy * width_in + ix) * steps + t
-                    start, used = (ptr[row], ptr[row + 1]) if inside else (np.int64(0), np.int64(0))
+                first_group[(p - b0) * steps + t] = n_groups
+                if used + ypos.shape[1] > segments.shape[0]:
+                    segments = _grow(segments, used)
+                end = _window_segments(
+                    ptr, by_line, lines, first_column, kernel, height, width, channels, steps, t, tile, segments, used
+                )
+                events = np.int64(0)
+                for s in range(used, end):
+                    events += 2 * segments[s, 1]
+                gathered += events
+                if narrow or events * largest <= limit:
+                    if n_groups == groups.shape[0]:
+                        groups = _grow(groups, n_groups)
+                    groups[n_groups, 0], groups[n_groups, 1] = used, end - used
+                    n_groups, used = n_groups + 1, end
                 else:
-                    for ky in range(taps_y):
-                        iy = ypos[oy, ky]
-                        if iy < 0 or iy >= height_in:
-                            continue
-                        for kx in range(taps_x):
-                            ix = xpos[ox, kx]
-                            if ix < 0 or ix >= width_in:
-                                continue
-                            row = (iy * width_in + ix) * steps + t
-                            e0, e1 = ptr[row], ptr[row + 1]
-                            if used + e1 - e0 > list_idx.shape[0]:
-                                list_idx = _grow(list_idx, used, used + e1 - e0)
-                                list_val = _grow(list_val, used, used + e1 - e0)
-                            offset = np.uint16((ky * taps_x + kx) * channels)
-                            for e in range(e1 - e0):
-                                list_idx[used + e] = idx[e0 + e] + offset
-                                list_val[used + e] = val[e0 + e]
-                            used += e1 - e0
-                if used > start:
-                    if n_parts + (used - start) // 2 + 1 > parts.shape[0]:
-                        bigger = np.empty((2 * (n_parts + used - start), 2), np.int64)
-                        bigger[:n_parts] = parts[:n_parts]
-                        parts = bigger
-                    n_parts = _split(val if single else list_val, start, used, limit, largest, parts, n_parts)
-                    gathered += used - start
-        first_part[(b1 - b0) * steps] = n_parts
-        source_idx, source_val = (idx, val) if single else (list_idx, list_val)
+                    segments, used, groups, n_groups = _split_segments(val, limit, segments, used, end, groups, n_groups)
+        first_group[(b1 - b0) * steps] = n_groups
         for tile_index in range(weights.shape[0]):
             w, c0 = weights[tile_index], tile_index * tile
             for p in range(b0, b1):
                 from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + c0
                 m[:] = 0
+                m16[:] = 0
                 for t in range(steps):
-                    row = p * steps + t
-                    if fused:
-                        for c in range(tile):
-                            x[c] = bias_flat[from_bias + c]
-                    else:
-                        for c in range(tile):
-                            drive_flat[row * drive.shape[1] + c0 + c] = bias_flat[from_bias + c]
-                    local = (p - b0) * steps + t
-                    for part in range(first_part[local], first_part[local + 1]):
-                        begin, pairs = parts[part, 0], parts[part, 1]
-                        if fused:
-                            gather(isa, units, w, 0, source_idx, source_val, begin, pairs, x, 0)
-                        else:
-                            gather(isa, units, w, 0, source_idx, source_val, begin, pairs, drive_flat, row * drive.shape[1] + c0)
+                    row, local = p * steps + t, (p - b0) * steps + t
+                    g0, g1 = first_group[local], first_group[local + 1]
+                    if narrow:
+                        driven += gather_fire(
+                            isa, units, w, idx, val, segments, groups[g0, 0], groups[g0, 1], bias16_flat, from_bias, m16,
+                            theta16, c0, form, spikes, row, tile_index * units,
+                        )  # fmt: skip
+                        continue
+                    target, at = (x, 0) if fused else (drive_flat, row * drive.shape[1] + c0)
+                    gather(
+                        isa, units, w, idx, val, segments, groups[g0, 0], groups[g0, 1], bias_flat, from_bias, target, at
+                    )
+                    for g in range(g0 + 1, g1):
+                        gather(isa, units, w, idx, val, segments, groups[g, 0], groups[g, 1], target, at, target, at)
                     if fused:
                         driven += fire(isa, x, 0, m, 0, theta, c0, form, units, spikes, row, tile_index * units)
     return driven, gathered

@@ -3,6 +3,9 @@
 A stream has one row per token and time step, ``row = token * T + t``, and one column per channel. Its list holds the
 channel (u16) and the value (u8) of every non-zero element. Each row is padded with one event of value 0 to an even
 length, so that kernels can always take two events at once.
+
+For windows wider than one column a list runs *by line*: rows in the order (line, step, column), channels numbered
+``column * C + channel`` along the line. The events under one line of a window are then neighbours in the list.
 """
 
 from __future__ import annotations
@@ -115,51 +118,71 @@ def _overload_copy_values(stream: Any, row: Any, idx: Any, val: Any, start: Any,
 
 
 @njit(nogil=True, cache=True)
-def row_lengths(isa: np.generic, stream: np.ndarray, words: int, ptr: np.ndarray) -> int:
-    """Fill ``ptr`` (rows + 1) for a stream of ``words`` 32-channel words per row; returns the number of events."""
+def row_lengths(isa: np.generic, stream: np.ndarray, words: int, line: int, steps: int, ptr: np.ndarray) -> int:
+    """Fill ``ptr`` (rows + 1); returns the number of events. ``line``: see :func:`_row_at`."""
     total = np.int64(0)
     ptr[0] = 0
-    for r in range(stream.shape[0]):
+    for i in range(stream.shape[0]):
+        r = _row_at(i, line, steps)
         n = np.int64(0)
         for w in range(words):
             n += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
         total += n
-        ptr[r + 1] = ptr[r] + n + (n & 1)
+        ptr[i + 1] = ptr[i] + n + (n & 1)
     return total
 
 
 @njit(nogil=True, cache=True)
+def _row_at(i: int, line: int, steps: int) -> int:
+    """Stream row at position i of the list: i itself, or with lines of ``line`` pixels in the order (y, t, x)."""
+    if line == 0:
+        return i
+    x, rest = i % line, i // line
+    return (rest // steps * line + x) * steps + rest % steps
+
+
+@njit(nogil=True, cache=True)
 def _list_rows(
-    isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, ptr: np.ndarray, idx: np.ndarray, val: np.ndarray
-) -> None:
+    isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int, ptr: np.ndarray,
+    idx: np.ndarray, val: np.ndarray,
+) -> None:  # fmt: skip
     """List the events of all rows; zero words (closed tokens) are skipped."""
-    for r in range(stream.shape[0]):
-        end = ptr[r]
-        if ptr[r + 1] == end:
+    for i in range(stream.shape[0]):
+        end = ptr[i]
+        if ptr[i + 1] == end:
             continue
+        r = _row_at(i, line, steps)
         for w in range(words):
             bits = nonzero_word(isa, stream, r, w)
             if bits != 0:
                 end = append_bits(isa, table, bits, 32 * w, idx, end)
-        copy_values(stream, r, idx, val, ptr[r], end)
-        if end < ptr[r + 1]:
+        copy_values(stream, r, idx, val, ptr[i], end)
+        if end < ptr[i + 1]:
             idx[end] = 0
             val[end] = 0
+            end += 1
+        if line > 0:
+            offset = np.uint16(i % line * channels)
+            for e in range(ptr[i], end):
+                idx[e] += offset
 
 
-def list_events(isa: np.generic, stream: np.ndarray) -> EventList:
+def list_events(isa: np.generic, stream: np.ndarray, channels: int, steps: int, line: int = 0) -> EventList:
     """Event list of a stream.
 
     Args:
         isa: instruction set tag.
         stream: u32 ``(rows, words)`` bits or u8 ``(rows, columns)`` counts, C-contiguous, columns a multiple of 32.
+        channels: channels without padding.
+        steps: T.
+        line: pixels per line to list by line, else 0; ``line * channels`` must fit 16 bits.
     """
     rows = stream.shape[0]
     is_bits = stream.dtype == np.uint32
     words = stream.shape[1] if is_bits else stream.shape[1] // 32
     ptr = np.empty(rows + 1, np.int64)
-    events = int(row_lengths(isa, stream, words, ptr))
+    events = int(row_lengths(isa, stream, words, line, steps, ptr))
     size = int(ptr[-1])
     idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size, np.uint8)
-    _list_rows(isa, _BITS, stream, words, ptr, idx, val)
+    _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, idx, val)
     return EventList(ptr, idx, val, min(events, 1) if is_bits else int(val.max(initial=0)), events)

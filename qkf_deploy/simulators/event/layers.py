@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,14 @@ class SynapseLayer:
         conv: the convolution; ``groups`` 1, weights of at most 16 bits, sums proven to fit 32 bits.
         pool: max pooling that follows, if any; only together with ``neuron``.
         neuron: the neuron that follows, if any, and its form.
+        widths: proven widths of all nodes.
         isa: instruction set.
     """
 
     def __init__(
-        self, graph: Graph, conv: Node, pool: Node | None, neuron: tuple[Node, NeuronForm] | None, isa: Isa
-    ) -> None:
+        self, graph: Graph, conv: Node, pool: Node | None, neuron: tuple[Node, NeuronForm] | None,
+        widths: Mapping[str, Widths], isa: Isa,
+    ) -> None:  # fmt: skip
         if not isinstance(conv.op, Conv):
             raise TypeError(f"{conv.name} is no convolution")
         self.isa, self.conv, self.pool = isa, conv, pool
@@ -93,6 +95,7 @@ class SynapseLayer:
         self.channels_out, self.channels_in = weight.shape[:2]
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
+        self.fits16 = self.fused and neuron is not None and proofs.neuron_fits16(neuron[0], widths[conv.name], widths[neuron[0].name])
         self._packs: dict[object, Any] = {}
         self._lock = threading.Lock()
         self.magnitude = proofs.weight_magnitude(weight)
@@ -119,7 +122,10 @@ class SynapseLayer:
         _, graded = stream.totals(self.isa.tag)
         density = int(graded.sum()) / max(stream.tokens * stream.steps * stream.channels, 1)
         narrow = self.magnitude <= 127
-        addressable = self.channels_in * self.window.taps < 2**16
+        # By line, list entries and weight rows are numbered along a whole line.
+        by_line = self.window.x.kernel > 1
+        reach = self.channels_in * max(self.window.x.size if by_line else 1, 1)
+        addressable = reach < 2**16 and (self.window.x.dilation == 1 or not by_line)
         if narrow and addressable and 2 * largest <= self.limit and density < self.isa.dense_crossover:
             return "event"
         if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.weight, largest) > 0):
@@ -150,6 +156,13 @@ class SynapseLayer:
             return np.zeros(0, np.int32)
         form = self.form
         return self._pack(f"theta{columns}", lambda: pack_theta(form.theta, columns))
+
+    def _narrow(self, bias: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bias and thresholds in 16 bits where the whole layer provably fits them, else empty."""
+        if not self.fits16:
+            return np.zeros((0, 0), np.int16), np.zeros(0, np.int16)
+        lowest, highest = -proofs.INT16 - 1, proofs.INT16
+        return self._pack("narrow", lambda: (bias.astype(np.int16), np.clip(theta, lowest, highest).astype(np.int16)))
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -197,13 +210,17 @@ class SynapseLayer:
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
         bias, case = self._bias(pack.columns)
         theta, form = self._theta(pack.columns), self.form.form if self.form else _NO_FORM
+        bias16, theta16 = self._narrow(bias, theta)
         spikes, drive = self._output(pack.columns)
-        events, w = x.events(tag), self.window
+        w = self.window
+        by_line = w.x.kernel > 1
+        events = x.events(tag, w.x.size if by_line else 0)
 
         def task(p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(
-                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, w.ypos, w.xpos, w.x.size, w.y.size,
-                self.channels_in, self.steps, pack.units, pack.data, bias, case, theta, form, spikes, drive, p0, p1,
+                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, by_line, w.ypos, w.xpos[:, 0].copy(),
+                w.x.kernel, w.y.size, w.x.size, self.channels_in, self.steps, pack.units, pack.data, bias, case, theta, form,
+                bias16, theta16, spikes, drive, p0, p1,
             )  # fmt: skip
 
         done = ranges(w.pixels_out, task)

@@ -57,6 +57,21 @@ def neuron_fits(node: Node, drive: Widths, proven: Widths) -> bool:
     )
 
 
+def neuron_fits16(node: Node, drive: Widths, proven: Widths) -> bool:
+    """True if drives, their partial sums and membranes provably stay in 16 bits, with nothing to multiply or widen."""
+    op = node.op
+    if not isinstance(op, IntegerNeuron) or proven.membrane is None:
+        return False
+    theta = node.params["theta"]
+    state = proven.membrane
+    if op.soft_reset:
+        state = (state[0], max(state[1], state[1] - int(theta.min())))
+    plain = op.decay_multiplier == 1 and op.fraction_bits == 0 and op.decay_shift < 16
+    # A threshold beyond 16 bits is cut to the largest one, which the membranes may then not reach.
+    below = proven.membrane[1] < INT16 and (not op.soft_reset or fits((int(theta.min()), int(theta.max())), INT16))
+    return plain and below and all(fits(r, INT16) for r in (drive.partial, drive.value, state))
+
+
 def weight_magnitude(weight: np.ndarray) -> int:
     """Largest magnitude of integer weights."""
     return max(abs(int(weight.max(initial=0))), abs(int(weight.min(initial=0))))

@@ -61,11 +61,12 @@ class Stream:
             self._cache["largest"] = int(self.data.any()) if self.is_bits else int(self.data.max(initial=0))
         return self._cache["largest"]
 
-    def events(self, isa: np.generic) -> EventList:
-        """Event list, made once and shared by all synapses that read the stream."""
-        if "events" not in self._cache:
-            self._cache["events"] = list_events(isa, self.data)
-        return self._cache["events"]
+    def events(self, isa: np.generic, line: int = 0) -> EventList:
+        """Event list (``line``: by lines of so many pixels), made once and shared by all synapses that read the stream."""
+        key = ("events", line)
+        if key not in self._cache:
+            self._cache[key] = list_events(isa, self.data, self.channels, self.steps, line)
+        return self._cache[key]
 
     def class_counts(self, isa: np.generic, class_of: np.ndarray, classes: int, key: object) -> tuple[np.ndarray, np.ndarray]:
         """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)``; see ``key``.

@@ -124,3 +124,8 @@ def population(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     """Number of set bits of an integer."""
     name = f"llvm.ctpop.i{x.type.width}"
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(x.type, [x.type]), name), [x])
+
+
+def int_of(bits: int) -> ir.IntType:
+    """Integer type of a number of bits."""
+    return ir.IntType(bits)
