@@ -14,7 +14,7 @@ from qkf_deploy.datasets import digits
 from qkf_deploy.errors import InputError
 from qkf_deploy.evaluate.agreement import Agreement
 from qkf_deploy.report.formats import joules
-from qkf_deploy.report.run_file import write_run
+from qkf_deploy.report.run_file import gate_nodes, write_run
 from qkf_deploy.report.tables import render_energy
 from qkf_deploy.simulators.run import Run
 
@@ -44,7 +44,7 @@ def demo(output: Path, checkpoint: Path, bits: int, fmt: str) -> None:
     with progress("comparing float torch, float graph and integer graph") as tick:
         first, second = api.verify(integer, images, checkpoint, progress=tick, batch=40)
     with progress("simulating") as tick:
-        run = api.simulate(integer, images, progress=tick)
+        run = api.simulate(integer, images, record=gate_nodes(integer), progress=tick)
     write_run(output / "run.json", integer, run)
     show(agreement_sheet(first, second), fmt)
     emit(render_energy(api.price(run.ledger, "paper-eq23"), fmt))

@@ -22,6 +22,7 @@ from qkf_deploy.cli.common import (
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.ir import Graph
 from qkf_deploy.report.formats import Column, Sheet, si
+from qkf_deploy.report.run_file import gate_nodes, write_run
 from qkf_deploy.simulators.run import Run
 
 #: The counts a user sees at once; the run file has all of them.
@@ -71,7 +72,7 @@ def simulate(
     graph = api.load(network)
     given = image_files.load(images, graph, resize=resize, limit=limit)
     options = {} if threads is None else {"threads": threads}
-    wanted = "all" if "all" in record else record
+    wanted = "all" if "all" in record else tuple(dict.fromkeys([*record, *(gate_nodes(graph) if output else ())]))
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, record=wanted, engine=engine, progress=tick, **options)
     notices(run.notices)
@@ -79,8 +80,6 @@ def simulate(
     if save is not None:
         _save_arrays(save, run)
     if output is not None:
-        from qkf_deploy.report.run_file import write_run
-
         write_run(output, graph, run)
         note(f"wrote {output}")
 
