@@ -1,0 +1,133 @@
+"""Graph to one NIR file: stock nodes only (portable), or the whole network with marked stand-ins (annotated).
+
+Every file carries a sidecar, the HDF5 group ``/qkf`` next to stock NIR's ``/node``: the complete graph as a `.qkf` file
+in one dataset. Stock readers ignore it; :mod:`qkf_deploy.converters.nir.read` uses it to import without loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from qkf_deploy import bundle
+from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, nir
+from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission
+from qkf_deploy.converters.nir.markers import mark, rearrange
+from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ir import Graph, Node
+from qkf_deploy.passes.fold import fold
+
+Mode = Literal["portable", "annotated"]
+SIDECAR = "qkf"
+SIDECAR_VERSION = "qkf-nir/1"
+
+
+def export_nir(graph: Graph, path: str | Path, mode: Mode = "portable") -> None:
+    """Write one NIR file, dt = 1e-4 s.
+
+    Args:
+        graph: float or integer; batch norms and scales are folded first.
+        path: the file.
+        mode: ``portable`` refuses what stock NIR cannot say; ``annotated`` writes marked stand-ins that no client runs.
+
+    Raises:
+        UnsupportedError: portable mode, every node that stock NIR cannot say with its reason.
+        InputError: the place cannot be written.
+    """
+    bundle.write_atomically(Path(path), nir_bytes(graph, mode))
+
+
+def nir_bytes(graph: Graph, mode: Mode = "portable") -> bytes:
+    """What :func:`export_nir` writes."""
+    emission = lower(folded(graph), mode)
+    return serialize(emission.builder.graph(), graph, mode)
+
+
+def folded(graph: Graph) -> Graph:
+    """The graph without batch norms; integer graphs are folded already."""
+    return fold(graph) if graph.arithmetic == "float" else graph
+
+
+def lower(graph: Graph, mode: Mode) -> Emission:
+    """NIR nodes of a folded graph. Raises UnsupportedError (portable mode) listing every offender."""
+    emission = Emission(graph, NirBuilder())
+    problems = emit(emission)
+    if mode == "portable" and problems:
+        lines = "\n  ".join(f"{name}: {reason}" for name, reason in problems.items())
+        raise UnsupportedError(
+            f"stock NIR cannot say {len(problems)} of {len(graph.nodes)} nodes:\n  {lines}",
+            hint="--partitioned cuts the network there, --annotated writes marked stand-ins",
+        )
+    return emission
+
+
+def offenders(graph: Graph) -> dict[str, str]:
+    """Nodes that stock NIR cannot say, with reasons."""
+    return emit(Emission(folded(graph), NirBuilder()))
+
+
+def emit(emission: Emission) -> dict[str, str]:
+    """Lower every node in order, with a stand-in for each that NIR cannot say; returns those and why."""
+    problems: dict[str, str] = {}
+    for node in emission.graph:
+        if node.op.kind == "input":
+            emission.values[node.name] = emission.builder.input(node.name, node.type.shape)
+            continue
+        try:
+            emission.values[node.name] = lower_node(emission, node, behind_stand_in=bool(problems))
+        except UnsupportedError as error:
+            problems[node.name] = error.message
+            emission.values[node.name] = mark(emission, node, error)
+    return problems
+
+
+def lower_node(emission: Emission, node: Node, *, behind_stand_in: bool) -> Placed:
+    """One node. Behind a stand-in the axes of an operand may be arranged arbitrarily: then it passes another one."""
+    try:
+        return LOWERINGS[node.op.kind](emission, node)
+    except LayoutError:
+        if not behind_stand_in:
+            raise
+        moved = tuple(rearrange(emission, node, port) for port in range(len(node.inputs)))
+        return LOWERINGS[node.op.kind](replace(emission, forced=moved), node)
+
+
+def serialize(nir_graph: Any, graph: Graph | None = None, mode: str = "part") -> bytes:
+    """HDF5 file of a NIR graph, with the sidecar if the whole graph is given."""
+    buffer = io.BytesIO()
+    nir.write(buffer, nir_graph)
+    if graph is None:
+        return buffer.getvalue()
+    with h5py.File(buffer, "r+") as file:
+        group = file.create_group(SIDECAR)
+        group.attrs["version"] = SIDECAR_VERSION
+        group.attrs["mode"] = mode
+        group.attrs["dt"] = DT
+        group.attrs["time_steps"] = graph.time_steps
+        group.attrs["stock_sha256"] = stock_digest(file["node"])
+        group.create_dataset("graph", data=np.frombuffer(bundle.to_bytes(graph), np.uint8))
+    return buffer.getvalue()
+
+
+def stock_digest(group: Any) -> str:
+    """SHA-256 over names, types and contents of everything in the stock part, so that later edits are noticed."""
+    digest = hashlib.sha256()
+
+    def visit(name: str, item: Any) -> None:
+        digest.update(name.encode())
+        if isinstance(item, h5py.Dataset):
+            value = item[()]
+            array = np.asarray(value if not isinstance(value, bytes) else np.frombuffer(value, np.uint8))
+            if array.dtype == object:
+                array = np.frombuffer(b"\0".join(bytes(v) for v in array.reshape(-1)), np.uint8)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+    group.visititems(visit)
+    return digest.hexdigest()
