@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -172,7 +173,7 @@ def _verify_node(graph: Graph, name: str, node: Node, seen: set[str]) -> None:
             known = operand.node in graph.nodes
             problem = "reads a later node (a cycle or wrong order)" if known else "reads an unknown node"
             raise GraphError(f"{problem}: {operand.node!r}", where=name)
-        if operand.view is not None and int(np.prod(operand.view.split)) != graph[operand.node].type.size:
+        if operand.view is not None and math.prod(operand.view.split) != graph[operand.node].type.size:
             raise GraphError(f"view does not fit the shape of {operand.node!r}", where=name)
     try:
         expected = node.op.infer(graph.input_types(node), node.params)

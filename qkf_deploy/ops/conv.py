@@ -54,7 +54,7 @@ class Conv(Operator):
         rank = len(self.stride)
         if weight is None or weight.ndim != rank + 2 or len(x.shape) != rank + 1 or rank not in (1, 2):
             raise GraphError(f"a {rank}-d convolution cannot read a value of shape {x.shape}")
-        if x.shape[0] != weight.shape[1] * self.groups or weight.shape[0] % self.groups:
+        if self.groups < 1 or x.shape[0] != weight.shape[1] * self.groups or weight.shape[0] % self.groups:
             raise GraphError(f"weight {weight.shape} with {self.groups} groups does not fit input {x.shape}")
         axes = self.axes(x.shape, weight)
         self._check_bias(params, weight, axes)

@@ -24,6 +24,12 @@ class Axis:
     padding: int = 0
     dilation: int = 1
 
+    def __post_init__(self) -> None:
+        if min(self.kernel, self.stride, self.dilation) < 1 or self.padding < 0:
+            raise GraphError(
+                f"a window needs kernel, stride and dilation of at least 1 and padding of at least 0, got {self}"
+            )
+
     @property
     def out(self) -> int:
         """Output length. Raises GraphError if no window fits."""

@@ -18,6 +18,8 @@ from qkf_deploy.ops.exact import nonzero_per_image, per_image
 #: left. ``stored``: step t starts from a stored leftover (parameter ``leftover``) instead of its own previous step.
 Carry = Literal["own", "official", "stored"]
 _FIXPOINT_STEPS = 4096
+_MOST_BITS = 32
+_PROOF_LIMIT = 2.0**62
 
 
 def membrane_steps(
@@ -167,8 +169,8 @@ class IntegerNeuron(_NeuronBase):
         theta = params.get("theta")
         if theta is None or np.broadcast_shapes(theta.shape, inputs[0].shape) != inputs[0].shape:
             raise GraphError(f"the threshold does not broadcast to {inputs[0].shape}")
-        if min(self.decay_multiplier, self.decay_shift, self.fraction_bits) < 0:
-            raise GraphError(f"decay and fraction bits cannot be negative: {self}")
+        if self.decay_multiplier < 0 or not (0 <= self.decay_shift <= _MOST_BITS >= self.fraction_bits >= 0):
+            raise GraphError(f"decay shift and fraction bits go from 0 to {_MOST_BITS}, multipliers from 0: {self}")
         if self.decay_multiplier > 1 << self.decay_shift:
             raise GraphError(f"the decay {self.decay_multiplier}/2^{self.decay_shift} exceeds 1")
         _check_leftover(self.carry, params, inputs)
@@ -212,9 +214,13 @@ class IntegerNeuron(_NeuronBase):
 
         Extremes are reached by a drive that stays at its extreme (the state after a step is monotone in the drive
         until it fires).
+
+        Raises:
+            ProofError: the membrane could pass 62 bits, or has no bound.
         """
         theta = params["theta"].astype(np.int64)
         shift, m, k = self.fraction_bits, self.decay_multiplier, self.decay_shift
+        _check_membrane(inputs[0].low, inputs[0].high, 2.0**shift)
         x_low, x_high = inputs[0].low << shift, inputs[0].high << shift
         state_low = state_high = np.zeros_like(theta)
         low = np.full_like(theta, np.iinfo(np.int64).max)
@@ -224,12 +230,16 @@ class IntegerNeuron(_NeuronBase):
         for t in range(steps):
             if self.carry == "stored":
                 state_low = state_high = params["leftover"][t].astype(np.int64)
+            _check_membrane(state_low, state_high, float(m))
             u_low, u_high = ((state_low * m) >> k) + x_low, ((state_high * m) >> k) + x_high
             grown_low, grown_high = np.minimum(low, u_low), np.maximum(high, u_high)
             if self.carry == "official" and np.array_equal(grown_low, low) and np.array_equal(grown_high, high):
                 return Interval(low, high)
             low, high = grown_low, grown_high
-            state_low, state_high = self._after(u_low, u_high, theta)
+            after_low, after_high = self._after(u_low, u_high, theta)
+            if self.carry == "official":  # all states so far, so that a range that stops growing stays
+                after_low, after_high = np.minimum(after_low, state_low), np.maximum(after_high, state_high)
+            state_low, state_high = after_low, after_high
         if self.carry == "official":
             raise ProofError("the membrane has no bound when images carry it over", hint="use carry='own'")
         return Interval(low, high)
@@ -244,6 +254,13 @@ class IntegerNeuron(_NeuronBase):
         new_high = np.where(can_rest, silent_high, fired_high)
         new_low = np.where(can_fire, np.minimum(new_low, fired_low), new_low)
         return new_low, np.where(can_fire, np.maximum(new_high, fired_high), new_high)
+
+
+def _check_membrane(low: np.ndarray, high: np.ndarray, factor: float) -> None:
+    """Refuse a product that int64 could not hold together with the sum that follows it."""
+    largest = max(abs(float(low.min())), abs(float(high.max()))) * factor
+    if largest >= _PROOF_LIMIT:
+        raise ProofError(f"a membrane can reach {largest:.3g}, more than 62 bits", hint="use fewer fraction bits")
 
 
 def _check_leftover(carry: Carry, params: Params, inputs: Types) -> None:

@@ -34,7 +34,7 @@ from qkf_deploy.passes.decay import approximate
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, synapse_axis
-from qkf_deploy.passes.widths import attach
+from qkf_deploy.passes.widths import UNREACHABLE, attach, lower_unreachable
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24)
 
@@ -72,6 +72,10 @@ class QuantizeOptions:
         for name in self.layer_bits:
             if "weight" not in graph[name].params:
                 raise UsageError("has no weights to quantize", where=name)
+        if self.input not in ("bytes", "fixed"):
+            raise UsageError(f"input: {self.input!r}", hint="use bytes or fixed")
+        if not 1 <= self.decay_bits <= 24:
+            raise UsageError(f"decay_bits: {self.decay_bits}", hint="use 1 to 24")
         if not 2 <= self.input_bits <= 16:
             raise UsageError(f"input_bits: {self.input_bits}", hint="use 2 to 16")
         if self.fraction_bits is not None and not 0 <= self.fraction_bits <= 24:
@@ -92,7 +96,7 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     options.check(graph)
     prepared, input_scale = _prepare_input(graph, options)
     builder = _Quantizer(prepared, options, input_scale)
-    return attach(builder.run())
+    return attach(lower_unreachable(builder.run()))
 
 
 def _prepare_input(graph: Graph, options: QuantizeOptions) -> tuple[Graph, np.ndarray]:
@@ -201,7 +205,7 @@ class _Quantizer:
         gain = op.tau if op.tau is not None and op.decay_input else 1.0
         scale = seen_scale(self.graph, node.inputs[0], self.scale)
         height = op.v_threshold - (op.v_reset or 0.0)
-        theta = np.ceil(gain * height * 2.0**fraction / scale)
+        theta = np.minimum(np.ceil(gain * height * 2.0**fraction / scale), UNREACHABLE)
         params = {"theta": theta.astype(np.int64)}
         if op.carry == "stored":
             params["leftover"] = np.rint(node.params["leftover"] * gain * 2.0**fraction / scale).astype(np.int64)

@@ -16,6 +16,9 @@ from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Out
 
 Scales = dict[str, np.ndarray]
 _MAX_ROUNDS = 64
+#: A bias has at most this many bits, so that channels with (almost) no weights keep theirs. Real networks have some:
+#: training drives the batch-norm gain of unused channels to 1e-20 and less, and leaves their shift.
+_BIAS_BITS = 40
 _PASS_THROUGH = (MaxPool, SumPool, Scale, Sum, Readout, Output)
 
 
@@ -104,13 +107,15 @@ def _forward(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, flo
 
 
 def _synapse_scale(graph: Graph, node: Node, scales: Scales, bits: int, floor: Scales) -> np.ndarray:
-    """s_c = max|w_c| / (2^(bits-1) - 1); a channel without weights takes its bias as the unit."""
+    """s_c = max|w_c| / (2^(bits-1) - 1), or what the bias needs; without weights the bias is the unit."""
     weight = effective_weight(graph, node, scales)
     largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
+    least = np.zeros_like(largest)
     if "bias" in node.params:
         bias = np.abs(node.params["bias"].astype(np.float64)).reshape(weight.shape[0], -1).max(axis=1)
         largest = np.where(largest == 0, bias, largest)
-    scale = np.where(largest == 0, 1.0, largest) / (2 ** (bits - 1) - 1)
+        least = bias / 2.0**_BIAS_BITS
+    scale = np.maximum(np.where(largest == 0, 1.0, largest) / (2 ** (bits - 1) - 1), least)
     axis = synapse_axis(node)
     scale = scale.reshape([-1 if i == axis else 1 for i in range(len(node.type.shape))])
     return np.maximum(scale, floor[node.name]) if node.name in floor else scale
@@ -152,7 +157,7 @@ def _required(graph: Graph, scales: Scales) -> Scales:
         if isinstance(node.op, Conv | Linear):
             axis = synapse_axis(node)
             floor[node.name] = need.max(axis=tuple(i for i in range(need.ndim) if i != axis), keepdims=True)
-        elif unify or isinstance(node.op, _PASS_THROUGH) or isinstance(node.op, Mask):
+        elif unify or isinstance(node.op, (*_PASS_THROUGH, Mask)):
             for operand in node.inputs[1:] if isinstance(node.op, Mask) else node.inputs:
                 _push(graph, node, operand, need, wanted)
         elif (need != scales[node.name]).any():

@@ -8,8 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from qkf_deploy.errors import ProofError
-from qkf_deploy.ir import Graph, Interval, Node, Widths
-from qkf_deploy.ops import Conv, IntegerNeuron, Linear
+from qkf_deploy.ir import Graph, Interval, Node, Widths, freeze
+from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Sum
+
+#: No membrane gets here: width proofs stop at 62 bits. The threshold of a channel of vanishing weights.
+UNREACHABLE = 2**62
 
 
 def intervals(graph: Graph) -> dict[str, Interval]:
@@ -38,6 +41,19 @@ def prove(graph: Graph) -> dict[str, Widths]:
 def attach(graph: Graph) -> Graph:
     """The graph with its proven widths."""
     return replace(graph, widths=prove(graph)).verify()
+
+
+def lower_unreachable(graph: Graph) -> Graph:
+    """The graph with thresholds of :data:`UNREACHABLE` lowered to the smallest that is still never reached."""
+    values = intervals(graph)
+    nodes = dict(graph.nodes)
+    for node in graph:
+        if isinstance(node.op, IntegerNeuron) and (node.params["theta"] == UNREACHABLE).any():
+            theta = node.params["theta"]
+            reach = node.op.membrane_interval(_operands(graph, node, values), node.params, graph.time_steps).high
+            lowered = np.where(theta == UNREACHABLE, np.maximum(reach, 0) + 1, theta)
+            nodes[node.name] = replace(node, params=freeze({**node.params, "theta": lowered}))
+    return replace(graph, nodes=nodes)
 
 
 def check(graph: Graph) -> None:
@@ -99,6 +115,12 @@ def _widths(graph: Graph, node: Node, values: Mapping[str, Interval]) -> Widths:
         return Widths(value, _extremes(partial))
     if isinstance(node.op, IntegerNeuron):
         return Widths(value, value, _extremes(node.op.membrane_interval(operands, node.params, graph.time_steps)))
+    if isinstance(node.op, Sum):  # terms of either sign may come first
+        (x,) = operands
+        signed = Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
+        return Widths(
+            value, _extremes(node.op.interval([signed], node.params, graph.input_types(node), graph.time_steps))
+        )
     return Widths(value, (min(value[0], 0), max(value[1], 0)))
 
 
