@@ -1,0 +1,49 @@
+"""Shared by all tests: one BLAS thread, and the digits network in its three forms (built once, on first use)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before numpy or torch are imported: many small products run faster on one thread, and timings stay comparable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+
+if TYPE_CHECKING:
+    from qkf_deploy.datasets.digits import Digits
+    from qkf_deploy.ir import Graph
+
+CHECKPOINT = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
+
+
+@pytest.fixture(scope="session")
+def digits_checkpoint() -> Path:
+    """The committed checkpoint, trained on the training part of the digits."""
+    return CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def digits_data() -> Digits:
+    """Training and held-out digits."""
+    from qkf_deploy.datasets.digits import load_digits
+
+    return load_digits()
+
+
+@pytest.fixture(scope="session")
+def digits_float(digits_checkpoint: Path) -> Graph:
+    """The traced digits network, batch norms and all."""
+    import qkf_deploy as qd
+
+    return qd.trace(digits_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def digits_int8(digits_float: Graph) -> Graph:
+    """The digits network with 8-bit weights."""
+    import qkf_deploy as qd
+
+    return qd.quantize(digits_float, 8)
