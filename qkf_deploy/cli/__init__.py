@@ -1,7 +1,7 @@
 """The command line: parse, call :mod:`qkf_deploy.api`, print. No logic.
 
 Results go to stdout, progress and notices to stderr. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 bad input,
-4 a missing component, 70 a bug, 130 interrupted.
+4 a missing component, 5 an engine that failed or ran past its time, 70 a bug, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",
+    "doctor": "qkf_deploy.cli.doctor:doctor",
 }
 
 
