@@ -177,7 +177,7 @@ def _check_header(graph: Graph) -> None:
 
 
 def _check_integers(node: Node) -> None:
-    """Parameters of an integer graph are integers (not the scales of input and output), weights of the bits they claim."""
+    """Parameters of an integer graph are integers (not its input and output scales), weights of the bits they claim."""
     for name, array in node.params.items():
         if array.dtype.kind == "f" and node.op.kind not in ("input", "output"):
             raise InputError(f"the tensor {name!r} of an integer graph holds floats", where=node.name)
