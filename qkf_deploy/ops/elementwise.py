@@ -11,7 +11,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.exact import nonzero_per_image
+from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image
 
 
 def _joint_timing(a: ValueType, b: ValueType) -> Timing:
@@ -67,7 +67,7 @@ class Mask(Operator):
         gate, x = inputs
         if gate.kind is not Kind.SPIKE:
             raise GraphError(f"a gate must be spikes, not {gate.kind.value}", hint="put a neuron before the mask")
-        if np.broadcast_shapes(gate.shape, x.shape) != x.shape:
+        if not broadcasts_to(gate.shape, x.shape):
             raise GraphError(f"a gate of shape {gate.shape} does not broadcast to {x.shape}")
         return ValueType(x.shape, x.kind, _joint_timing(gate, x), x.high, x.low)
 

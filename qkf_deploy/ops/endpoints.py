@@ -11,6 +11,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError, InputError
 from qkf_deploy.ir.operator import Arrays, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
+from qkf_deploy.ops.exact import broadcasts_to
 
 InputFormat = Literal["real", "bytes", "fixed", "frames"]
 
@@ -72,7 +73,7 @@ class Output(Operator):
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
         (x,) = inputs
-        if "scale" in params and np.broadcast_shapes(params["scale"].shape, x.shape) != x.shape:
+        if "scale" in params and not broadcasts_to(params["scale"].shape, x.shape):
             raise GraphError(f"the output scale does not broadcast to {x.shape}")
         return x
 

@@ -34,6 +34,12 @@ def _magnitude(x: np.ndarray) -> int:
     return max(abs(int(x.max(initial=0))), abs(int(x.min(initial=0))))
 
 
+def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """True if an array of this shape broadcasts to ``target`` without making it larger."""
+    ends = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(n in (1, wanted) for n, wanted in ends)
+
+
 def per_image(x: np.ndarray) -> np.ndarray:
     """Sum of a ``(T, B, ...)`` array over everything but the batch, as int64 ``(B,)``."""
     return x.sum(axis=(0, *range(2, x.ndim)), dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError, ProofError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ops.exact import nonzero_per_image, per_image
+from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image, per_image
 
 #: How the membrane is carried from step to step. ``own``: each image its own, zero at its start. ``official``: the
 #: neuron's time axis is time x batch (as the published code runs it), so a step starts from what the previous image
@@ -167,7 +167,7 @@ class IntegerNeuron(_NeuronBase):
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
         theta = params.get("theta")
-        if theta is None or np.broadcast_shapes(theta.shape, inputs[0].shape) != inputs[0].shape:
+        if theta is None or not broadcasts_to(theta.shape, inputs[0].shape):
             raise GraphError(f"the threshold does not broadcast to {inputs[0].shape}")
         if self.decay_multiplier < 0 or not (0 <= self.decay_shift <= _MOST_BITS >= self.fraction_bits >= 0):
             raise GraphError(f"decay shift and fraction bits go from 0 to {_MOST_BITS}, multipliers from 0: {self}")
