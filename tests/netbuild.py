@@ -12,7 +12,20 @@ from qkf_deploy.ir import Graph, GraphBuilder, Interval, Operand, Preprocessing,
 from qkf_deploy.ir.operator import Operator
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops import (
-    Add, BatchNorm, Conv, Input, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool,
+    Add,
+    BatchNorm,
+    Conv,
+    Input,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Neuron,
+    Output,
+    Readout,
+    Scale,
+    Sum,
+    SumPool,
 )  # fmt: skip
 
 LIF = Neuron(tau=2.0, v_threshold=1.0, v_reset=0.0)
@@ -69,7 +82,11 @@ class Net:
         source = self.add("head_scale", Scale(1.0 / (tokens * time_steps)), source)
         fan_in = self.shape(source)[-1]
         source = self.add(
-            "head", Linear(), source, weight=self.rng.normal(0, 1, (classes, fan_in)), bias=self.rng.normal(0, 1, classes)
+            "head",
+            Linear(),
+            source,
+            weight=self.rng.normal(0, 1, (classes, fan_in)),
+            bias=self.rng.normal(0, 1, classes),
         )
         self.add("output", Output(), source)
 
@@ -156,6 +173,9 @@ def conv_taps(op: Conv, shape: Sequence[int], weight: np.ndarray):
         for place in itertools.product(*map(range, sizes)):
             for i in range(weight.shape[1]):
                 for tap in itertools.product(*map(range, weight.shape[2:])):
-                    where = [a * s - p + t * d for a, s, p, t, d in zip(place, op.stride, op.padding, tap, op.dilation, strict=True)]
+                    where = [
+                        a * s - p + t * d
+                        for a, s, p, t, d in zip(place, op.stride, op.padding, tap, op.dilation, strict=True)
+                    ]
                     if all(0 <= w < n for w, n in zip(where, shape[1:], strict=True)):
                         yield (o, *place), (o // per_group * weight.shape[1] + i, *where), (o, i, *tap)
