@@ -156,13 +156,13 @@ def verify(
         images: as in :func:`simulate`.
         against: the model it came from, as :func:`trace` takes it.
         batch: images per batch.
-        progress: called with (images done, images in all), twice over.
+        progress: called with (images done, images in all).
         **options: options of :func:`trace`.
 
     Returns:
         (float graph against torch, ``graph`` against float graph).
     """
-    from qkf_deploy.evaluate.agreement import compare, graph_oracle
+    from qkf_deploy.evaluate.agreement import compare_chain
     from qkf_deploy.models.lazy import import_torch_module
 
     loader = import_torch_module("qkf_deploy.converters.source")
@@ -172,9 +172,9 @@ def verify(
     _check_same_input(graph, floating)
     resolved = loader.resolve(against, _options(loader.TraceOptions, options))
     images = _as_batch(graph, images)
-    torch_float = compare(floating, images, runner.torch_oracle(resolved), batch, progress)
-    float_integer = compare(graph, images, graph_oracle(floating), batch, progress)
-    return torch_float, float_integer
+    oracle = runner.torch_oracle(resolved)
+    torch_float, float_graph = compare_chain(oracle, (floating, graph), images, batch, progress)
+    return torch_float, float_graph
 
 
 def _check_same_input(graph: Graph, other: Graph) -> None:
@@ -196,10 +196,9 @@ def compare(
     graph: Graph, reference: Graph, images: np.ndarray, *, batch: int = 16, progress: Progress | None = None
 ) -> Agreement:
     """Spike agreement of a graph with another graph of the same network, forced and free."""
-    from qkf_deploy.evaluate.agreement import compare as _compare
-    from qkf_deploy.evaluate.agreement import graph_oracle
+    from qkf_deploy.evaluate.agreement import compare_chain, graph_oracle
 
-    return _compare(graph, _as_batch(graph, images), graph_oracle(reference), batch, progress)
+    return compare_chain(graph_oracle(reference), (graph,), _as_batch(graph, images), batch, progress)[0]
 
 
 def audit(graph: Graph) -> tuple[_audit.Finding, ...]:

@@ -6,7 +6,7 @@ its own, which is what a user sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from qkf_deploy.errors import GraphError, InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
-from qkf_deploy.simulators.run import Record, is_neuron
+from qkf_deploy.simulators.run import Record, Run, is_neuron
 
 #: A membrane this close to its threshold (relative) is a tie: float rounding alone can flip the spike.
 TIE_TOLERANCE = 1e-9
@@ -105,65 +105,69 @@ def graph_oracle(graph: Graph) -> Oracle:
     return run
 
 
-def compare(
-    graph: Graph,
-    images: np.ndarray,
+def compare_chain(
     oracle: Oracle,
+    graphs: Sequence[Graph],
+    images: np.ndarray,
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
-) -> Agreement:
-    """Compare a graph with a reference, forced and free, batch by batch.
+) -> tuple[Agreement, ...]:
+    """Compare each graph with the one before it, and the first with the oracle, forced and free, batch by batch.
 
     Args:
-        graph: float or integer.
-        images: ``(B, ...)`` as :func:`qkf_deploy.simulators.inputs.encode` takes them.
         oracle: spikes ``(T, B, *shape)`` by node name, and logits.
+        graphs: float or integer graphs of the same network.
+        images: ``(B, ...)`` as :func:`qkf_deploy.simulators.inputs.encode` takes them.
         batch: images per batch.
         progress: called with (images done, images in all).
 
     Raises:
-        GraphError: the reference lacks one of the graph's neurons.
+        GraphError: the reference lacks one of a graph's neurons.
+        InputError: no images.
     """
-    parts = []
+    parts: list[list[Agreement]] = [[] for _ in graphs]
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
-        parts.append(_compare_batch(graph, chunk, *oracle(chunk)))
+        spikes, logits = oracle(chunk)
+        for graph, found in zip(graphs, parts, strict=True):
+            agreement, free = _compare_batch(graph, chunk, spikes, logits)
+            found.append(agreement)
+            spikes, logits = free.spikes, free.logits
         if progress is not None:
             progress(min(start + batch, len(images)), len(images))
-    if not parts:
+    if not len(images):
         raise InputError("no images to compare")
-    return _sum(parts)
+    return tuple(_sum(found) for found in parts)
 
 
-def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.ndarray) -> Agreement:
+def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.ndarray) -> tuple[Agreement, Run]:
     inputs, _ = encode(graph, images)
     neurons = [n.name for n in graph if is_neuron(n.op.kind)]
     for name in neurons:
         if name not in spikes:
             raise GraphError("the reference has no such neuron", where=name, hint="is it the same model?")
-
-    def force(name: str, value: np.ndarray) -> np.ndarray:
-        return spikes[name].reshape(value.shape).astype(value.dtype) if name in spikes else value
-
-    record = Record.of(graph, neurons, neurons if graph.arithmetic == "float" else ())
-    forced = reference.run(graph, inputs, record, replace_value=force)
     free = reference.run(graph, inputs, Record.of(graph, neurons))
-    layers = tuple(
-        _layer(graph, name, spikes[name], forced.spikes[name], free.spikes[name], forced.membranes) for name in neurons
-    )
+    expected = {name: spikes[name].reshape(free.spikes[name].shape) for name in neurons}
+    forced = free  # where nothing differs, every layer was fed the reference's spikes already
+    if any((free.spikes[name] != expected[name]).any() for name in neurons):
+        record = Record.of(graph, neurons, neurons if graph.arithmetic == "float" else ())
+        forced = reference.run(graph, inputs, record, replace_value=_forcing(expected))
+    layers = tuple(_layer(graph, name, expected[name], forced, free.spikes[name]) for name in neurons)
     difference = float(np.abs(free.logits - logits).max())
-    return Agreement(layers, difference, free.logits.argmax(-1), logits.argmax(-1))
+    return Agreement(layers, difference, free.logits.argmax(-1), logits.argmax(-1)), free
 
 
-def _layer(
-    graph: Graph, name: str, expected: np.ndarray, forced: np.ndarray, free: np.ndarray, membranes: Spikes
-) -> LayerAgreement:
-    expected = expected.reshape(free.shape)
-    wrong = forced != expected
+def _forcing(expected: Spikes) -> Callable[[str, np.ndarray], np.ndarray]:
+    """Makes every layer read the reference's spikes."""
+    return lambda name, value: expected[name].astype(value.dtype) if name in expected else value
+
+
+def _layer(graph: Graph, name: str, expected: np.ndarray, forced: Run, free: np.ndarray) -> LayerAgreement:
+    wrong = forced.spikes[name] != expected
     ties = 0
-    if name in membranes:
+    if name in forced.membranes:
         threshold = getattr(graph[name].op, "v_threshold", 1.0)
-        ties = int((wrong & (np.abs(membranes[name] - threshold) <= TIE_TOLERANCE * abs(threshold))).sum())
+        ties = int((wrong & (np.abs(forced.membranes[name] - threshold) <= TIE_TOLERANCE * abs(threshold))).sum())
     return LayerAgreement(
         name, expected.size, int(expected.sum()), int(wrong.sum()), ties, int((free != expected).sum())
     )
