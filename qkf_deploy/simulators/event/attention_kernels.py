@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.simulators.event.fire import fire
-from qkf_deploy.simulators.event.words import add_bits, popcount
+from qkf_deploy.simulators.event.words import add_bits, lowest_bit, popcount
 
 
 @njit(nogil=True, cache=True)
@@ -120,14 +120,12 @@ def _put_bits(bits: np.ndarray, stream: np.ndarray, row: int, first: int) -> Non
 def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     """``out += sum of table[i]`` over the set bits i."""
     for w in range(bits.shape[0]):
-        word, i = bits[w], 32 * w
+        word = np.uint64(bits[w])
         while word != 0:
-            if word & np.uint32(1):
-                row = table[i]
-                for j in range(out.shape[0]):
-                    out[j] += row[j]
-            word >>= np.uint32(1)
-            i += 1
+            row = table[32 * w + lowest_bit(word)]
+            word &= word - np.uint64(1)
+            for j in range(out.shape[0]):
+                out[j] += row[j]
 
 
 #: Columns of the statistics that :func:`self_attention` returns per step.
@@ -162,7 +160,8 @@ def self_attention(
     tokens, first = q.shape[0] // steps, head * dim
     bits, spikes = np.empty(words, np.uint32), np.empty((1, words), np.uint32)
     ones, counts = np.empty(32 * words, np.uint8), np.empty(32 * words, np.int32)
-    context, row_nonzero = np.empty((dim, 32 * words), np.int32), np.empty(dim, np.int64)
+    context = np.empty((dim, 32 * words), np.int32)
+    row_nonzero, row_sum = np.empty(dim, np.int64), np.empty(dim, np.int64)
     mixed, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
     limits[:] = np.iinfo(np.int32).max
     limits[:dim] = theta[first : first + dim]
@@ -179,35 +178,32 @@ def self_attention(
                 counts[c] = ones[c]
             _take_bits(k, n * steps + t, first, dim, bits)
             for w in range(words):
-                word, i = bits[w], 32 * w
+                word = np.uint64(bits[w])
                 while word != 0:
-                    if word & np.uint32(1):
-                        target = context[i]
-                        for c in range(32 * words):
-                            target[c] += counts[c]
-                    word >>= np.uint32(1)
-                    i += 1
+                    target = context[32 * w + lowest_bit(word)]
+                    word &= word - np.uint64(1)
+                    for c in range(32 * words):
+                        target[c] += counts[c]
         for i in range(dim):
-            nonzero = np.int64(0)
+            nonzero, total = np.int64(0), np.int64(0)
             for c in range(dim):
                 nonzero += context[i, c] != 0
-                stats[t, CONTEXT_SUM] += context[i, c]
-            row_nonzero[i] = nonzero
+                total += context[i, c]
+            row_nonzero[i], row_sum[i] = nonzero, total
             stats[t, CONTEXT_NONZERO] += nonzero
+            stats[t, CONTEXT_SUM] += total
         for n in range(tokens):
             row = n * steps + t
             _take_bits(q, row, first, dim, bits)
             mixed[:] = 0
             _add_rows(bits, context, mixed)
             for w in range(words):
-                word, i = bits[w], 32 * w
+                word = np.uint64(bits[w])
                 while word != 0:
-                    if word & np.uint32(1):
-                        stats[t, MIXED_PAIRS] += row_nonzero[i]
-                    word >>= np.uint32(1)
-                    i += 1
-            for c in range(dim):
-                stats[t, MIXED_SUM] += mixed[c]
+                    i = 32 * w + lowest_bit(word)
+                    word &= word - np.uint64(1)
+                    stats[t, MIXED_PAIRS] += row_nonzero[i]
+                    stats[t, MIXED_SUM] += row_sum[i]
             stats[t, MIXED_NONZERO] += fire(
                 isa, mixed, 0, state_flat, n * 32 * words, limits, 0, form, words, spikes, 0, 0
             )

@@ -20,7 +20,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from qkf_deploy.simulators.event import vector_ir as v
-from qkf_deploy.simulators.event.words import nonzero_word, popcount
+from qkf_deploy.simulators.event.words import nonzero_word
 
 #: Entries written beyond the end of a row while it is being listed.
 SLACK = 8
@@ -35,14 +35,12 @@ class EventList:
         idx: u16 channel of each entry.
         val: u8 value of each entry; 0 only in padding entries.
         largest: largest value.
-        events: number of entries without padding.
     """
 
     ptr: np.ndarray
     idx: np.ndarray
     val: np.ndarray
     largest: int
-    events: int
 
 
 def _bits_table() -> np.ndarray:
@@ -90,46 +88,38 @@ def _overload_append_bits(isa: Any, table: Any, bits: Any, base: Any, out: Any, 
         return plain
 
     def vectorized(isa, table, bits, base, out, at):  # type: ignore[no-untyped-def]
-        rest = np.int64(bits)
-        while rest != 0:
-            at += _spread(table.ctypes.data, rest & 255, np.int64(base), out.ctypes.data + 2 * at)
-            rest >>= 8
-            base += 8
+        ta, oa, word, first = table.ctypes.data, out.ctypes.data, np.int64(bits), np.int64(base)
+        for byte in range(4):  # no early exit: a branch that depends on the data costs more than an empty byte
+            at += _spread(ta, (word >> (8 * byte)) & 255, first + 8 * byte, oa + 2 * at)
         return at
 
     return vectorized
 
 
-def copy_values(stream: np.ndarray, row: int, idx: np.ndarray, val: np.ndarray, start: int, end: int) -> None:
-    """``val[e] = stream[row, idx[e]]`` for a count stream; a bit stream's values are ones already."""
+def copy_values(stream: np.ndarray, row: int, offset: int, idx: np.ndarray, val: np.ndarray, start: int, end: int) -> None:
+    """``val[e] = stream[row, idx[e] - offset]`` for a count stream; a bit stream's values are ones already."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(copy_values, strict=False)
-def _overload_copy_values(stream: Any, row: Any, idx: Any, val: Any, start: Any, end: Any) -> Any:
+def _overload_copy_values(stream: Any, row: Any, offset: Any, idx: Any, val: Any, start: Any, end: Any) -> Any:
     if stream.dtype == types.uint32:
-        return lambda stream, row, idx, val, start, end: None
+        return lambda stream, row, offset, idx, val, start, end: None
 
-    def from_counts(stream, row, idx, val, start, end):  # type: ignore[no-untyped-def]
+    def from_counts(stream, row, offset, idx, val, start, end):  # type: ignore[no-untyped-def]
         for e in range(start, end):
-            val[e] = stream[row, idx[e]]
+            val[e] = stream[row, idx[e] - offset]
 
     return from_counts
 
 
 @njit(nogil=True, cache=True)
-def row_lengths(isa: np.generic, stream: np.ndarray, words: int, line: int, steps: int, ptr: np.ndarray) -> int:
-    """Fill ``ptr`` (rows + 1); returns the number of events. ``line``: see :func:`_row_at`."""
-    total = np.int64(0)
+def _row_starts(lengths: np.ndarray, line: int, steps: int, ptr: np.ndarray) -> None:
+    """Fill ``ptr`` (rows + 1) from the events of each row; ``line``: see :func:`_row_at`."""
     ptr[0] = 0
-    for i in range(stream.shape[0]):
-        r = _row_at(i, line, steps)
-        n = np.int64(0)
-        for w in range(words):
-            n += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
-        total += n
+    for i in range(lengths.shape[0]):
+        n = np.int64(lengths[_row_at(i, line, steps)])
         ptr[i + 1] = ptr[i] + n + (n & 1)
-    return total
 
 
 @njit(nogil=True, cache=True)
@@ -152,37 +142,36 @@ def _list_rows(
         if ptr[i + 1] == end:
             continue
         r = _row_at(i, line, steps)
+        offset = i % line * channels if line > 0 else 0
         for w in range(words):
             bits = nonzero_word(isa, stream, r, w)
             if bits != 0:
-                end = append_bits(isa, table, bits, 32 * w, idx, end)
-        copy_values(stream, r, idx, val, ptr[i], end)
+                end = append_bits(isa, table, bits, offset + 32 * w, idx, end)
+        copy_values(stream, r, offset, idx, val, ptr[i], end)
         if end < ptr[i + 1]:
-            idx[end] = 0
+            idx[end] = offset
             val[end] = 0
-            end += 1
-        if line > 0:
-            offset = np.uint16(i % line * channels)
-            for e in range(ptr[i], end):
-                idx[e] += offset
 
 
-def list_events(isa: np.generic, stream: np.ndarray, channels: int, steps: int, line: int = 0) -> EventList:
+def list_events(
+    isa: np.generic, stream: np.ndarray, lengths: np.ndarray, channels: int, steps: int, largest: int, line: int = 0
+) -> EventList:
     """Event list of a stream.
 
     Args:
         isa: instruction set tag.
         stream: u32 ``(rows, words)`` bits or u8 ``(rows, columns)`` counts, C-contiguous, columns a multiple of 32.
+        lengths: s32 ``(rows,)``: non-zero elements of each row.
         channels: channels without padding.
         steps: T.
+        largest: largest value.
         line: pixels per line to list by line, else 0; ``line * channels`` must fit 16 bits.
     """
-    rows = stream.shape[0]
     is_bits = stream.dtype == np.uint32
     words = stream.shape[1] if is_bits else stream.shape[1] // 32
-    ptr = np.empty(rows + 1, np.int64)
-    events = int(row_lengths(isa, stream, words, line, steps, ptr))
+    ptr = np.empty(stream.shape[0] + 1, np.int64)
+    _row_starts(lengths, line, steps, ptr)
     size = int(ptr[-1])
     idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size, np.uint8)
     _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, idx, val)
-    return EventList(ptr, idx, val, min(events, 1) if is_bits else int(val.max(initial=0)), events)
+    return EventList(ptr, idx, val, largest)

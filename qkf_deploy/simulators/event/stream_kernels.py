@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.simulators.event.fire import fire, fire_keeping
-from qkf_deploy.simulators.event.words import add_bits, add_values, nonzero_word, popcount
+from qkf_deploy.simulators.event.words import add_bits, add_two, add_values, nonzero_word, popcount, sum_word
 
 
 @njit(nogil=True, cache=True)
@@ -16,11 +16,7 @@ def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: 
     both = np.int64(0)
     for r in range(out.shape[0]):
         for w in range(words):
-            at = r * out.shape[1] + 32 * w
-            flat[at : at + 32] = 0
-            add_values(isa, a, r, w, flat, at)
-            add_values(isa, b, r, w, flat, at)
-            both += popcount(np.uint64(nonzero_word(isa, a, r, w) & nonzero_word(isa, b, r, w)))
+            both += add_two(isa, a, b, r, w, flat, r * out.shape[1] + 32 * w)
     return both
 
 
@@ -38,39 +34,33 @@ def expand(
 
 
 @njit(nogil=True, cache=True)
-def step_totals(isa: np.generic, stream: np.ndarray, words: int, steps: int, unary: np.ndarray, graded: np.ndarray) -> None:
-    """Sum of the values and number of non-zero elements at each time step, int64 ``(T,)`` each."""
+def step_totals(
+    isa: np.generic, stream: np.ndarray, words: int, steps: int, unary: np.ndarray, graded: np.ndarray, lengths: np.ndarray
+) -> None:
+    """Sum of the values and number of non-zero elements at each time step, int64 ``(T,)`` each, and of each row.
+
+    ``lengths``: s32 ``(rows,)``, the number of non-zero elements of each row.
+    """
     unary[:] = 0
     graded[:] = 0
-    sums = np.zeros(32, np.uint8)
-    for r in range(stream.shape[0]):
-        t = r % steps
-        for w in range(words):
-            bits = nonzero_word(isa, stream, r, w)
-            if bits == 0:
-                continue
-            graded[t] += popcount(np.uint64(bits))
-            if stream.itemsize == 1:
-                sums[:] = 0
-                add_values(isa, stream, r, w, sums, 0)
-                for i in range(32):
-                    unary[t] += sums[i]
-    if stream.itemsize != 1:
-        unary[:] = graded
+    for p in range(stream.shape[0] // steps):
+        for t in range(steps):
+            r = p * steps + t
+            count, total = np.int64(0), np.int64(0)
+            for w in range(words):
+                count += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
+                total += sum_word(isa, stream, r, w)
+            lengths[r] = count
+            graded[t] += count
+            unary[t] += total
 
 
 @njit(nogil=True, cache=True)
 def class_counts(
-    isa: np.generic,
-    stream: np.ndarray,
-    words: int,
-    steps: int,
-    class_of: np.ndarray,
-    largest: int,
-    unary: np.ndarray,
+    isa: np.generic, stream: np.ndarray, words: int, steps: int, class_of: np.ndarray, largest: int, unary: np.ndarray,
     graded: np.ndarray,
-) -> None:
-    """Events per channel and class of pixel.
+) -> None:  # fmt: skip
+    """Events per class of pixel and channel.
 
     Args:
         isa: instruction set tag.
@@ -78,28 +68,40 @@ def class_counts(
         words: 32-channel words per row.
         steps: T.
         class_of: int64 ``(pixels,)``.
-        largest: largest value in the stream.
+        largest: largest value in the stream; if 1, only ``graded`` is filled.
         unary, graded: int64 ``(classes, 32 * words)``, added to.
     """
     columns = 32 * words
-    values, presence = np.zeros(columns, np.uint8), np.zeros(columns, np.uint8)
+    values, presence = np.zeros(graded.shape[0] * columns, np.uint8), np.zeros(graded.shape[0] * columns, np.uint8)
+    held = np.zeros(graded.shape[0], np.int64)
     room = 255 // max(largest, 1)
-    held = 0
     for p in range(class_of.shape[0]):
+        k = class_of[p]
         for t in range(steps):
+            if held[k] == room:
+                _flush_class(values, presence, k, columns, largest, unary, graded)
+                held[k] = 0
+            held[k] += 1
             row = p * steps + t
             for w in range(words):
-                add_values(isa, stream, row, w, values, 32 * w)
-                add_bits(isa, nonzero_word(isa, stream, row, w), presence, 32 * w)
-            held += 1
-            last = t == steps - 1 and (p + 1 == class_of.shape[0] or class_of[p + 1] != class_of[p])
-            if held == room or last:
-                for c in range(columns):
-                    unary[class_of[p], c] += values[c]
-                    graded[class_of[p], c] += presence[c]
-                values[:] = 0
-                presence[:] = 0
-                held = 0
+                add_bits(isa, nonzero_word(isa, stream, row, w), presence, k * columns + 32 * w)
+                if largest > 1:
+                    add_values(isa, stream, row, w, values, k * columns + 32 * w)
+    for k in range(graded.shape[0]):
+        _flush_class(values, presence, k, columns, largest, unary, graded)
+
+
+@njit(nogil=True, cache=True)
+def _flush_class(
+    values: np.ndarray, presence: np.ndarray, k: int, columns: int, largest: int, unary: np.ndarray, graded: np.ndarray
+) -> None:
+    for c in range(columns):
+        graded[k, c] += presence[k * columns + c]
+        presence[k * columns + c] = 0
+    if largest > 1:
+        for c in range(columns):
+            unary[k, c] += values[k * columns + c]
+            values[k * columns + c] = 0
 
 
 @njit(nogil=True, cache=True)

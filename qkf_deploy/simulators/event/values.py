@@ -51,8 +51,9 @@ class Stream:
         """(sum of values, non-zero elements) at each step, int64 ``(T,)`` each."""
         if "totals" not in self._cache:
             unary, graded = np.empty(self.steps, np.int64), np.empty(self.steps, np.int64)
-            step_totals(isa, self.data, self.words, self.steps, unary, graded)
-            self._cache["totals"] = unary, graded
+            lengths = np.empty(self.data.shape[0], np.int32)
+            step_totals(isa, self.data, self.words, self.steps, unary, graded, lengths)
+            self._cache["totals"], self._cache["lengths"] = (unary, graded), lengths
         return self._cache["totals"]
 
     def largest(self) -> int:
@@ -65,7 +66,9 @@ class Stream:
         """Event list (``line``: by lines of so many pixels), made once and shared by all synapses that read the stream."""
         key = ("events", line)
         if key not in self._cache:
-            self._cache[key] = list_events(isa, self.data, self.channels, self.steps, line)
+            self.totals(isa)
+            lengths = self._cache["lengths"]
+            self._cache[key] = list_events(isa, self.data, lengths, self.channels, self.steps, self.largest(), line)
         return self._cache[key]
 
     def class_counts(self, isa: np.generic, class_of: np.ndarray, classes: int, key: object) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +83,7 @@ class Stream:
         if key not in self._cache:
             unary, graded = (np.zeros((classes, 32 * self.words), np.int64) for _ in range(2))
             class_counts(isa, self.data, self.words, self.steps, class_of, self.largest(), unary, graded)
+            unary = unary if self.largest() > 1 else graded
             self._cache[key] = unary[:, : self.channels], graded[:, : self.channels]
         return self._cache[key]
 

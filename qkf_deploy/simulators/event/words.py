@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -36,8 +36,62 @@ def _nonzero_bits(typingctx: Any, address: Any) -> Any:
     return types.uint32(types.int64), generate
 
 
+def _values(b: ir.IRBuilder, context: Any, array_type: Any, array: Any, row: ir.Value, word: ir.Value) -> ir.Value:
+    """The 32 values of a word of a stream as bytes."""
+    a = context.make_array(array_type)(context, b, array)
+    columns = b.extract_value(a.shape, 1)
+    bytes_type = v.vec(v.I8, 32)
+    if array_type.dtype == types.uint32:
+        at = b.shl(b.add(b.mul(row, columns), word), v.const(2))
+        bits = v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), v.I32)
+        return b.zext(b.bitcast(bits, v.vec(v.I1, 32)), bytes_type)
+    at = b.add(b.mul(row, columns), b.shl(word, v.const(5)))
+    return v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), bytes_type)
+
+
 @intrinsic
-def _add_bits(typingctx: Any, bits: Any, address: Any) -> Any:
+def _add_word(typingctx: Any, stream: Any, row: Any, word: Any, address: Any) -> Any:
+    """Add the 32 values of a word to the 32 bytes at an address."""
+
+    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        array, row, word, address = args
+        values = _values(b, context, stream, array, row, word)
+        v.store(b, b.add(v.load(b, address, values.type), values), address)
+        return context.get_dummy_value()
+
+    return types.void(stream, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _add_two(typingctx: Any, x: Any, y: Any, row: Any, word: Any, address: Any) -> Any:
+    """Store the sum of two words at an address; returns the elements where both are not 0."""
+
+    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        first, second, row, word, address = args
+        a, c = _values(b, context, x, first, row, word), _values(b, context, y, second, row, word)
+        v.store(b, b.add(a, c), address)
+        zero = ir.Constant(a.type, None)
+        both = b.and_(b.icmp_unsigned("!=", a, zero), b.icmp_unsigned("!=", c, zero))
+        return b.zext(v.population(b, b.bitcast(both, v.I32)), v.I64)
+
+    return types.int64(x, y, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _sum_word(typingctx: Any, stream: Any, row: Any, word: Any) -> Any:
+    """Sum of the 32 values of a word."""
+
+    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        wide = v.vec(v.I32, 32)
+        values = b.zext(_values(b, context, stream, *args), wide)
+        reduce = cgutils.get_or_insert_function(b.module, ir.FunctionType(v.I32, [wide]), "llvm.vector.reduce.add.v32i32")
+        return b.zext(b.call(reduce, [values]), v.I64)
+
+    return types.int64(stream, types.int64, types.int64), generate
+
+
+@intrinsic
+def _count_word(typingctx: Any, bits: Any, address: Any) -> Any:
     """Add bit i to byte i of the 32 bytes at an address."""
 
     def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
@@ -76,6 +130,22 @@ def _overload_nonzero_word(isa: Any, stream: Any, row: Any, word: Any) -> Any:
     return vectorized
 
 
+def value_at(stream: np.ndarray, row: int, channel: int) -> int:
+    """One value of a stream."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(value_at, strict=False)
+def _overload_value_at(stream: Any, row: Any, channel: Any) -> Any:
+    if stream.dtype == types.uint32:
+
+        def from_bits(stream, row, channel):  # type: ignore[no-untyped-def]
+            return np.uint8((stream[row, channel // 32] >> np.uint32(channel % 32)) & np.uint32(1))
+
+        return from_bits
+    return lambda stream, row, channel: stream[row, channel]
+
+
 def add_bits(isa: Any, bits: int, out: np.ndarray, at: int) -> None:
     """``out[at + i] += bit i`` for 32 bytes of a flat u8 array; the caller keeps sums below 256."""
     raise NotImplementedError("compiled code only")
@@ -90,21 +160,74 @@ def _overload_add_bits(isa: Any, bits: Any, out: Any, at: Any) -> Any:
                 out[at + i] += np.uint8((bits >> np.uint32(i)) & np.uint32(1))
 
         return plain
-    return lambda isa, bits, out, at: _add_bits(bits, out.ctypes.data + at)
+    return lambda isa, bits, out, at: _count_word(bits, out.ctypes.data + at)
 
 
 def add_values(isa: Any, stream: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> None:
-    """``out[at + i] +=`` the value of channel ``32 * word + i`` of a row."""
+    """``out[at + i] +=`` the value of channel ``32 * word + i`` of a row, for a flat u8 array."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(add_values, strict=False)
 def _overload_add_values(isa: Any, stream: Any, row: Any, word: Any, out: Any, at: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, stream, row, word, out, at):  # type: ignore[no-untyped-def]
+            for i in range(32):
+                out[at + i] += value_at(stream, row, 32 * word + i)
+
+        return plain
+    return lambda isa, stream, row, word, out, at: _add_word(stream, row, word, out.ctypes.data + at)
+
+
+def add_two(isa: Any, x: np.ndarray, y: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> int:
+    """``out[at + i] =`` the sum of two streams at channel ``32 * word + i``; returns how often both are non-zero."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(add_two, strict=False)
+def _overload_add_two(isa: Any, x: Any, y: Any, row: Any, word: Any, out: Any, at: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, x, y, row, word, out, at):  # type: ignore[no-untyped-def]
+            both = np.int64(0)
+            for i in range(32):
+                a, b = value_at(x, row, 32 * word + i), value_at(y, row, 32 * word + i)
+                out[at + i] = a + b
+                both += a != 0 and b != 0
+            return both
+
+        return plain
+    return lambda isa, x, y, row, word, out, at: _add_two(x, y, row, word, out.ctypes.data + at)
+
+
+def sum_word(isa: Any, stream: np.ndarray, row: int, word: int) -> int:
+    """Sum of channels ``32 * word ..`` of a row."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(sum_word, strict=False)
+def _overload_sum_word(isa: Any, stream: Any, row: Any, word: Any) -> Any:
     if stream.dtype == types.uint32:
-        return lambda isa, stream, row, word, out, at: add_bits(isa, stream[row, word], out, at)
+        return lambda isa, stream, row, word: popcount(np.uint64(stream[row, word]))
+    if isa == v.PLAIN:
 
-    def from_counts(isa, stream, row, word, out, at):  # type: ignore[no-untyped-def]
-        for i in range(32):
-            out[at + i] += stream[row, 32 * word + i]
+        def plain(isa, stream, row, word):  # type: ignore[no-untyped-def]
+            total = np.int64(0)
+            for i in range(32):
+                total += stream[row, 32 * word + i]
+            return total
 
-    return from_counts
+        return plain
+    return lambda isa, stream, row, word: _sum_word(stream, row, word)
+
+
+@intrinsic
+def lowest_bit(typingctx: Any, x: Any) -> Any:
+    """Position of the lowest set bit of an unsigned word that is not 0."""
+
+    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(v.I64, [v.I64, v.I1])
+        return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.cttz.i64"), [args[0], ir.Constant(v.I1, 1)])
+
+    return types.int64(types.uint64), generate
