@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "qkf_deploy.cli.simulate:simulate",
     "energy": "qkf_deploy.cli.energy:energy",
     "profiles": "qkf_deploy.cli.profiles:profiles",
+    "report": "qkf_deploy.cli.report:report",
     "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",

@@ -8,9 +8,14 @@ from typing import Any
 import click
 
 from qkf_deploy import api
-from qkf_deploy.cli.common import emit, engine_options, format_option, image_options, notices, progress
+from qkf_deploy.cli.common import emit, engine_options, format_option, image_options, notices, progress, show
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ledger import Ledger
+
+_MOVEMENT_NOTE = (
+    "Each layer's weights and membranes lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM (1.25, 2.5, 12.5 pJ per "
+    "byte) or else DRAM (162.5), Horowitz, ISSCC 2014; every use of a weight is a read; events are counted, not priced."
+)
 
 
 @click.command()
@@ -21,6 +26,7 @@ from qkf_deploy.ledger import Ledger
     help="Price profile: a name (`qkf-deploy profiles` lists them) or a TOML file. Repeatable.",
 )  # fmt: skip
 @click.option("--compare", is_flag=True, help="Only the profiles side by side, with twins and verdicts.")
+@click.option("--movement", is_flag=True, help="Bytes held and moved per layer instead of energy profiles.")
 @click.option("--all-nodes", is_flag=True, help="Also show nodes without priced or synaptic operations.")
 @engine_options
 @image_options
@@ -30,6 +36,7 @@ def energy(
     images: Path | None,
     profiles: tuple[str, ...],
     compare: bool,
+    movement: bool,
     all_nodes: bool,
     engine: str,
     threads: int | None,
@@ -52,6 +59,12 @@ def energy(
     for name in profiles:  # a wrong one is found before the long part
         load_profile(name)
     ledger = _ledger(network, images, engine, threads, resize, limit)
+    if movement:
+        from qkf_deploy.hw_models.movement import movement as move
+        from qkf_deploy.report.movement_table import movement_sheet
+
+        show(movement_sheet(move(ledger)), fmt, _MOVEMENT_NOTE)
+        return
     reports = [api.price(ledger, name) for name in profiles]
     emit(render_comparison(ledger, reports, fmt) if compare else render_energy(reports, fmt, every_node=all_nodes))
 

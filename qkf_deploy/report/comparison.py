@@ -49,20 +49,31 @@ def conventions_sheet(ledger: Ledger, reports: Sequence[EnergyReport]) -> Sheet:
         energies = [Fraction(r.layers[index].energy_pj) / r.images for r in reports]
         if any(energies):
             rows.append((layer.name, *energies))
-            shown.append((layer.name, *(joules(e) for e in energies)))
+            shown.append((layer.name, *(joules(e) if e else "" for e in energies)))
     footer = ("total", *(joules(r.mean_energy_pj) for r in reports))
     return Sheet("Energy per image and layer, by profile", columns, tuple(rows), tuple(shown), footer)
 
 
 def unpriced_sheet(reports: Sequence[EnergyReport]) -> Sheet:
-    """Work that occurred and has no price, by profile, per image."""
+    """Work that occurred and has no price: count per image, and the profiles that leave it out."""
     columns = (
-        Column("profile", "profile", True),
-        Column("class", "not priced", True),
+        Column("class", "class", True),
         Column("count_per_image", "count per image"),
+        Column("not_priced_by", "not priced by", True),
     )
-    rows = [(r.profile.id, name, Fraction(n, r.images)) for r in reports for name, n in r.unpriced.items()]
-    return Sheet("Work without a price", columns, tuple(rows), tuple((p, c, whole(n)) for p, c, n in rows))
+    counts: dict[str, Fraction] = {}
+    without: dict[str, list[str]] = {}
+    for report in reports:
+        for name, number in report.unpriced.items():
+            counts[name] = Fraction(number, report.images)
+            without.setdefault(name, []).append(report.profile.id)
+    rows = [(name, count, ", ".join(without[name])) for name, count in counts.items()]
+    shown = tuple((name, whole(count), _all_or_names(profiles, len(reports))) for name, count, profiles in rows)
+    return Sheet("Work that occurred and has no price", columns, tuple(rows), shown)
+
+
+def _all_or_names(profiles: str, count: int) -> str:
+    return "every profile here" if count > 1 and len(profiles.split(", ")) == count else profiles
 
 
 def render_comparison(ledger: Ledger, reports: Sequence[EnergyReport], fmt: str) -> str:

@@ -41,6 +41,15 @@ class Column:
 
 
 @dataclass(frozen=True)
+class ShownCell:
+    """One cell of a page: text, number to sort by (empty where there is none), left-aligned or not."""
+
+    text: str
+    value: str
+    left: bool
+
+
+@dataclass(frozen=True)
 class Sheet:
     """Rows of cells under columns.
 
@@ -64,9 +73,20 @@ class Sheet:
             return list(self.shown)
         return [tuple("" if c is None else str(c) for c in row) for row in self.rows]
 
+    def cells(self) -> list[list[ShownCell]]:
+        """Rows for a page: what is read, what sorts, and how it is aligned."""
+        return [
+            [ShownCell(text, _sort_key(exact), c.left) for text, exact, c in zip(shown, row, self.columns, strict=True)]
+            for shown, row in zip(self.for_people(), self.rows, strict=True)
+        ]
+
     def records(self) -> list[dict[str, Cell]]:
         """Rows as dictionaries by column key."""
         return [dict(zip((c.key for c in self.columns), row, strict=True)) for row in self.rows]
+
+
+def _sort_key(value: Cell) -> str:
+    return "" if value is None or isinstance(value, str) else repr(float(value))
 
 
 def to_json(data: Mapping[str, Any]) -> str:

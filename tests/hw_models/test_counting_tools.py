@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import IMAGES, DigitsNetwork
+from digits_network import IMAGES, DigitsNetwork
 from torch.nn import functional as F
 
 from qkf_deploy.hw_models import EnergyReport, price

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import DigitsNetwork
+from digits_network import DigitsNetwork
 
 from qkf_deploy.hw_models import load_profile, price, profile_names
 from qkf_deploy.hw_models.pricing import dense_macs, exact_product, exact_sum

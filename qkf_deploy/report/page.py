@@ -1,0 +1,236 @@
+"""The report: one HTML file without any outside reference, readable with scripts off, in light and dark, on paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from qkf_deploy.bundle import write_atomically
+from qkf_deploy.errors import MissingComponent, UsageError
+from qkf_deploy.hw_models.movement import movement
+from qkf_deploy.hw_models.pricing import EnergyReport, price
+from qkf_deploy.hw_models.profiles import Profile
+from qkf_deploy.hw_models.twins import mixed_regimes, verdict
+from qkf_deploy.ledger import LayerRecord, Ledger
+from qkf_deploy.report import charts
+from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
+from qkf_deploy.report.drawing import draw
+from qkf_deploy.report.formats import joules, percent, si, whole
+from qkf_deploy.report.movement_table import movement_sheet
+from qkf_deploy.report.run_file import RunFile
+from qkf_deploy.report.tables import energy_sheet
+from qkf_deploy.report.widths import width_sheet
+
+#: What a report shows unless told: paper, exact counts, three tools, integer hardware without and with SRAM.
+DEFAULT_PROFILES = (
+    "paper-eq23", "exact-fp32", "spikingformer-script", "spikingjelly-2.0", "neurobench-2.3", "horowitz45-int8-acc32",
+    "horowitz45-sram",
+)  # fmt: skip
+
+_SECTIONS = (
+    ("verdict", "Verdict"),
+    ("layers", "Layers"),
+    ("energy", "Energy"),
+    ("rates", "Firing rates"),
+    ("memory", "Memory"),
+    ("widths", "Widths"),
+    ("network", "Network"),
+    ("gates", "Q-K gates"),
+    ("provenance", "Provenance"),
+)
+_MOVEMENT_NOTE = (
+    "Weights and membranes of a layer lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM, or else DRAM (Horowitz, "
+    "ISSCC 2014); every use of a weight is a read; events are counted in packed bits and have no price."
+)
+
+
+def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str] = DEFAULT_PROFILES) -> None:
+    """Write the report, atomically.
+
+    Args:
+        path: of the HTML file.
+        run: what :func:`qkf_deploy.report.run_file.read_run` returned.
+        profiles: price profiles; the first is the one of the layer table.
+
+    Raises:
+        UsageError: no profile.
+        InputError: the place cannot be written.
+        MissingComponent: jinja2 is not installed.
+    """
+    write_atomically(Path(path), render_page(run, profiles).encode())
+
+
+def render_page(run: RunFile, profiles: Sequence[Profile | str] = DEFAULT_PROFILES) -> str:
+    """The report as text; the same run and profiles give the same text. Arguments and errors: :func:`write_page`."""
+    try:
+        import jinja2
+        import markupsafe
+    except ImportError as error:
+        raise MissingComponent("jinja2 is not installed", hint="pip install 'qkf-deploy[report]'") from error
+    if not profiles:
+        raise UsageError("a report needs at least one profile", hint="--profile exact-fp32")
+    folder = resources.files("qkf_deploy.report") / "templates"
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.html.j2", "report.css", "report.js")}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
+    digest = base64.b64encode(hashlib.sha256(text["report.js"].encode()).digest()).decode()
+    page = environment.from_string(text["report.html.j2"]).render(
+        css=markupsafe.Markup(text["report.css"]),  # noqa: S704 - our own file
+        js=markupsafe.Markup(text["report.js"]),  # noqa: S704 - our own file
+        script_hash=f"sha256-{digest}",
+        **_content(run, [price(run.ledger, p) for p in profiles]),
+    )
+    return page.strip() + "\n"
+
+
+def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
+    ledger, found = run.ledger, verdict(run.ledger)
+    warning = mixed_regimes(reports)
+    common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
+    gates = [_gate(g) for g in run.gates]
+    skipped = {*(() if gates else ("gates",)), *(() if run.widths else ("widths",))}
+    return {
+        "title": _title(run),
+        "subtitle": _subtitle(run),
+        "sections": [s for s in _SECTIONS if s[0] not in skipped],
+        "cards": _cards(reports, found.spikes_per_synapse, found.twins[1].ratio),
+        "warnings": [warning] if warning else [],
+        "verdict": found.sentences,
+        "common": common,
+        "assumptions": [
+            {"id": r.profile.id, "citation": r.profile.citation, "lines": [a for a in r.assumptions if a not in common]}
+            for r in reports
+        ],
+        "layers": energy_sheet(reports[0]),
+        "charts": [charts.by_profile(reports), charts.by_group(_widest(reports)), charts.by_layer(reports[0])],
+        "conventions": conventions_sheet(ledger, reports),
+        "twins": twin_sheet(found),
+        "unpriced": unpriced_sheet(reports),
+        "steps": ledger.time_steps,
+        "heat": [_heat_row(layer, ledger) for layer in ledger if layer.spikes_per_step is not None and _fires(layer)],
+        "movement_note": _MOVEMENT_NOTE,
+        "movement": movement_sheet(movement(ledger)),
+        "widths": width_sheet([dict(row) for row in run.widths]),
+        "drawing": draw(run.graph["nodes"]),
+        "node_details": _node_details(run),
+        "gates": gates,
+        "provenance": list(run.provenance.items()),
+        "notices": run.notices,
+    }
+
+
+def _widest(reports: Sequence[EnergyReport]) -> EnergyReport:
+    """The report that prices the most kinds of work."""
+    return max(reports, key=lambda r: len(r.profile.accounted) if r.profile.scope == "per-term" else 0)
+
+
+def _title(run: RunFile) -> str:
+    return f"Energy and operations of {run.provenance.get('source', 'a spiking network')}"
+
+
+def _subtitle(run: RunFile) -> str:
+    ledger, shape = run.ledger, "x".join(map(str, run.graph["nodes"][0]["shape"]))
+    kind = "event frames" if ledger.input_encoding == "frames" else "images"
+    return (
+        f"{ledger.arithmetic} network, {run.graph['parameters']:,} stored numbers, T = {ledger.time_steps}, "
+        f"{ledger.images} {kind} of {shape}"
+    )
+
+
+def _cards(reports: Sequence[EnergyReport], spikes: Fraction, ratio: Fraction | None) -> list[dict[str, str]]:
+    cards = []
+    for report in reports[:2]:
+        spread = f" ± {joules(report.sd_energy_pj)}" if report.images > 1 else ""
+        cards.append({"value": joules(report.mean_energy_pj), "label": f"per image, {report.profile.id}{spread}"})
+    regime = reports[0].profile.regime
+    same = [r.mean_energy_pj for r in reports if r.profile.regime == regime]
+    if len(same) > 1 and min(same):
+        label = f"between {len(same)} counting conventions at the same {regime} prices"
+        cards.append({"value": f"{float(max(same) / min(same)):.3g} x", "label": label})
+    cards.append({"value": f"{float(spikes):.3f}", "label": "spikes per synapse per inference"})
+    if ratio is not None:
+        word = "less" if ratio > 1 else "more"
+        factor = ratio if ratio > 1 else 1 / ratio
+        cards.append({"value": f"{float(factor):.3g} x {word}", "label": "than its dense int8 twin (arithmetic)"})
+    return cards
+
+
+def _fires(layer: LayerRecord) -> bool:
+    return "resets" in layer.counts
+
+
+def _heat_row(layer: LayerRecord, ledger: Ledger) -> dict[str, Any]:
+    steps = layer.spikes_per_step
+    counts = [] if steps is None else [sum(int(v) for v in row) for row in steps]
+    rates = [n / (layer.output_size * ledger.images) for n in counts]
+    mean = sum(counts) / (layer.output_size * ledger.images * max(len(counts), 1))
+    cells = [{"text": f"{r:.4f}", "shade": f"{min(100 * math.sqrt(r), 90):.0f}"} for r in rates]
+    return {"layer": layer.name, "cells": cells, "mean": f"{mean:.4f}", "silent": percent(1 - mean)}
+
+
+def _node_details(run: RunFile) -> list[dict[str, Any]]:
+    records = {layer.name: layer for layer in run.ledger}
+    widths = {row["layer"]: row for row in run.widths}
+    return [
+        {
+            "id": f"node-{index}",
+            "name": node["name"],
+            "facts": _node_items(node, records.get(node["name"]), widths.get(node["name"]), run.ledger.images),
+        }
+        for index, node in enumerate(run.graph["nodes"])
+    ]
+
+
+def _node_items(
+    node: Mapping[str, Any], layer: LayerRecord | None, widths: Mapping[str, Any] | None, images: int
+) -> list[tuple[str, str]]:
+    items = [("operator", node["op"]), ("output", f"{'x'.join(map(str, node['shape']))} {node['kind']}")]
+    if node["inputs"]:
+        items.append(("reads", ", ".join(node["inputs"])))
+    items += [(key.replace("_", " "), str(value)) for key, value in node["attributes"].items()]
+    if node["parameters"]:
+        items.append(("parameters", f"{node['parameters']:,}"))
+    if widths is not None:
+        items += [(k.replace("_", " "), f"{v:,}") for k, v in widths.items() if isinstance(v, int)]
+    if layer is not None:
+        items += [(f"{k.replace('_', ' ')} / image", whole(Fraction(layer.total(k), images))) for k in layer.counts]
+    if node["source"]:
+        items.append(("source", node["source"]))
+    return items
+
+
+def _gate(picture: Mapping[str, Any]) -> dict[str, Any]:
+    opened = np.array(picture["open"], dtype=np.float64)
+    side = math.isqrt(int(picture["positions"]))
+    square = side * side == picture["positions"]
+    levels = (255 - np.rint(255 * opened / max(picture["time_steps"], 1))).astype(np.uint8)
+    share = Fraction(int(opened.sum()), int(opened.size) * max(picture["time_steps"], 1))
+    heads = []
+    for index, row in enumerate(levels):
+        pixels = row.reshape(side, side) if square else row.reshape(1, -1)
+        fraction = percent(opened[index].sum() / (opened.shape[1] * picture["time_steps"]))
+        heads.append(
+            {
+                "png": _png(pixels),
+                "line": not square,
+                "caption": f"head {index}: open {fraction}",
+                "alt": f"{picture['node']} head {index}: gate open for {fraction} of tokens and steps",
+            }
+        )
+    per_step = ", ".join(si(n) for n in picture["open_per_step"])
+    return {"node": picture["node"], "text": f"open {percent(share)}; open gates per step: {per_step}", "heads": heads}
+
+
+def _png(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode="L").save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
