@@ -140,7 +140,7 @@ def small_images() -> np.ndarray:
 
 
 def small_network() -> Graph:
-    """A network with Q-K token attention, from float weights through quantization: 1 x 6 x 6 pixels, T = 3, 2 classes."""
+    """A network with Q-K token attention, quantized from float weights: 1 x 6 x 6 pixels, T = 3, 2 classes."""
     rng = np.random.default_rng(2)
     lif = ops.Neuron(tau=2.0, v_threshold=1.0, v_reset=0.0)
     gate = ops.Neuron(tau=2.0, v_threshold=0.5, v_reset=0.0)

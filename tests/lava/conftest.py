@@ -10,8 +10,16 @@ import pytest
 from qkf_deploy.errors import MissingComponent
 from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
 
+
+def _lava_is_here() -> bool:
+    try:
+        return importlib.util.find_spec("lava.magma") is not None  # not "lava", which this folder may be taken for
+    except ModuleNotFoundError:
+        return False
+
+
 #: Tests that import Lava themselves; elsewhere `test_lava_native.py` starts them in the Lava environment.
-collect_ignore = [] if importlib.util.find_spec("lava") else ["native"]
+collect_ignore = [] if _lava_is_here() else ["native"]
 
 
 @pytest.fixture(scope="session")

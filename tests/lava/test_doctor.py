@@ -40,7 +40,7 @@ def test_lava_is_tried(lava: LavaEnvironment) -> None:
 
 
 def test_packages_are_compared_with_their_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    requires = ['alpha<3,>=2', 'beta>=1; extra == "event"', 'gamma>=1; extra == "onnx"', 'old; python_version < "3"']
+    requires = ["alpha<3,>=2", 'beta>=1; extra == "event"', 'gamma>=1; extra == "onnx"', 'old; python_version < "3"']
     versions = {"alpha": "3.1", "beta": "1.5"}
     monkeypatch.setattr(metadata, "requires", lambda name: requires)
     monkeypatch.setattr(doctor, "_version", versions.get)

@@ -44,8 +44,8 @@ def test_extreme_inputs_and_nothing_recorded(lava: LavaEnvironment, extreme: str
     assert not done.values
 
 
-#: Widths of the build `qkformer-10-384` (HST-10-384 of arXiv 2403.16552, 224 x 224, 6 heads): stage 2 has 192 channels on
-#: 28 x 28 positions and Q-K token attention, stage 3 has 384 channels on 14 x 14 and spiking self-attention.
+#: Widths of the build `qkformer-10-384` (HST-10-384 of arXiv 2403.16552, 224 x 224, 6 heads): stage 2 has 192 channels
+#: on 28 x 28 positions and Q-K token attention, stage 3 has 384 channels on 14 x 14 and spiking self-attention.
 @pytest.mark.parametrize(("kind", "dim", "side"), [("qkta", 192, 28), ("ssa", 384, 14)])
 def test_blocks_of_the_imagenet_network(lava: LavaEnvironment, kind: str, dim: int, side: int) -> None:
     case = lava_cases.block_case(kind, dim, 6, side, steps=4, images=1)
@@ -76,9 +76,7 @@ def test_what_lava_cannot_run_is_refused_before_it_starts() -> None:
 
 def test_carry_over_between_images_is_refused_for_a_batch() -> None:
     case = lava_cases.network_case()
-    nodes = {
-        n.name: replace(n, op=replace(n.op, carry="official")) if n.name == "lif2" else n for n in case.graph
-    }
+    nodes = {n.name: replace(n, op=replace(n.op, carry="official")) if n.name == "lif2" else n for n in case.graph}
     assert isinstance(nodes["lif2"].op, ops.IntegerNeuron)
     with pytest.raises(UnsupportedError, match="lif2: carry-over"):
         bridge.run(replace(case.graph, nodes=nodes), case.inputs)

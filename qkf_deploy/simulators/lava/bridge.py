@@ -1,4 +1,4 @@
-"""Runs an integer graph in Lava processes from any environment: order by files, watch, collect, leave nothing behind."""
+"""Runs an integer graph in Lava processes from any environment, watches it, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ def _check(graph: Graph, inputs: np.ndarray, timeout_s: float, granularity: str)
         )
 
 
-def _work(
-    environment: LavaEnvironment, job: Job, deadline: float, timeout_s: float, progress: Progress | None
-) -> None:
+def _work(environment: LavaEnvironment, job: Job, deadline: float, timeout_s: float, progress: Progress | None) -> None:
     """Run the worker to its end; raises EngineError (or what the worker raised) if that is not a good one."""
     command = [str(environment.python), "-m", _WORKER, str(job.folder), str(os.getpid())]
     log = job.folder / "log"

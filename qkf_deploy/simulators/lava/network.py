@@ -14,23 +14,10 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 
 from qkf_deploy.ir import Graph, Node, ValueType
 from qkf_deploy.simulators.lava.job import Job
-from qkf_deploy.simulators.lava.partition import blocks, source_of
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, blocks, source_of
 from qkf_deploy.simulators.lava.processes import block, endpoints, operators
 from qkf_deploy.simulators.lava.stepping import Probe
 
-#: The Lava process of each operator.
-PROCESSES: dict[str, Callable[..., Any]] = {
-    "conv": operators.Synapse,
-    "linear": operators.Synapse,
-    "integer_neuron": operators.IntegerNeuron,
-    "max_pool": operators.Pool,
-    "sum_pool": operators.Pool,
-    "sum": operators.Sum,
-    "readout": operators.Readout,
-    "add": operators.Add,
-    "mask": operators.Mask,
-    "matmul": operators.MatMul,
-}
 #: The model of each process, named here so that Lava need not search for it in every process again.
 MODELS: dict[type, type] = {
     operators.Synapse: operators.PySynapse,
@@ -91,7 +78,7 @@ def _operator_processes(job: Job, senders: dict[str, Any]) -> list[AbstractProce
     for node in graph:
         if node.op.kind in ("input", "output"):
             continue
-        process = PROCESSES[node.op.kind](
+        process = getattr(operators, PROCESS_NAMES[node.op.kind])(
             node.op, source_types(graph, node), node.params, views=[o.view for o in node.inputs],
             time_steps=graph.time_steps, probe=_probe(job, node), failures=job.folder, name=node.name,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from qkf_deploy.ir import Graph, Node
@@ -9,6 +10,20 @@ from qkf_deploy.ops import Add
 
 #: ``operator``: one process per node, for inspection. ``block``: one per residual block, for speed.
 Granularity = Literal["operator", "block"]
+
+#: Class in :mod:`qkf_deploy.simulators.lava.processes.operators` by operator kind.
+PROCESS_NAMES: Mapping[str, str] = {
+    "conv": "Synapse",
+    "linear": "Synapse",
+    "integer_neuron": "IntegerNeuron",
+    "max_pool": "Pool",
+    "sum_pool": "Pool",
+    "sum": "Sum",
+    "readout": "Readout",
+    "add": "Add",
+    "mask": "Mask",
+    "matmul": "MatMul",
+}
 
 
 def blocks(graph: Graph) -> list[list[Node]]:

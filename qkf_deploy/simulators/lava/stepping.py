@@ -29,11 +29,13 @@ class Step:
         operands: what it read, views applied.
         value: what it gave.
         membrane: charged membrane potential U (neurons only).
+        state: membrane after firing and reset (neurons only).
     """
 
     operands: tuple[np.ndarray, ...]
     value: np.ndarray
     membrane: np.ndarray | None = None
+    state: np.ndarray | None = None
 
 
 class Stepper:
@@ -103,7 +105,7 @@ class NeuronStepper(Stepper):
             raise InputError(f"{op.kind} is not an integer neuron", hint="quantize the graph first")
         state = self.params["leftover"][self.time].astype(np.int64) if op.carry == "stored" else self.state
         charged, self.state = op.step(state, operands[0], self.params)
-        return Step(operands, (charged >= self.params["theta"]).astype(np.int64), charged)
+        return Step(operands, (charged >= self.params["theta"]).astype(np.int64), charged, self.state)
 
 
 class ReadoutStepper(Stepper):
@@ -117,9 +119,7 @@ class ReadoutStepper(Stepper):
         return Step(operands, self.total if self.last else np.zeros_like(self.total))
 
 
-def stepper(
-    op: Operator, params: Params, type_: ValueType, views: Sequence[View | None], time_steps: int
-) -> Stepper:
+def stepper(op: Operator, params: Params, type_: ValueType, views: Sequence[View | None], time_steps: int) -> Stepper:
     """The stepper of an operator; arguments as of :class:`Stepper`."""
     kinds: dict[type[Operator], type[Stepper]] = {IntegerNeuron: NeuronStepper, Readout: ReadoutStepper}
     return kinds.get(type(op), Stepper)(op, params, type_, views, time_steps)

@@ -101,8 +101,9 @@ class PyIntegerNeuron(OperatorModel):
 
     def observe(self, step: Step) -> None:
         super().observe(step)
-        self.u[:] = np.reshape(step.membrane, self.u.shape)
-        self.m[:] = np.reshape(self.stepper.state, self.m.shape)
+        if step.membrane is not None and step.state is not None:
+            self.u[:] = step.membrane.reshape(self.u.shape)
+            self.m[:] = step.state.reshape(self.m.shape)
 
 
 class PyUnary(OperatorModel):
