@@ -1,4 +1,4 @@
-"""The trained digits network in every form, with the counts of a few held-out images. Made once per session."""
+"""The trained digits network in every form, with the counts of a few held-out images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy import api
-from qkf_deploy.datasets.digits import load_digits
+from qkf_deploy.datasets.digits import Digits
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.report.run_file import gate_nodes
 from qkf_deploy.simulators.run import Run
 
-CHECKPOINT = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
 IMAGES = 5
 
 
@@ -36,14 +35,12 @@ class DigitsNetwork:
         return self.run.ledger
 
 
-def make() -> DigitsNetwork:
-    """Trace, fold, quantize and simulate with the reference engine."""
+def make(checkpoint: Path, traced: Graph, integer: Graph, data: Digits) -> DigitsNetwork:
+    """Fold, and simulate both graphs with the reference engine."""
     from qkf_deploy.converters.checkpoint import load_model
 
-    traced = api.trace(CHECKPOINT)
-    folded, integer = api.fold(traced), api.quantize(traced, 8)
-    pixels = load_digits().test_images[:IMAGES]
-    model, _ = load_model(CHECKPOINT)
+    folded, pixels = api.fold(traced), data.test_images[:IMAGES]
+    model, _ = load_model(checkpoint)
     floating = api.simulate(folded, pixels, engine="reference").ledger
     run = api.simulate(integer, pixels, engine="reference", record=gate_nodes(integer))
     return DigitsNetwork(model.double(), folded, integer, pixels, floating, run)
