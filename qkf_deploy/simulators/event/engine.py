@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class Engine:
         widths = proofs.proven_widths(graph) if graph.arithmetic == "integer" else {}
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
+        # What a ledger says of a node apart from its counts does not change from run to run.
+        self._records = {n.name: layer_record(graph, n, {}, None) for n in graph if n.op.kind != "input"}
 
     def run(self, inputs: np.ndarray, progress: Progress | None = None, threads: int = 1) -> Run:
         """Simulate a batch; see :func:`run`."""
@@ -118,14 +121,11 @@ class Engine:
 
     def _ledger(self, images: Sequence[Image]) -> Ledger:
         layers: list[LayerRecord] = []
-        for node in self.graph:
-            if node.op.kind == "input":
-                continue
-            names = images[0].counts[node.name]
-            counts = {n: np.array([i.counts[node.name][n] for i in images], np.int64) for n in names}
-            steps = [i.spikes_per_step[node.name] for i in images]
-            known = [s for s in steps if s is not None]
-            layers.append(layer_record(self.graph, node, counts, np.stack(known, axis=1) if known else None))
+        for name, record in self._records.items():
+            counts = {n: np.array([i.counts[name][n] for i in images], np.int64) for n in images[0].counts[name]}
+            known = [s for s in (i.spikes_per_step[name] for i in images) if s is not None]
+            steps = np.stack(known, axis=1) if known else None
+            layers.append(replace(record, counts=counts, spikes_per_step=steps))
         g = self.graph
         return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,7 @@ class SynapseLayer:
 
         def task(p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(
-                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, by_line, w.ypos, w.xpos[:, 0].copy(),
+                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, by_line, w.ypos, w.first_columns,
                 w.x.kernel, w.y.size, w.x.size, self.channels_in, self.steps, pack.units, pack.data, bias, case, theta, form,
                 bias16, theta16, spikes, drive, p0, p1,
             )  # fmt: skip
@@ -295,6 +296,7 @@ class SynapseLayer:
         return fire_drive(self.isa, drive, self.form, window, self.time_steps, ranges)[:2]
 
 
+@cache
 def pointwise(height: int, width: int) -> Window:
     """The window that reads one pixel."""
     return Window(Axis(height, 1), Axis(width, 1))

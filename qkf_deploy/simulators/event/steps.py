@@ -80,7 +80,7 @@ class SynapseStep(Step):
             image.tally(self.conv, self._event_counts(image, stream))
         image.gathered[self.conv.name] = gathered
         if self.pool is not None:
-            image.tally(self.pool, self._pool_counts(self.pool))
+            image.tally(self.pool, self._pool_comparisons)
         if self.neuron is not None and isinstance(out, Stream):
             _store_neuron(image, self.neuron, out, driven)
         else:
@@ -94,7 +94,7 @@ class SynapseStep(Step):
         )
         classes = self.layer.window.reader_classes
         every = np.full(weight.shape[1:], weight.shape[0], np.int64)
-        return classes.fanout(every), classes.fanout(np.count_nonzero(weight, axis=0))
+        return classes.fanout(every).reshape(-1), classes.fanout(np.count_nonzero(weight, axis=0)).reshape(-1)
 
     def _event_counts(self, image: Image, x: Stream) -> NodeCounts:
         window, op = self.layer.window, self.conv.op
@@ -102,11 +102,12 @@ class SynapseStep(Step):
         key = (window.y, window.x)
         unary, graded = x.class_counts(image.isa.tag, classes.class_of, classes.count, key)
         every, nonzero = self._fanouts
+        unary, graded = unary.reshape(-1), graded.reshape(-1)
         counts = {
-            "ac_unary": (unary * every).sum(),
-            "ac_graded": (graded * every).sum(),
-            "ac_unary_nonzero_weights": (unary * nonzero).sum(),
-            "ac_graded_nonzero_weights": (graded * nonzero).sum(),
+            "ac_unary": int(unary @ every),
+            "ac_graded": int(graded @ every),
+            "ac_unary_nonzero_weights": int(unary @ nonzero),
+            "ac_graded_nonzero_weights": int(graded @ nonzero),
         }
         bits = op.weight_bits if isinstance(op, Conv) else None
         counts["weight_bytes"] = counts["ac_graded"] * -(-(bits or 32) // 8)
@@ -120,7 +121,11 @@ class SynapseStep(Step):
         counts = self.conv.op.count([x], shape_only, self.conv.params, types, self.graph.time_steps)
         return {name: int(n[0]) for name, n in counts.items()}
 
-    def _pool_counts(self, pool: Node) -> NodeCounts:
+    @cached_property
+    def _pool_comparisons(self) -> NodeCounts:
+        if self.pool is None:
+            return {}
+        pool = self.pool
         steps = 1 if self.layer.constant else self.graph.time_steps
         shape_only = np.broadcast_to(np.int64(0), (steps, 1, *pool.type.shape))
         counts = pool.op.count([], shape_only, pool.params, self.graph.input_types(pool), self.graph.time_steps)

@@ -46,6 +46,11 @@ class Window:
         """Column read by each tap, int64 ``(W_out, K_w)``."""
         return self.x.positions()
 
+    @cached_property
+    def first_columns(self) -> np.ndarray:
+        """Column under the first tap, int64 ``(W_out,)``; negative where padded."""
+        return np.ascontiguousarray(self.xpos[:, 0])
+
     @property
     def is_pointwise(self) -> bool:
         """True if output pixel p reads input pixel p and nothing else."""
