@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from qkf_deploy.errors import GraphError, InputError, QkfError
 from qkf_deploy.ir import Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
@@ -71,6 +71,17 @@ def load_graph(path: str | Path) -> Graph:
     except QkfError as error:
         place = f"{path}: {error.where}" if error.where else str(path)
         raise InputError(error.message, where=place, hint=error.hint or _REWRITE) from error
+
+
+def from_bytes(data: bytes) -> Graph:
+    """Inverse of :func:`to_bytes`. Raises InputError as :func:`load_graph` does."""
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = header["__metadata__"][_KEY]
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"not a .qkf file: {error}", hint=_REWRITE) from error
+    return from_json(text, tensors)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -147,15 +158,20 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
             tuple(map(str, data["class_names"])),
             {str(k): str(v) for k, v in data["provenance"].items()},
             tuple(map(str, data["notices"])),
-            {
-                name: Widths(*(None if r is None else (int(r[0]), int(r[1])) for r in w))
-                for name, w in data["widths"].items()
-            },  # type: ignore[arg-type]
+            {str(name): _widths(*ranges) for name, ranges in data["widths"].items()},
         )
         _check_header(graph)
         return graph.verify()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, ArithmeticError) as error:
         raise InputError(f"a damaged graph: {type(error).__name__}: {error}", hint=_REWRITE) from error
+
+
+def _widths(value: Any, partial: Any, membrane: Any) -> Widths:
+    return Widths(
+        (int(value[0]), int(value[1])),
+        (int(partial[0]), int(partial[1])),
+        None if membrane is None else (int(membrane[0]), int(membrane[1])),
+    )
 
 
 def _check_header(graph: Graph) -> None:

@@ -56,7 +56,7 @@ def test_every_neuron_fires_the_same(name, seed, client, tmp_path):
     np.testing.assert_allclose(logits, expected.logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", set(ZOO) - {"membrane_shortcut"})
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"membrane_shortcut"}))
 def test_partitions_chained_give_equal_logits(name, client, tmp_path):
     rng = np.random.default_rng(5)
     export_parts(ZOO[name](rng), tmp_path / "parts")
@@ -66,7 +66,7 @@ def test_partitions_chained_give_equal_logits(name, client, tmp_path):
     values = run_parts(planned, files, x, client)
     np.testing.assert_array_equal(values[planned.graph.output.name], expected.raw_output)
     events = [n for n in values if n in expected.values and planned.graph[n].type.is_events]
-    assert events
+    assert events or name == "events"  # its only cut is the linear layer at the end
     for node in events:
         np.testing.assert_array_equal(values[node], expected.values[node], err_msg=node)
 

@@ -111,6 +111,12 @@ class NirBuilder:
         self.edges += [(source, name) for source in sources]
         return name
 
+    def forget(self, nodes: int, edges: int) -> None:
+        """Back to an earlier number of nodes and edges."""
+        for name in list(self.nodes)[nodes:]:
+            del self.nodes[name]
+        del self.edges[edges:]
+
     def input(self, label: str, shape: Sequence[int]) -> Placed:
         """The input node."""
         name = self.add(label, nir.Input({"input": np.array(shape)}), ())

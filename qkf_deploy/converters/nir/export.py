@@ -79,9 +79,11 @@ def emit(emission: Emission) -> dict[str, str]:
         if node.op.kind == "input":
             emission.values[node.name] = emission.builder.input(node.name, node.type.shape)
             continue
+        before = len(emission.builder.nodes), len(emission.builder.edges)
         try:
             emission.values[node.name] = lower_node(emission, node, behind_stand_in=bool(problems))
         except UnsupportedError as error:
+            emission.builder.forget(*before)
             problems[node.name] = error.message
             emission.values[node.name] = mark(emission, node, error)
     return problems

@@ -1,0 +1,232 @@
+"""Reading an untrusted NIR file within bounds: sizes are checked before anything is read.
+
+HDF5 lets a file of a few kilobytes declare arrays of gigabytes (chunks that were never written, compressed zeros),
+point at other files, and contain itself. Stock ``nir.read`` follows all of that. Here only plain groups and plain
+numeric or string datasets inside the file are accepted, and nothing is read that the stored bytes cannot justify.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qkf_deploy.errors import InputError, MissingComponent
+
+try:
+    import h5py
+    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+except ImportError as error:  # pragma: no cover - depends on the installation
+    raise MissingComponent("h5py is not installed", hint="pip install 'qkf-deploy[nir]'") from error
+
+MAX_NODES = 20_000
+MAX_EDGES = 500_000
+MAX_DEPTH = 8
+MAX_NAME = 512
+MAX_ENTRIES = 64  # datasets and groups inside one node
+MAX_TEXT = 2**20
+MAX_ARRAY = 2**29  # bytes of one array
+MAX_TOTAL = 2**32  # declared bytes of all arrays
+#: DEFLATE expands at most 1032 times (zlib technical details, "Maximum Compression Factor").
+_MAX_EXPANSION = 1100
+_SLACK = 2**16
+_EDGE_ROWS, _EDGE_BYTES = 4096, 2**26
+_FILTERS = {"gzip", "lzf", None}
+_HINT = "write the file again with the tool it came from"
+
+Value = np.ndarray | str
+
+
+@dataclass(frozen=True)
+class RawNode:
+    """One NIR node as stored: its type, parameters and metadata, nothing interpreted."""
+
+    type: str
+    params: Mapping[str, Value]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RawGraph:
+    """A NIR graph as stored; nodes may be graphs."""
+
+    nodes: Mapping[str, RawNode | RawGraph]
+    edges: tuple[tuple[str, str], ...]
+    metadata: Mapping[str, str]
+
+
+@dataclass
+class _Budget:
+    """What one file may still spend."""
+
+    file_size: int
+    nodes: int = MAX_NODES
+    bytes: int = MAX_TOTAL
+    seen: set[int] = field(default_factory=set)
+
+    def spend(self, size: int, place: str) -> None:
+        self.bytes -= size
+        if self.bytes < 0:
+            raise InputError(f"the arrays of the file add up to more than {MAX_TOTAL} bytes", where=place)
+
+
+def open_file(path: Path) -> Any:
+    """The HDF5 file, read-only.
+
+    Raises:
+        InputError: missing or not HDF5.
+    """
+    if not path.is_file():
+        raise InputError("no such file", where=str(path))
+    try:
+        return h5py.File(path, "r")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"not an HDF5 file: {error}", where=str(path), hint=_HINT) from error
+
+
+def read_stock(file: Any) -> RawGraph:
+    """The stock part of an open file, ``/node``.
+
+    Raises:
+        InputError: anything beyond the limits of this module, links, unknown layouts; names the place in the file.
+    """
+    try:
+        node = child(file, "node", "")
+        if not isinstance(node, h5py.Group):
+            raise InputError("no NIR graph in this file", where="/node", hint=_HINT)
+        graph = _node(node, "/node", 0, _Budget(max(1, Path(file.filename).stat().st_size)))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError) as error:
+        raise InputError(f"a damaged file: {type(error).__name__}: {error}", hint=_HINT) from error
+    if not isinstance(graph, RawGraph):
+        raise InputError(f"the file holds a single {graph.type} node, not a graph", where="/node")
+    return graph
+
+
+def child(group: Any, name: str, place: str) -> Any:
+    """A member of a group that lies in this file. Raises InputError for links, ``None`` where there is none."""
+    link = group.get(name, getlink=True)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        kind = "external" if isinstance(link, h5py.ExternalLink) else "soft"
+        raise InputError(f"an {kind} link; a NIR file contains everything itself", where=f"{place}/{name}")
+    return group[name]
+
+
+def _members(group: Any, place: str, limit: int) -> dict[str, Any]:
+    if len(group) > limit:
+        raise InputError(f"{len(group)} members, at most {limit} are read", where=place)
+    out = {}
+    for name in group:
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            raise InputError("a name that is too long or not text", where=place)
+        out[name] = child(group, name, place)
+    return out
+
+
+def _node(group: Any, place: str, depth: int, budget: _Budget) -> RawNode | RawGraph:
+    if depth > MAX_DEPTH:
+        raise InputError(f"graphs nested more than {MAX_DEPTH} deep", where=place)
+    identity = h5o.get_info(group.id).addr
+    if identity in budget.seen:
+        raise InputError("a group that appears twice in the file (a hard link)", where=place)
+    budget.seen.add(identity)
+    budget.nodes -= 1
+    if budget.nodes < 0:
+        raise InputError(f"more than {MAX_NODES} nodes", where=place)
+    members = _members(group, place, MAX_ENTRIES)
+    kind = _dataset(members.pop("type", None), f"{place}/type", budget)
+    if not isinstance(kind, str):
+        raise InputError("a node without a type", where=place, hint=_HINT)
+    metadata = _metadata(members.pop("metadata", None), f"{place}/metadata", budget)
+    if kind == "NIRGraph":
+        return _graph(members, place, depth, budget, metadata)
+    params = {k: _dataset(v, f"{place}/{k}", budget) for k, v in members.items()}
+    return RawNode(kind, params, metadata)
+
+
+def _graph(members: Mapping[str, Any], place: str, depth: int, budget: _Budget, notes: Mapping[str, str]) -> RawGraph:
+    inner, edges = members.get("nodes"), members.get("edges")
+    if not isinstance(inner, h5py.Group) or not isinstance(edges, h5py.Dataset):
+        raise InputError("a graph without nodes or edges", where=place, hint=_HINT)
+    nodes: dict[str, RawNode | RawGraph] = {}
+    for name, item in _members(inner, f"{place}/nodes", MAX_NODES).items():
+        if not isinstance(item, h5py.Group):
+            raise InputError("a node that is not a group", where=f"{place}/nodes/{name}")
+        nodes[name] = _node(item, f"{place}/nodes/{name}", depth + 1, budget)
+    return RawGraph(nodes, _edges(edges, f"{place}/edges", nodes, budget), notes)
+
+
+def _edges(dataset: Any, place: str, nodes: Mapping[str, Any], budget: _Budget) -> tuple[tuple[str, str], ...]:
+    if dataset.size == 0:
+        return ()
+    if dataset.ndim != 2 or dataset.shape[1] != 2 or dataset.shape[0] > MAX_EDGES:
+        raise InputError(f"edges of shape {dataset.shape}, not (count, 2) with at most {MAX_EDGES}", where=place)
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise InputError("edges that are not names", where=place)
+    _check_storage(dataset, place, budget)
+    out: list[tuple[str, str]] = []
+    # Many names may point at one long string in the file, so few are read at a time where the file is large.
+    rows = max(1, min(_EDGE_ROWS, _EDGE_BYTES // budget.file_size))
+    for start in range(0, dataset.shape[0], rows):
+        for row in dataset[start : start + rows]:
+            source, target = (_text(v, place, MAX_NAME) for v in row)
+            out.append((source, target))
+    unknown = {end for edge in out for end in edge} - set(nodes)
+    if unknown:
+        raise InputError(f"an edge to an unknown node {min(unknown)!r}", where=place)
+    return tuple(out)
+
+
+def _text(value: object, place: str, longest: int = MAX_TEXT) -> str:
+    text = value.decode("utf-8") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or len(text) > longest:
+        raise InputError("text that is too long or not text", where=place)
+    return text
+
+
+def _metadata(group: Any, place: str, budget: _Budget) -> dict[str, str]:
+    """Text entries of a node's metadata; everything else in there is ignored unread."""
+    if not isinstance(group, h5py.Group):
+        return {}
+    entries = _members(group, place, MAX_ENTRIES)
+    texts = {k: v for k, v in entries.items() if isinstance(v, h5py.Dataset) and _is_text(v)}
+    return {k: str(_dataset(v, f"{place}/{k}", budget)) for k, v in texts.items()}
+
+
+def _is_text(dataset: Any) -> bool:
+    return dataset.shape == () and h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _dataset(item: Any, place: str, budget: _Budget) -> Value:
+    if item is None or not isinstance(item, h5py.Dataset):
+        raise InputError("missing or not an array", where=place, hint=_HINT)
+    if _is_text(item):
+        _check_storage(item, place, budget)
+        text = _text(item[()], place)
+        budget.spend(len(text), place)
+        return text
+    if item.dtype.kind not in "iufb" or item.shape is None:
+        raise InputError(f"an array of type {item.dtype}; numbers are expected", where=place)
+    _check_storage(item, place, budget)
+    return np.asarray(item[()])
+
+
+def _check_storage(dataset: Any, place: str, budget: _Budget) -> None:
+    """Refuse what is stored elsewhere, packed in an unknown way, or larger than its stored bytes can be."""
+    if dataset.is_virtual or dataset.external:
+        raise InputError("an array stored in another file", where=place)
+    if dataset.compression not in _FILTERS or dataset.scaleoffset is not None:
+        raise InputError(f"an array packed with {dataset.compression}", where=place, hint="use gzip or no compression")
+    declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+    if max(declared, chunk) > MAX_ARRAY:
+        raise InputError(f"an array of {max(declared, chunk)} bytes, at most {MAX_ARRAY} are read", where=place)
+    stored = dataset.id.get_storage_size()
+    if max(declared, chunk) > stored * _MAX_EXPANSION + _SLACK:
+        raise InputError(f"declares {declared} bytes but stores {stored}", where=place, hint=_HINT)
+    budget.spend(declared, place)
