@@ -47,7 +47,7 @@ def layer_sheet(graph: Graph) -> Sheet:
     findings = {f.node: f"{'' if f.severity == 'ok' else f.severity + ': '}{f.text}" for f in api.audit(graph)}
     rows = [_row(graph, node, findings.get(node.name, "")) for node in graph]
     shown = [tuple(_cell(v) for v in row) for row in rows]
-    totals = [sum(r[i] for r in rows if isinstance(r[i], int)) for i in (5, 6, 7)]
+    totals = [sum(v for r in rows if isinstance(v := r[i], int)) for i in (5, 6, 7)]
     footer = ("total", "", "", "", "", *(f"{t:,}" for t in totals), "", "", "")
     return Sheet(f"{graph.arithmetic} graph, T={graph.time_steps}", _COLUMNS, tuple(rows), tuple(shown), footer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -71,7 +72,7 @@ def simulate(
     """
     graph = api.load(network)
     given = image_files.load(images, graph, resize=resize, limit=limit)
-    options = {} if threads is None else {"threads": threads}
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
     wanted = "all" if "all" in record else tuple(dict.fromkeys([*record, *(gate_nodes(graph) if output else ())]))
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, record=wanted, engine=engine, progress=tick, **options)
@@ -122,6 +123,7 @@ def _save_arrays(path: Path, run: Run) -> None:
     from qkf_deploy.bundle import write_atomically
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=run.logits, raw_output=run.raw_output, **dict(run.values))
+    arrays: dict[str, Any] = {"logits": run.logits, "raw_output": run.raw_output, **run.values}
+    np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
     emit(f"wrote {path}")

@@ -72,7 +72,7 @@ def agreement_sheet(first: Agreement, second: Agreement) -> Sheet:
         for a, b in zip(first.layers, second.layers, strict=True)
     ]
     shown = [tuple(v if isinstance(v, str) else f"{v:,}" for v in row) for row in rows]
-    totals = [f"{sum(row[i] for row in rows if isinstance(row[i], int)):,}" for i in range(1, len(_COLUMNS))]
+    totals = [f"{sum(v for row in rows if isinstance(v := row[i], int)):,}" for i in range(1, len(_COLUMNS))]
     return Sheet("spike agreement", _COLUMNS, tuple(rows), tuple(shown), ("total", *totals))
 
 

@@ -44,7 +44,7 @@ class Node:
     op: Operator
     inputs: tuple[Operand, ...]
     type: ValueType
-    params: Params = field(default_factory=dict)
+    params: Params = field(default_factory=lambda: freeze({}))
     source: str = ""
 
 
@@ -93,9 +93,9 @@ class Graph:
     arithmetic: Arithmetic = "float"
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
     notices: tuple[str, ...] = ()
-    widths: Mapping[str, Widths] = field(default_factory=dict)
+    widths: Mapping[str, Widths] = field(default_factory=dict[str, Widths])
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -210,7 +210,7 @@ class GraphBuilder:
         if name in self.nodes:
             raise GraphError("the name is taken", where=name)
         operands = tuple(self._operand(name, i) for i in inputs)
-        types = []
+        types: list[ValueType] = []
         for operand in operands:
             type_ = self.nodes[operand.node].type
             types.append(type_ if operand.view is None else replace(type_, shape=operand.view.shape))

@@ -75,7 +75,8 @@ class View:
     def groups(self) -> list[list[int]]:
         """The atomic axes that make up each axis of the result (size-1 atoms go with the axis they meet first)."""
         sizes = [stop - start for start, stop in self.take]
-        atoms, out = list(self.perm), []
+        atoms = list(self.perm)
+        out: list[list[int]] = []
         for n in self.shape:
             group: list[int] = []
             while math.prod(sizes[a] for a in group) < n or (not group and atoms and sizes[atoms[0]] == n == 1):

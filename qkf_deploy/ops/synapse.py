@@ -23,6 +23,13 @@ def channel_bounds(x: Interval, shape: Sequence[int], axis: int = 0) -> Interval
     return Interval(np.atleast_1d(low), np.atleast_1d(high))
 
 
+def input_channels(weight_shape: Sequence[int], groups: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Input channel that each weight of a grouped synapse reads, int64 ``(O, I / groups)``."""
+    out, group_in = weight_shape[0], weight_shape[1]
+    first = np.arange(out, dtype=np.int64) // (out // groups) * group_in
+    return np.asarray(np.add.outer(first, np.arange(group_in, dtype=np.int64)), np.int64)
+
+
 def tap_extremes(weight: np.ndarray, x: Interval, groups: int, *, partial: bool) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest contribution of each tap, summed over input channels: ``(O, *kernel)`` each.
 
@@ -33,7 +40,7 @@ def tap_extremes(weight: np.ndarray, x: Interval, groups: int, *, partial: bool)
     """
     w = weight.astype(np.int64)
     out, group_in = w.shape[0], w.shape[1]
-    channel = np.arange(out)[:, None] // (out // groups) * group_in + np.arange(group_in)
+    channel = input_channels(w.shape, groups)
     extra = (1,) * (w.ndim - 2)
     lo, hi = (v.astype(np.int64)[channel].reshape(out, group_in, *extra) for v in (x.low, x.high))
     _check_width(w, x)

@@ -101,7 +101,7 @@ def or_gates(graph: Graph) -> tuple[str, ...]:
     Such a neuron fires exactly when its input is at least 1 and is reset to 0 whenever it does; the Q-K gates of
     published QKFormers (V_th 0.5, τ 2) are of this kind.
     """
-    found = []
+    found: list[str] = []
     for node in graph:
         if (
             not isinstance(node.op, IntegerNeuron)

@@ -9,6 +9,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, Preprocessing, freeze
 from qkf_deploy.ops import Conv, Input, Linear
+from qkf_deploy.ops.synapse import input_channels
 
 
 def fold_normalization(graph: Graph) -> Graph:
@@ -46,12 +47,10 @@ def fold_normalization(graph: Graph) -> Graph:
 
 
 def _folded(graph: Graph, node: Node, mean: np.ndarray, std: np.ndarray) -> Node:
-    weight = node.params["weight"].astype(np.float64)
-    bias = node.params.get("bias", np.zeros(weight.shape[0])).astype(np.float64)
+    weight: np.ndarray = node.params["weight"].astype(np.float64)
+    bias: np.ndarray = node.params.get("bias", np.zeros(len(weight), np.float64)).astype(np.float64)
     if isinstance(node.op, Conv):
-        group_in = weight.shape[1]
-        channel = np.arange(weight.shape[0])[:, None] // (weight.shape[0] // node.op.groups) * group_in
-        index = channel + np.arange(group_in)
+        index = input_channels(weight.shape, node.op.groups)
         extra = (1,) * (weight.ndim - 2)
         shift = -(weight * (mean / std)[index].reshape(*index.shape, *extra)).sum(axis=1)  # per output and tap
         (type_,) = graph.input_types(node)

@@ -57,7 +57,7 @@ class QuantizeOptions:
 
     bits: int = 8
     first_bits: int | None = None
-    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    layer_bits: Mapping[str, int] = field(default_factory=dict[str, int])
     input: Literal["bytes", "fixed"] = "bytes"
     input_bits: int = 8
     input_max: float | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops.synapse import input_channels
 
 Scales = dict[str, np.ndarray]
 _MAX_ROUNDS = 64
@@ -67,8 +68,7 @@ def effective_weight(graph: Graph, node: Node, scales: Mapping[str, np.ndarray])
     per_channel = _uniform(scale, tuple(i for i in range(scale.ndim) if i != axis), node)
     per_channel = np.broadcast_to(per_channel.reshape(-1), (channels,))
     if isinstance(node.op, Conv):
-        group_in, group_out = weight.shape[1], weight.shape[0] // node.op.groups
-        index = (np.arange(weight.shape[0]) // group_out * group_in)[:, None] + np.arange(group_in)
+        index = input_channels(weight.shape, node.op.groups)
         return weight * per_channel[index].reshape(*index.shape, *[1] * (weight.ndim - 2))
     return weight * per_channel
 
@@ -109,7 +109,7 @@ def _forward(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, flo
 def _synapse_scale(graph: Graph, node: Node, scales: Scales, bits: int, floor: Scales) -> np.ndarray:
     """s_c = max|w_c| / (2^(bits-1) - 1), or what the bias needs; without weights the bias is the unit."""
     weight = effective_weight(graph, node, scales)
-    largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
+    largest: np.ndarray = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
     least = np.zeros_like(largest)
     if "bias" in node.params:
         bias = np.abs(node.params["bias"].astype(np.float64)).reshape(weight.shape[0], -1).max(axis=1)

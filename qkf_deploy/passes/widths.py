@@ -87,7 +87,7 @@ def _covers(stored: tuple[int, int] | None, proven: tuple[int, int] | None) -> b
 
 def _operands(graph: Graph, node: Node, known: Mapping[str, Interval]) -> list[Interval]:
     """Ranges of the operands, views applied."""
-    out = []
+    out: list[Interval] = []
     for operand in node.inputs:
         interval = known[operand.node]
         if operand.view is not None:
