@@ -1,0 +1,134 @@
+"""The page in a real browser: nothing fetched, nothing complained about, sorting, colours, scripts off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import BINARY, Browser
+from digits_network import DigitsNetwork
+
+from qkf_deploy.report.page import write_page
+from qkf_deploy.report.run_file import from_data, run_data
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BINARY is None, reason="Chromium is not installed (apt-get install chromium)"),
+]
+
+#: WCAG contrast of an element's text and what lies behind it, half-transparent backgrounds blended.
+CONTRAST = """
+(selector) => {
+  const rgba = (text) => {
+    const v = text.match(/[\\d.]+/g).map(Number);
+    const scale = text.startsWith("color(srgb") ? 255 : 1;
+    return [v[0] * scale, v[1] * scale, v[2] * scale, v.length > 3 ? v[3] : 1];
+  };
+  const backdrop = (element) => {
+    if (!element) return [255, 255, 255];
+    const [r, g, b, a] = rgba(getComputedStyle(element).backgroundColor);
+    if (a === 1) return [r, g, b];
+    const below = backdrop(element.parentElement);
+    return [r, g, b].map((v, i) => v * a + below[i] * (1 - a));
+  };
+  const light = (colour) => colour.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  return Array.from(document.querySelectorAll(selector)).map((element) => {
+    const a = light(rgba(getComputedStyle(element).color)), b = light(backdrop(element));
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  });
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def page(network: DigitsNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_page(path, from_data(run_data(network.integer_graph, network.run)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    made = Browser()
+    yield made
+    made.close()
+
+
+def column(browser: Browser, index: int) -> list[float]:
+    rows = "document.querySelectorAll('#layer-table tbody tr')"
+    return browser.evaluate(f"Array.from({rows}).map(r => Number(r.cells[{index}].dataset.v))")
+
+
+def test_loads_alone_and_silently(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    outside = [url for url in browser.requests() if not url.startswith("data:")]
+    assert outside == [page.as_uri()]
+    assert browser.complaints() == []
+    assert browser.evaluate("document.querySelectorAll('table').length") >= 6
+    assert browser.evaluate("Array.from(document.images).every(i => i.complete && i.naturalWidth > 0)")
+
+
+def test_sorting(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    heads = browser.evaluate("Array.from(document.querySelectorAll('#layer-table thead th')).map(h => h.textContent)")
+    energy = heads.index("energy")
+    before = column(browser, energy)
+    click = f"document.querySelectorAll('#layer-table thead button')[{energy}].click()"
+    browser.evaluate(click)
+    assert column(browser, energy) == sorted(before, reverse=True) != before
+    browser.evaluate(click)
+    assert column(browser, energy) == sorted(before)
+    browser.evaluate(click)
+    assert column(browser, energy) == before
+    assert browser.complaints() == []
+
+
+def test_a_node_of_the_drawing_opens_its_details(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    event = "new MouseEvent('click', {bubbles: true, cancelable: true})"
+    browser.evaluate(f"document.querySelectorAll('.graph a')[3].dispatchEvent({event})")
+    opened = browser.evaluate("Array.from(document.querySelectorAll('details[open]')).map(d => d.id)")
+    wanted = browser.evaluate("document.querySelectorAll('.graph a')[3].getAttribute('href').slice(1)")
+    assert opened == [wanted]
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_are_readable(browser: Browser, page: Path, scheme: str) -> None:
+    browser.media(prefers_color_scheme=scheme)
+    browser.open(page)
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+    for selector, least in (
+        ("p, li, td, th, h1, h2, caption, summary, dd, dt, a", 4.5),
+        ("body, #layer-table td", 7.0),
+    ):
+        ratios = browser.evaluate(f"({CONTRAST})('{selector}')")
+        assert len(ratios) > 100
+        assert min(ratios) >= least, selector
+    browser.media()
+
+
+def test_readable_with_scripts_off(browser: Browser, page: Path) -> None:
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page)
+        text = browser.call("Runtime.evaluate", expression="1 + 1", returnByValue=True)  # the protocol still answers
+        assert text["result"]["value"] == 2
+        assert browser.evaluate("document.querySelectorAll('#layer-table thead button').length") == 0
+        shown = browser.evaluate("document.body.innerText")
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    for words in ("Verdict", "Assumptions", "stage3.0.ssa.matmul", "spikes per synapse per inference", "Provenance"):
+        assert words in shown
+
+
+def test_prints_without_scroll_boxes(browser: Browser, page: Path) -> None:
+    browser.media(media="print")
+    browser.open(page)
+    assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    browser.media()
