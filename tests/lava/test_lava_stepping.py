@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
+from qkf_deploy.simulators.lava import stepping
 from qkf_deploy.simulators.lava.partition import blocks, source_of
 from qkf_deploy.simulators.lava.stepping import Probe, Step, node_stepper, read_probe
 from qkf_deploy.simulators.run import Record, Run
@@ -65,17 +66,20 @@ def test_neurons(seed: int, steps: int, tau: float | None, soft: bool, fraction:
 
 
 @pytest.mark.parametrize("kind", ["qkta", "qkca", "ssa"])
-def test_probes_count_what_the_reference_counts(kind: str, tmp_path) -> None:
-    case = lava_cases.block_case(kind, 12, 2, 3, steps=3, images=2)
+@pytest.mark.parametrize("held", [1, 2500, 10**9])
+def test_probes_count_what_the_reference_counts(kind: str, held: int, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(stepping, "_HELD_ELEMENTS", held)  # from one image at a time to all at once
+    case = lava_cases.block_case(kind, 12, 2, 3, steps=3, images=5)
     graph = case.graph
-    run = reference.run(graph, case.inputs)
+    run = reference.run(graph, case.inputs, Record.of(graph, "all"))
     for name, history in stepped(graph, case.inputs).items():
         path = tmp_path / "probe.npz"
-        probe = Probe(graph, graph[name], value=False, membrane=False, images=2, path=path)
+        probe = Probe(graph, graph[name], value=True, membrane=False, images=5, path=path)
         for step in history:
             probe.observe(step)
         with np.load(path) as arrays:
             assert read_probe(graph, graph[name], arrays).to_dict() == run.ledger[name].to_dict()
+            np.testing.assert_array_equal(arrays["value"], run.values[name])
 
 
 def test_the_state_is_cleared_between_images() -> None:

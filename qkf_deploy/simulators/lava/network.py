@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
+from qkf_deploy.errors import EngineError
 from qkf_deploy.ir import Graph, Node, ValueType
 from qkf_deploy.simulators.lava.job import Job
 from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, blocks, source_of
@@ -34,6 +37,9 @@ MODELS: dict[type, type] = {
 }
 #: Messages a channel holds. One is in flight per time step; Lava's default of 64 multiplies shared memory.
 CHANNEL_SIZE = 2
+#: Where Linux keeps shared memory.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its size is read
+_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,11 @@ class Network:
 
 
 def build(job: Job) -> Network:
-    """The processes of a job, connected. Every in-port gets exactly one source; the graph has no cycles."""
+    """The processes of a job, connected. Every in-port gets exactly one source; the graph has no cycles.
+
+    Raises:
+        EngineError: there is not enough shared memory for the channels.
+    """
     graph = job.graph
     source = endpoints.Source(job.inputs, time_steps=graph.time_steps, name=graph.input.name)
     senders: dict[str, Any] = {graph.input.name: source.y}
@@ -64,7 +74,23 @@ def build(job: Job) -> Network:
         progress=job.progress,
     )  # fmt: skip
     senders[output.inputs[0].node].connect(sink.x)
-    return Network((*processes, sink), sink)
+    network = Network((*processes, sink), sink)
+    _check_shared_memory(network)
+    return network
+
+
+def _check_shared_memory(network: Network) -> None:
+    """A process that writes beyond it would be killed (SIGBUS) in the middle of the run."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    elements = sum(port.size for process in network.processes for port in process.in_ports)
+    needed, free = elements * CHANNEL_SIZE * _BYTES, shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise EngineError(
+            f"the channels need {needed / 1e6:.0f} MB of shared memory, {SHARED_MEMORY} has {free / 1e6:.0f} MB",
+            where="lava",
+            hint="use granularity 'block', or give the container more (docker run --shm-size)",
+        )
 
 
 def source_types(graph: Graph, node: Node) -> list[ValueType]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lava_cases
 import pytest
 
+from qkf_deploy.errors import EngineError
 from qkf_deploy.simulators import reference
+from qkf_deploy.simulators.lava import network
 from qkf_deploy.simulators.lava.job import Job, collect
 from qkf_deploy.simulators.lava.network import build, execute
 from qkf_deploy.simulators.lava.partition import Granularity
@@ -36,3 +39,17 @@ def test_operator(case: lava_cases.Case, tmp_path: Path) -> None:
 def test_small_attention_blocks(kind: str, granularity: Granularity, tmp_path: Path) -> None:
     case = lava_cases.block_case(kind, 12, 2, 4, steps=3, images=2, seed=5)
     assert difference(case, tmp_path, granularity) == []
+
+
+def test_too_little_shared_memory_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = lava_cases.network_case()
+    job = Job(tmp_path, case.graph, case.inputs, Record(), "operator")
+    in_ports = sum(case.graph[o.node].type.size for n in case.graph for o in n.inputs)
+    usage = shutil.disk_usage(tmp_path)
+    for free, fits in ((in_ports * 16, True), (in_ports * 16 - 1, False)):
+        monkeypatch.setattr(network.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        if fits:
+            build(job)
+            continue
+        with pytest.raises(EngineError, match="MB of shared memory"):
+            build(job)
