@@ -1,0 +1,169 @@
+"""Helpers of the event engine's tests: comparison with the reference engine, random integer graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from qkf_deploy.ir import Graph, GraphBuilder
+from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, MaxPool, Output, Readout, Sum
+from qkf_deploy.passes.widths import attach
+from qkf_deploy.simulators import event, reference
+from qkf_deploy.simulators.event import cpu
+from qkf_deploy.simulators.run import Record, Run
+
+TIERS = cpu.available_tiers()
+#: Every set of kernels that can run here; the portable one stands in for CPUs without AVX2.
+ISAS = [cpu.PLAIN, cpu.PORTABLE, cpu.select("vector")] + ([cpu.VNNI] if "vnni" in TIERS else [])
+
+
+def neurons(graph: Graph) -> list[str]:
+    """Names of all neurons."""
+    return [n.name for n in graph if n.op.kind == "integer_neuron"]
+
+
+def assert_equal(ours: Run, wanted: Run) -> None:
+    """Every recorded array, the output and every count are the same."""
+    assert np.array_equal(ours.raw_output, wanted.raw_output)
+    assert np.array_equal(ours.logits, wanted.logits)
+    for what in ("values", "membranes", "spikes"):
+        mine, theirs = getattr(ours, what), getattr(wanted, what)
+        assert set(mine) == set(theirs)
+        for name in theirs:
+            assert mine[name].shape == theirs[name].shape, name
+            assert np.array_equal(mine[name], theirs[name]), (what, name)
+    for a, b in zip(ours.ledger, wanted.ledger, strict=True):
+        assert a.to_dict() == b.to_dict(), a.name
+
+
+def check(graph: Graph, inputs: np.ndarray, tier: str | None = None, threads: int = 1) -> None:
+    """Fused (neurons seen), and with every value and membrane seen, the engine equals the reference."""
+    fused, everything = Record.of(graph, neurons(graph)), Record.of(graph, "all", "all")
+    wanted = reference.run(graph, inputs, everything)
+    ours = event.run(graph, inputs, everything, tier=tier, threads=threads)
+    assert_equal(ours, wanted)
+    seen = {n: wanted.values[n] for n in fused.values}
+    expected = Run(wanted.logits, wanted.raw_output, wanted.ledger, seen, seen, {})
+    assert_equal(event.run(graph, inputs, fused, tier=tier, threads=threads), expected)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random network and a batch for it."""
+
+    graph: Graph
+    inputs: np.ndarray
+
+
+class _Draw:
+    """Builds one random network."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+        self.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+        self.builder = GraphBuilder()
+        self.bits = data.draw(st.sampled_from([2, 3, 4, 5, 6, 7, 8, 16]))
+        self.index = 0
+
+    def pick(self, *options: Any) -> Any:
+        return self.data.draw(st.sampled_from(options))
+
+    def name(self, kind: str) -> str:
+        self.index += 1
+        return f"{kind}{self.index}"
+
+    def shape(self, node: str) -> tuple[int, ...]:
+        return self.builder.nodes[node].type.shape
+
+    def weights(self, shape: tuple[int, ...]) -> np.ndarray:
+        top = 2 ** (self.bits - 1) - 1
+        spread = self.pick("extreme", "positive", "uniform", "sparse")
+        if spread == "extreme":
+            w = self.rng.choice([-top, top], shape)
+        elif spread == "positive":
+            w = np.full(shape, top)
+        else:
+            w = self.rng.integers(-top, top + 1, shape) * (self.rng.random(shape) < (0.3 if spread == "sparse" else 1))
+        return w.astype(np.int8 if self.bits <= 8 else np.int16)
+
+    def conv(self, source: str, out: int | None = None, stride: int | None = None) -> str:
+        channels, height, width = self.shape(source)
+        kernel = self.pick(*[k for k in (1, 2, 3) if k <= min(height, width)])
+        dilation = self.pick(1, 2) if kernel > 1 and kernel * 2 <= min(height, width) else 1
+        padding = self.pick(*range(kernel))
+        stride = stride or self.pick(1, 2)
+        groups = self.pick(1, 1, 1, *([2] if channels % 2 == 0 else []))
+        out = out or groups * self.pick(1, 5, 16, 33, 65)
+        op = Conv((stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, self.bits)
+        params = {"weight": self.weights((out, channels // groups, kernel, kernel))}
+        bias = self.pick("none", "channel", "border")
+        if bias == "channel":
+            params["bias"] = self.rng.integers(-300, 300, out)
+        elif bias == "border":
+            cases = [len(a.cases()[0]) for a in op.axes(self.shape(source), params["weight"])]
+            params["bias"] = self.rng.integers(-300, 300, (out, *cases))
+        return self.builder.add(self.name("conv"), op, [source], params)
+
+    def neuron(self, source: str) -> str:
+        shape = self.shape(source)
+        shift = self.pick(0, 1, 1, 1, 4, 12)
+        multiplier = self.pick(*{1, max(2**shift - 1, 1), 2**shift})
+        op = IntegerNeuron(multiplier, shift, self.pick(0, 0, 3), self.pick(False, False, True))
+        scale = self.pick(1, 50, 2000, 10**6)
+        theta = self.rng.integers(-scale // 4, scale + 1, (shape[0], 1, 1))
+        if self.pick(0, 0, 0, 1):
+            theta = self.rng.integers(1, scale + 1, shape)
+        return self.builder.add(self.name("lif"), op, [source], {"theta": theta.astype(np.int64)})
+
+    def layer(self, source: str) -> str:
+        conv = self.conv(source)
+        if min(self.shape(conv)[1:]) >= 3 and self.pick(0, 0, 1):
+            conv = self.builder.add(self.name("pool"), MaxPool((3, 3), (2, 2), (1, 1)), [conv])
+        x = self.neuron(conv)
+        if not self.pick(0, 1):
+            return x
+        other = self.neuron(conv)
+        return self.builder.add(self.name("add"), Add(), [x, other])
+
+    def network(self) -> Case:
+        frames = self.pick(True, False)
+        steps = self.pick(1, 2, 3, 4, 5, 8, 16)
+        shape = (self.pick(1, 2, 3, 33), self.pick(1, 4, 7), self.pick(3, 5, 8))
+        high = self.pick(1, 3, 255)
+        op = Input(shape, "frames", high=high) if frames else Input(shape, "bytes")
+        x = self.builder.add("input", op)
+        for _ in range(self.pick(1, 2, 3)):
+            x = self.layer(x)
+        axes = tuple(range(1, len(self.shape(x))))
+        total = self.builder.add("total", Sum(axes, role="readout"), [x])
+        rate = self.builder.add("rate", Readout(), [total])
+        weight = self.weights((4, self.shape(x)[0]))
+        head = self.builder.add("head", Linear(self.bits), [rate], {"weight": weight})
+        self.builder.add("output", Output(), [head], {"scale": np.ones(4)})
+        encoding = "frames" if frames else "direct"
+        graph = self.builder.build(time_steps=steps, input_encoding=encoding, arithmetic="integer")
+        return Case(attach(graph), self.inputs(graph, high))
+
+    def inputs(self, graph: Graph, high: int) -> np.ndarray:
+        batch = self.pick(1, 3)
+        if graph.input_encoding == "direct":
+            return self.rng.integers(0, 256, (1, batch, *graph.input.type.shape)).astype(np.int64)
+        density = self.pick(0.0, 0.05, 0.5, 1.0)
+        shape = (graph.time_steps, batch, *graph.input.type.shape)
+        values = self.rng.integers(1, high + 1, shape) if self.pick(0, 1) else np.full(shape, high)
+        return (values * (self.rng.random(shape) < density)).astype(np.int64)
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    """Random integer networks with proven widths."""
+
+    class _Data:
+        @staticmethod
+        def draw(strategy: Any) -> Any:
+            return draw(strategy)
+
+    return _Draw(_Data).network()
