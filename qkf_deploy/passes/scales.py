@@ -160,7 +160,7 @@ def _required(graph: Graph, scales: Scales) -> Scales:
         elif unify or isinstance(node.op, (*_PASS_THROUGH, Mask)):
             for operand in node.inputs[1:] if isinstance(node.op, Mask) else node.inputs:
                 _push(graph, node, operand, need, wanted)
-        elif (need != scales[node.name]).any():
+        else:  # its unit is one spike or pixel value: far too coarse for the weights it would be imposed on
             raise UnsupportedError(
                 f"{node.type.kind.value} values are added to a drive; their scales cannot be unified", where=node.name
             )
