@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.converters.checkpoint import Checkpoint, load_model, read_state_dict
+from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.converters.trace.layouts import find_layout
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
-    from qkf_deploy.models import QKFormer
+    from qkf_deploy.models import QKFormerConfig
 
 #: Pixel normalization by name. ``imagenet`` and ``cifar10`` are the values of the official training configurations;
 #: ``none`` only divides by 255.
@@ -39,11 +38,12 @@ class TraceOptions:
         arch: named build (checkpoints only).
         time_steps, heads, image_size: as in :class:`qkf_deploy.models.QKFormerConfig`.
         in_channels: channels of the input (factories and modules).
-        input: ``image``, ``sequence`` or ``frames`` (:class:`qkf_deploy.converters.trace.InputSpec`).
+        input: ``image``, ``sequence``, ``frames`` or ``step`` (:class:`qkf_deploy.converters.trace.InputSpec`); found
+            by trying where it is not given.
         preset: name of a normalization in :data:`PRESETS`.
         mean, std: normalization per channel, instead of a preset.
         class_names: labels of the logits.
-        factory_arguments: keyword arguments for a factory.
+        factory_arguments: keyword arguments for a factory; a string ``module:name`` stands for that object.
     """
 
     checkpoint: str | Path | None = None
@@ -101,7 +101,7 @@ def resolve(source: Any, options: TraceOptions) -> Source:
         return _from_module(source, options, {"source": type(source).__name__})
     text = str(source)
     if _is_factory(text):
-        model = _call_factory(text, options)
+        model = call_factory(text, options.factory_arguments, _named(options))
         provenance = {"source": text}
         if options.checkpoint is not None:
             provenance |= _load_weights(model, options.checkpoint)
@@ -114,6 +114,16 @@ def resolve(source: Any, options: TraceOptions) -> Source:
 def _is_factory(text: str) -> bool:
     head, colon, name = text.rpartition(":")
     return bool(colon and head and name.isidentifier()) and not Path(text).exists()
+
+
+def _named(options: TraceOptions) -> dict[str, Any]:
+    """Options under every usual name of a factory's parameter; the factory gets those it has."""
+    names = (
+        (_STEP_NAMES, options.time_steps),
+        (_SIZE_NAMES, options.image_size),
+        (_CHANNEL_NAMES, options.in_channels),
+    )
+    return {name: value for usual, value in names if value is not None for name in usual}
 
 
 def _from_checkpoint(path: str, options: TraceOptions) -> Source:
@@ -135,27 +145,47 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
 
 
 def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
-    config = getattr(model, "config", None)
-    known: QKFormer | None = model if type(model).__module__.startswith("qkf_deploy.models") else None  # type: ignore[assignment]
-    size = options.image_size or (config.image_size if known is not None and config is not None else None)
-    steps = options.time_steps or (config.time_steps if known is not None and config is not None else _own_steps(model))
-    if size is None or steps is None:
-        missing = "--image-size" if size is None else "--time-steps"
-        raise UsageError(f"a module does not say its {missing[2:].replace('-', ' ')}", hint=f"give {missing}")
-    channels = options.in_channels or (config.in_channels if known is not None and config is not None else 3)
-    layout = options.input or (
-        "frames" if known is not None and config is not None and config.layout == "dvs" else "image"
+    model.eval()
+    config: QKFormerConfig | None = (
+        getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
     )
+    size = options.image_size or (config.image_size if config else _own(model, _SIZE_NAMES))
+    if size is None:
+        raise UsageError("a module does not say its image size", hint="give --image-size")
+    channels = options.in_channels or (config.in_channels if config else _own_channels(model)) or 3
+    shape = (channels, size, size)
+    steps = options.time_steps or (config.time_steps if config else _own(model, _STEP_NAMES))
+    layout = options.input or (None if config is None else "frames" if config.layout == "dvs" else "image")
+    if layout is None:
+        found = find_layout(model, shape, steps)
+        layout, steps = found.layout, options.time_steps or found.time_steps or steps
+    if steps is None:
+        raise UsageError("a module does not say its time steps", hint="give --time-steps")
     pre = None if layout == "frames" else _preprocessing(options, channels, None, {})
-    return Source(model.eval(), layout, (channels, size, size), steps, pre, tuple(options.class_names), provenance)
+    return Source(model, layout, shape, steps, pre, tuple(options.class_names), provenance)
 
 
-def _own_steps(model: torch.nn.Module) -> int | None:
-    """T where the module carries it under one of the usual names."""
-    for name in ("T", "time_steps", "num_steps", "timesteps"):
+#: Usual names of T, of the image's height and of the input channels, in factories and modules.
+_STEP_NAMES = ("T", "time_steps", "num_steps", "timesteps", "time_step")
+_SIZE_NAMES = ("image_size", "img_size", "img_size_h", "img_size_w")
+_CHANNEL_NAMES = ("in_channels", "in_chans", "in_channel")
+
+
+def _own(model: torch.nn.Module, names: Sequence[str]) -> int | None:
+    """A number the module carries under one of these names."""
+    for name in names:
         value = getattr(model, name, None)
         if isinstance(value, int) and value > 0:
             return value
+    return None
+
+
+def _own_channels(model: torch.nn.Module) -> int | None:
+    """Input channels of the first convolution."""
+    for module in model.modules():
+        channels = getattr(module, "in_channels", None)
+        if isinstance(channels, int) and hasattr(module, "weight"):
+            return channels
     return None
 
 
@@ -182,67 +212,6 @@ def _preprocessing(
     if len(pre.mean) != channels or len(pre.std) != channels or min(pre.std) <= 0:
         raise UsageError(f"mean and std need {channels} values each, std positive", hint="give --mean and --std")
     return pre
-
-
-def _call_factory(text: str, options: TraceOptions) -> torch.nn.Module:
-    import torch
-
-    place, _, name = text.rpartition(":")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        known = ", ".join(n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_"))
-        raise InputError(f"no factory {name!r} in it", where=place, hint=f"it has: {known[:300]}")
-    try:
-        model = factory(**options.factory_arguments)
-    except Exception as error:
-        raise InputError(
-            f"the factory raised {type(error).__name__}: {error}{_raised_at(error)}",
-            where=text,
-            hint="call it in Python; pass arguments with --factory-arg NAME=VALUE",
-        ) from error
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"the factory returned a {type(model).__name__}, not an nn.Module", where=text)
-    return model
-
-
-def _raised_at(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" (at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
-
-
-def _import_module(name: str) -> Any:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a user's package lies in the current directory
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise InputError(
-            f"cannot be imported: {type(error).__name__}: {error}",
-            where=name,
-            hint="run `python -c 'import ...'` to see why",
-        ) from error
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError("no such file", where=str(path), hint="name a Python file or an importable module")
-    spec = importlib.util.spec_from_file_location(f"qkf_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError("not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(
-            f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
-        ) from error
-    return module
 
 
 def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:

@@ -30,7 +30,8 @@ def torch_oracle(source: Source) -> Oracle:
             for path, module in neurons.items()
         ]
         try:
-            logits = np.concatenate([_one(model, _tensor(image, source)) for image in images])
+            calls = source.time_steps if source.layout == "step" else 1
+            logits = np.concatenate([_one(model, _tensor(image, source), calls) for image in images])
         finally:
             for hook in hooks:
                 hook.remove()
@@ -46,17 +47,19 @@ def _tensor(image: np.ndarray, source: Source) -> torch.Tensor:
     if image.dtype == np.uint8 and source.preprocessing is not None:
         image = normalize(image, source.preprocessing)
     x = torch.from_numpy(image.astype(np.float64))[None]
-    return x if source.layout == "image" else x[None].repeat(source.time_steps, 1, 1, 1, 1)
+    return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, 1, 1, 1, 1)
 
 
-def _one(model: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
+def _one(model: torch.nn.Module, x: torch.Tensor, calls: int) -> np.ndarray:
+    """Logits of one image: the mean over the results of ``calls`` calls, and over time where the model returns it."""
     for module in model.modules():
         reset = getattr(module, "reset", None)
         if callable(reset) and hasattr(module, "v_threshold"):
             reset()
     with torch.no_grad():
-        out: Any = model(x)
-    out = out[0] if isinstance(out, tuple) else out
+        results: list[Any] = [model(x) for _ in range(calls)]
+    results = [r[0] if isinstance(r, tuple | list) else r for r in results]
+    out = torch.stack(results).mean(0) if calls > 1 else results[0]
     return (out.mean(0) if out.ndim == 3 else out).numpy()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from qkf_deploy.converters.trace.aten import RULES
 from qkf_deploy.converters.trace.capture import capture
 from qkf_deploy.converters.trace.lowering import InputSpec, Lowering
 from qkf_deploy.converters.trace.neurons import NeuronModule, register_neuron
 from qkf_deploy.converters.trace.roles import assign_roles
+from qkf_deploy.converters.trace.rules import RULES
 from qkf_deploy.ir import Graph
 
 __all__ = ["InputSpec", "NeuronModule", "register_neuron", "trace_module"]

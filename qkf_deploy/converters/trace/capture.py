@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +53,32 @@ class Call:
     is_module: bool
     source: str
 
+    def references(self) -> list[str]:
+        """Names of the tensors among its arguments, in order."""
+        return [r.name for r in _flat((self.args, list(self.kwargs.values()))) if isinstance(r, Ref)]
+
+    def constants(self, traced: Container[str]) -> tuple[Any, ...]:
+        """Its arguments that do not depend on the input, as something that compares equal for equal calls."""
+        return tuple(repr(a) for a in _flat((self.args, sorted(self.kwargs.items()))) if not _is_in(a, traced))
+
 
 @dataclass(frozen=True)
 class Ref:
     """A tensor by name."""
 
     name: str
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _is_in(value: Any, traced: Container[str]) -> bool:
+    return isinstance(value, Ref) and value.name in traced
 
 
 @dataclass(frozen=True)
@@ -92,18 +113,36 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
         UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
     """
     model.eval()
-    neurons = _neurons(model)
+    neurons = find_neurons(model)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    with _opaque(model, neurons), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with opaque(model, neurons), quiet(), torch.no_grad():
         try:
             exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype),), strict=False)
         except Exception as error:
-            raise _export_error(error) from error
+            raise _export_error(model, error) from error
     return _program(model, exported, neurons)
 
 
-def _neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings while the context lasts, and no log lines of torch about a missing Triton, which is not used."""
+    logger = logging.getLogger("torch._library.triton")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def find_neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
+    """The spiking neurons of a module by path.
+
+    Raises:
+        UnsupportedError: neurons without an exact form, all of them.
+    """
     found: dict[str, NeuronModule] = {}
     problems: list[str] = []
     for path, module in model.named_modules():
@@ -123,7 +162,7 @@ def _neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
 
 
 @contextlib.contextmanager
-def _opaque(model: torch.nn.Module, neurons: Mapping[str, NeuronModule]) -> Iterator[None]:
+def opaque(model: torch.nn.Module, neurons: Mapping[str, NeuronModule]) -> Iterator[None]:
     """Neurons answer with one opaque call while the context lasts."""
     modules = dict(model.named_modules())
     hidden = [modules[path] for path in neurons]
@@ -136,10 +175,10 @@ def _opaque(model: torch.nn.Module, neurons: Mapping[str, NeuronModule]) -> Iter
             del module.forward
 
 
-def _export_error(error: Exception) -> UnsupportedError:
+def _export_error(model: torch.nn.Module, error: Exception) -> UnsupportedError:
     """One message with module path and source line out of whatever export raised."""
     text = " ".join(str(error).split())
-    place = _innermost(error)
+    place = place_of(model, error)
     data_dependent = "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__
     hint = (
         "the model decides on tensor values; make that branch constant in evaluation mode"
@@ -151,14 +190,16 @@ def _export_error(error: Exception) -> UnsupportedError:
     )
 
 
-def _innermost(error: BaseException) -> str | None:
-    """``file:line`` of the last frame in the model's own code."""
-    place = None
+def place_of(model: torch.nn.Module, error: BaseException) -> str | None:
+    """``module path (file:line)`` of the last frame in the model's own code."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    place, path = None, ""
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
+        path = paths.get(id(trace.tb_frame.f_locals.get("self")), path)
         if not _is_library(code.co_filename):
-            place = f"{_basename(code.co_filename)}:{trace.tb_lineno} ({code.co_name})"
+            place = f"{path or '<model>'} ({_basename(code.co_filename)}:{trace.tb_lineno})"
         trace = trace.tb_next
     return place
 
@@ -186,9 +227,9 @@ def _program(
         **signature.inputs_to_lifted_tensor_constants,
     }
     for placeholder, target in held.items():
-        tensors[placeholder] = (
-            exported.state_dict[target] if target in exported.state_dict else exported.constants[target]
-        )
+        value = exported.state_dict.get(target, exported.constants.get(target))
+        if isinstance(value, torch.Tensor):
+            tensors[placeholder] = value
     leaves = {path for path, module in model.named_modules() if not any(True for _ in module.children())}
     calls, shapes = [], {}
     for node in exported.graph.nodes:

@@ -7,7 +7,7 @@ following reshapes and permutations is composing views, and the time and batch a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qkf_deploy.converters.trace.capture import TRACE_BATCH
 from qkf_deploy.errors import GraphError, UnsupportedError
@@ -26,11 +26,16 @@ class Symbol:
         node: the graph value it shows.
         view: from ``(t, b, *shape)`` of that value to the tensor's shape; t is 1 while the tensor has no time axis.
         steps: T if the tensor has an explicit time axis, else ``None``.
+        at: time steps a tensor without a time axis belongs to: empty if it is the same at every step (or the model is
+            called once per step), one index inside a loop over time, several for a running sum over those steps.
+        inverted: True for ``1 - spikes``, which only a gate can use.
     """
 
     node: str
     view: View
     steps: int | None
+    at: tuple[int, ...] = ()
+    inverted: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,25 +85,47 @@ class Symbol:
         return self._with(self.view.narrowed(axis, start, stop))
 
     def _with(self, view: View) -> Symbol:
-        return Symbol(self.node, view, self.steps)
+        return replace(self, view=view)
+
+    def at_step(self, axis: int, index: int) -> Symbol:
+        """One step of a tensor with a time axis, which is ``axis``."""
+        layout = self.layout()
+        inner = self.operand(layout).view
+        kept = [lead for a, lead in enumerate(layout) if a != axis]
+        features = [n for n, lead in zip(self.shape, layout, strict=True) if lead is None]
+        return place(self.node, kept, features, None, inner, at=(index,))
+
+    def over_time(self, axis: int, steps: int) -> Symbol:
+        """A tensor without time, with a new time axis."""
+        layout = self.layout()
+        inner = self.operand(layout).view
+        features = [n for n, lead in zip(self.shape, layout, strict=True) if lead is None]
+        return place(self.node, [*layout[:axis], (TIME,), *layout[axis:]], features, steps, inner)
 
     def repeated(self, axis: int, steps: int) -> Symbol:
-        """A tensor without time, repeated along an axis of size 1, which becomes its time axis.
+        """A tensor without time, repeated along an axis of size 1, which becomes time, or along the batch axis.
 
         Raises:
             UnsupportedError: the axis is not new, or the tensor has a time axis already.
         """
-        if self.steps is not None or self.shape[axis] != 1:
+        layout = self.layout()
+        if self.steps is not None or self.at or (self.shape[axis] != 1 and layout[axis] != (BATCH,)):
             raise UnsupportedError(
                 "repeats an axis that is not time", hint="only repeating an image over time is understood"
             )
-        layout = self.layout()
-        layout[axis] = (TIME,)
+        layout[axis] = (TIME, BATCH) if layout[axis] == (BATCH,) else (TIME,)
         kept = [n for n, lead in zip(self.shape, layout, strict=True) if lead is None]
         return place(self.node, layout, kept, steps, inner=self.operand(layout).view)
 
 
-def place(node: str, layout: Layout, features: Sequence[int], steps: int | None, inner: View | None = None) -> Symbol:
+def place(
+    node: str,
+    layout: Layout,
+    features: Sequence[int],
+    steps: int | None,
+    inner: View | None = None,
+    at: tuple[int, ...] = (),
+) -> Symbol:
     """A tensor laid out like ``layout`` whose feature axes show ``node``, whole or through ``inner``."""
     view = inner or identity(tuple(features))
     sizes = {TIME: steps or 1, BATCH: TRACE_BATCH}
@@ -122,7 +149,7 @@ def place(node: str, layout: Layout, features: Sequence[int], steps: int | None,
     )
     if [a for a in missing if sizes[a] > 1]:
         raise GraphError("a time or batch axis got lost")
-    return Symbol(node, whole, steps)
+    return Symbol(node, whole, steps, at)
 
 
 def _product(sizes: object) -> int:
