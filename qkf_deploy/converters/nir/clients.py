@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.converters.nir.builder import DT, nir
+from qkf_deploy.converters.nir.read import ImportOptions, import_nir
 from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.simulators import reference
 
 #: Runs a NIR file on ``(T, B, *shape)`` float32 input.
 Client = Callable[[Path, np.ndarray], "ClientRun"]
@@ -77,6 +79,16 @@ def snntorch(path: Path, x: np.ndarray) -> ClientRun:
 
         kept, output = _run(torch, model, steps)
     return ClientRun(output.numpy(), {name: np.stack([v.numpy() for v in values]) for name, values in kept.items()})
+
+
+def own(path: Path, x: np.ndarray) -> ClientRun:
+    """Run the stock nodes of a file in this package's reference engine (float64), as an importer of stock NIR would.
+
+    It takes per-channel thresholds, which the other clients refuse.
+    """
+    options = ImportOptions(time_steps=len(x), input_encoding="frames", readout=False, stock=True)
+    run = reference.run(import_nir(path, options), x.astype(np.float64))
+    return ClientRun(run.raw_output.astype(np.float32), {})
 
 
 CLIENTS: Mapping[str, Client] = {"spikingjelly": spikingjelly, "snntorch": snntorch}
