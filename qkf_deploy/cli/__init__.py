@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "energy": "qkf_deploy.cli.energy:energy",
     "profiles": "qkf_deploy.cli.profiles:profiles",
     "report": "qkf_deploy.cli.report:report",
+    "map": "qkf_deploy.cli.map:map_command",
     "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",

@@ -1,0 +1,132 @@
+"""What is placed on cores: neurons with their synapses, products of activations, the head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir.values import Kind
+from qkf_deploy.ops import Conv, Mask
+from qkf_deploy.simulators.counting import signed_bits
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Neurons (or accumulators) that are placed together, with everything that drives them.
+
+    Attributes:
+        name: node whose value leaves the unit.
+        nodes: all nodes in it.
+        channels, positions: the output as channels x positions; a core holds some channels at some positions.
+        weights_per_channel: weights of one output channel, stored once where kernels are shared.
+        connections_per_neuron: weights used by one output (its fan-in).
+        weight_bits: of one weight, 0 without weights.
+        channel_bits: thresholds and biases of one channel.
+        state_bits: membrane (or accumulator) of one output.
+        halo: per spatial axis (size in, size out, window, stride), for events that reach several tiles.
+        sources: nodes whose events it reads.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    channels: int
+    positions: int
+    weights_per_channel: int
+    connections_per_neuron: int
+    weight_bits: int
+    channel_bits: int
+    state_bits: int
+    halo: tuple[tuple[int, int, int, int], ...] = ()
+    sources: tuple[str, ...] = field(default=())
+
+
+def units(graph: Graph) -> tuple[Unit, ...]:
+    """Every unit of an integer graph, in order of computation."""
+    members: dict[str, list[Node]] = {}
+    readers = graph.consumers()
+    for node in graph:
+        head = _head(node, readers)
+        if head is not None:
+            members.setdefault(head, []).append(node)
+    order = {name: i for i, name in enumerate(graph.nodes)}
+    return tuple(_unit(graph, graph[name], members[name]) for name in sorted(members, key=order.__getitem__))
+
+
+def unit_of(found: tuple[Unit, ...]) -> Mapping[str, str]:
+    """Node name -> name of its unit."""
+    return {node: unit.name for unit in found for node in unit.nodes}
+
+
+def _head(node: Node, readers: Mapping[str, list[Node]]) -> str | None:
+    """The node whose value leaves the unit that ``node`` belongs to; ``None`` for what only routes events."""
+    if node.op.kind in ("input", "output") or (node.op.kind in ("add", "mask") and node.type.kind is not Kind.DRIVE):
+        return None
+    current = node
+    while current.type.kind is Kind.DRIVE or current.op.kind in ("sum", "sum_pool", "readout"):
+        following = [n for n in readers[current.name] if n.op.kind != "output"]
+        if not following:
+            break
+        current = following[0]
+    return current.name
+
+
+def _unit(graph: Graph, head: Node, nodes: list[Node]) -> Unit:
+    inside = {n.name for n in nodes}
+    shape = (
+        head.type.shape
+    )  # (channels, positions ...), or (heads, rows, columns) of a product: a core takes whole heads
+    synapses = [n for n in nodes if "weight" in n.params]
+    return Unit(
+        name=head.name,
+        nodes=tuple(n.name for n in nodes),
+        channels=shape[0],
+        positions=math.prod(shape[1:]),
+        weights_per_channel=sum(n.params["weight"].size // n.params["weight"].shape[0] for n in synapses),
+        connections_per_neuron=sum(math.prod(n.params["weight"].shape[1:]) for n in synapses),
+        weight_bits=max((getattr(n.op, "weight_bits", None) or 0 for n in synapses), default=0),
+        channel_bits=sum(_channel_bits(n) for n in nodes),
+        state_bits=_state_bits(graph, head),
+        halo=tuple(_halo(graph, nodes)),
+        sources=tuple(dict.fromkeys(o.node for n in nodes for o in n.inputs if o.node not in inside)),
+    )
+
+
+def _channel_bits(node: Node) -> int:
+    bits = 0
+    for name in ("bias", "theta"):
+        array = node.params.get(name)
+        if array is not None and array.size:
+            per_channel = max(array.size // max(array.shape[0], 1), 1)
+            bits += per_channel * signed_bits(int(array.min()), int(array.max()))
+    return bits
+
+
+def _state_bits(graph: Graph, head: Node) -> int:
+    widths = graph.widths[head.name]
+    return signed_bits(*(widths.membrane or widths.partial))
+
+
+def _halo(graph: Graph, nodes: list[Node]) -> Iterator[tuple[int, int, int, int]]:
+    for node in nodes:
+        if isinstance(node.op, Conv):
+            for axis in node.op.axes(graph.input_types(node)[0].shape, node.params["weight"]):
+                yield (axis.size, axis.out, axis.dilation * (axis.kernel - 1) + 1, axis.stride)
+            return
+
+
+def event_sources(graph: Graph, name: str, owner: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(unit, node) pairs whose events make up the value of node ``name``.
+
+    An addition forwards the events of both operands; a mask those of its operand that pass the gate (counted at the
+    mask), which happens where the masked operand lives.
+    """
+    node = graph[name]
+    if name in owner:
+        return [(owner[name], name)]
+    if node.op.kind == "input":
+        return [("input", name)]
+    if isinstance(node.op, Mask):
+        return [(unit, name) for unit, _ in event_sources(graph, node.inputs[1].node, owner)]
+    return [pair for operand in node.inputs for pair in event_sources(graph, operand.node, owner)]

@@ -1,0 +1,188 @@
+"""Mapping: pieces fit, everything is covered, what cannot be placed is named with the limit it breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from digits_network import DigitsNetwork
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qkf_deploy.errors import ProfileError, UsageError
+from qkf_deploy.hw_models.chips import Chip, chip_names, load_chip
+from qkf_deploy.hw_models.mapping import map_network, place, tiles_reached
+from qkf_deploy.hw_models.units import Unit, unit_of, units
+from qkf_deploy.report.mapping_table import render_mapping
+
+CHIP = load_chip("generic-digital")
+
+
+def unit(**fields: object) -> Unit:
+    base = Unit("u", (), 32, 64, 144, 144, 8, 40, 14, ((8, 8, 3, 1), (8, 8, 3, 1)))
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def test_every_weight_and_neuron_belongs_to_one_unit(network: DigitsNetwork) -> None:
+    graph = network.integer_graph
+    found = units(graph)
+    owner = unit_of(found)
+    assert sum(len(u.nodes) for u in found) == len(owner)
+    for node in graph:
+        if node.op.kind in ("conv", "linear", "integer_neuron", "matmul"):
+            assert node.name in owner
+    weights = sum(n.params["weight"].size for n in graph if "weight" in n.params)
+    assert sum(u.channels * u.weights_per_channel for u in found) == weights
+    neurons = sum(n.type.size for n in graph if n.op.kind == "integer_neuron")
+    assert sum(u.channels * u.positions for u in found if graph[u.name].op.kind == "integer_neuron") == neurons
+
+
+def test_generic_chip_takes_the_whole_network(network: DigitsNetwork) -> None:
+    mapping = map_network(network.integer_graph, CHIP, network.ledger)
+    assert mapping.infeasible == ()
+    assert mapping.cores == sum(p.cores for p in mapping.placements)
+    assert mapping.chips == -(-mapping.cores // CHIP.cores_per_chip)
+    firsts = [p.first_core for p in mapping.placements]
+    assert firsts == sorted(firsts)
+
+
+def test_loihi2_names_what_it_cannot_do(network: DigitsNetwork) -> None:
+    mapping = map_network(network.integer_graph, load_chip("loihi2"), network.ledger)
+    problems = {p.unit.name: p.limits_broken for p in mapping.infeasible}
+    assert problems["stage3.0.ssa.matmul"] == ("not supported: matmul",)
+    assert problems["patch_embed2.proj4_lif"] == ("not supported: max_pool",)
+    assert len(problems) == 4
+    text = render_mapping(mapping, "table")
+    assert "not mappable: patch_embed2.proj4_lif" in text
+    assert "192 KiB" in text
+
+
+def test_traffic_is_the_measured_events(network: DigitsNetwork) -> None:
+    graph, ledger = network.integer_graph, network.ledger
+    mapping = map_network(graph, CHIP, ledger)
+    flows = {(t.source, t.target): t for t in mapping.traffic}
+
+    def events(node: str) -> Fraction:
+        return Fraction(ledger[node].total("events_out_graded"), ledger.images)
+
+    assert flows["stage1.0.tssa.q_lif", "stage1.0.tssa.attn_lif"].events == events("stage1.0.tssa.q_lif")
+    assert flows["stage1.0.tssa.k_lif", "stage1.0.tssa.proj_lif"].events == events("stage1.0.tssa.mask")
+    assert flows["stage1.0.tssa.attn_lif", "stage1.0.tssa.k_lif"].events == events("stage1.0.tssa.attn_lif")
+    assert flows["stage3.0.ssa.k_lif", "stage3.0.ssa.matmul"].events == events("stage3.0.ssa.k_lif")
+    assert flows["input", "patch_embed1.proj_lif"].events == 256
+    into = sum(t.events for (_, b), t in flows.items() if b == "stage1.0.mlp.mlp1_lif")
+    parts = ("patch_embed1.proj1_lif", "patch_embed1.proj_res_lif", "stage1.0.tssa.proj_lif")
+    assert into == sum(events(p) for p in parts)
+    assert all(t.messages >= t.events >= 0 for t in mapping.traffic)
+
+
+def test_chips_are_filled_in_order(network: DigitsNetwork) -> None:
+    small = replace(CHIP, cores_per_chip=2)
+    mapping = map_network(network.integer_graph, small, network.ledger)
+    assert mapping.chips == -(-mapping.cores // 2) > 5
+    assert any(t.between_chips > 0 for t in mapping.traffic)
+    assert all(t.between_chips <= t.messages for t in mapping.traffic)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    channels=st.integers(1, 70),
+    positions=st.integers(1, 300),
+    neurons=st.integers(1, 5000),
+    memory=st.integers(1, 20_000),
+    share=st.booleans(),
+)
+def test_pieces_fit_and_cover(
+    network: DigitsNetwork, channels: int, positions: int, neurons: int, memory: int, share: bool
+) -> None:
+    chip = replace(
+        CHIP,
+        neurons_per_core=neurons,
+        memory_per_core_bytes=memory,
+        share_convolution_weights=share,
+        synapses_per_core=999,
+    )
+    found = place(network.integer_graph, unit(channels=channels, positions=positions), chip)
+    if found.limits_broken:
+        one = place(network.integer_graph, unit(channels=1, positions=1), chip)
+        assert one.limits_broken == found.limits_broken
+        assert found.cores == 0
+        return
+    assert found.neurons_per_core <= neurons
+    assert found.memory_per_core_bytes <= memory
+    assert found.synapses_per_core <= 999
+    assert found.cores * found.neurons_per_core >= channels * positions
+    assert found.channel_groups <= channels
+    assert found.tiles <= positions
+
+
+def test_one_byte_less_needs_another_cut(network: DigitsNetwork) -> None:
+    whole = place(network.integer_graph, unit(), CHIP)
+    assert whole.cores == 1
+    exact = replace(CHIP, memory_per_core_bytes=whole.memory_per_core_bytes)
+    assert place(network.integer_graph, unit(), exact).cores == 1
+    less = replace(CHIP, memory_per_core_bytes=whole.memory_per_core_bytes - 1)
+    assert place(network.integer_graph, unit(), less).cores == 2
+
+
+def test_unshared_convolutions_store_every_connection(network: DigitsNetwork) -> None:
+    unshared = place(network.integer_graph, unit(), replace(CHIP, share_convolution_weights=False))
+    shared = place(network.integer_graph, unit(), CHIP)
+    assert shared.synapses_per_core == 32 * 144
+    assert unshared.cores * unshared.synapses_per_core >= 32 * 64 * 144
+    assert unshared.cores > shared.cores
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fan_in_max": 100}, "fan-in 144, at most 100"),
+        ({"weight_bits_max": 4}, "8-bit weights, at most 4"),
+        ({"state_bits_max": 8}, "14-bit state, at most 8"),
+        ({"axons_in_per_core": 100}, "144 input axons"),
+        ({"memory_per_core_bytes": 100}, "bytes, a core has 100"),
+        ({"synapses_per_core": 100}, "one neuron needs 144 synapses"),
+    ],
+)
+def test_limits_are_named(network: DigitsNetwork, change: dict[str, int], text: str) -> None:
+    found = place(network.integer_graph, unit(), replace(CHIP, **change))
+    assert found.cores == 0
+    assert text in "; ".join(found.limits_broken)
+
+
+def test_halo_of_a_window() -> None:
+    base = place(None, unit(), CHIP)  # type: ignore[arg-type]  # no node is looked up
+    two = replace(base, tiles=2)
+    assert tiles_reached(base) == 1
+    assert tiles_reached(two) == Fraction(6 + 6, 8)  # 4 rows of 8 read 6 rows with a 3-wide window
+    pointwise = replace(two, unit=unit(halo=((64, 64, 1, 1),)))
+    assert tiles_reached(pointwise) == 1
+
+
+def test_float_networks_are_refused(network: DigitsNetwork) -> None:
+    with pytest.raises(UsageError, match="only integer networks"):
+        map_network(network.float_graph, CHIP)
+
+
+def test_chip_files(tmp_path: Path) -> None:
+    assert chip_names() == ("generic-digital", "loihi2")
+    assert isinstance(CHIP, Chip)
+    with pytest.raises(UsageError, match="did you mean 'loihi2'"):
+        load_chip("loihi-2")
+    from importlib import resources
+
+    text = (resources.files("qkf_deploy.hw_models") / "chips" / "loihi2.toml").read_text()
+    path = tmp_path / "mine.toml"
+    for before, after, line, message in (
+        ("neurons_per_core = 8192", "neurons_per_core = 0", 7, "at least 1"),
+        ('"conv", "linear"', '"conv", "lineal"', 13, "unknown operator 'lineal'"),
+        ("cores_per_chip = 128\n", "", 1, "missing: cores_per_chip"),
+        ("share_convolution_weights = true", "share_convolution_weights = 1", 12, "true or false"),
+    ):
+        path.write_text(text.replace(before, after))
+        with pytest.raises(ProfileError) as caught:
+            load_chip(path)
+        assert caught.value.where == f"{path}:{line}"
+        assert message in caught.value.message
