@@ -38,7 +38,8 @@ class Isa:
         name: what the kernels use, for reports.
         tag: numpy scalar passed to every kernel; its *type* selects the instructions when the kernel is compiled.
         dense_crossover: fraction of non-zero inputs from which the dense kernel is faster than gathering events.
-        saturating_pairs: True if byte products are added in pairs to 16 bits (``vpmaddubsw``), which limits the values.
+        saturating_pairs: True if dense byte products are added in pairs to 16 bits (``vpmaddubsw``), which limits the values.
+        vector_bytes: bytes per vector, 0 for plain loops.
     """
 
     tier: Tier
@@ -46,13 +47,14 @@ class Isa:
     tag: np.generic
     dense_crossover: float
     saturating_pairs: bool
+    vector_bytes: int
 
 
 # Crossovers measured per instruction set with benchmarks/kernels.py; they steer speed only, never a result.
-PLAIN = Isa("numba", "plain numba", np.int64(0), 2.0, False)
-PORTABLE = Isa("vector", "portable vectors", np.int8(0), 0.6, False)
-AVX2 = Isa("vector", "AVX2", np.int16(0), 0.5, True)
-VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.22, False)
+PLAIN = Isa("numba", "plain numba", np.int64(0), 2.0, False, 0)
+PORTABLE = Isa("vector", "portable vectors", np.int8(0), 0.6, False, 64)
+AVX2 = Isa("vector", "AVX2", np.int16(0), 0.5, True, 32)
+VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.22, False, 64)
 
 
 @cache

@@ -1,0 +1,163 @@
+"""Kernels against plain numpy arithmetic, on every instruction set that can run here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from event_cases import ISAS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qkf_deploy.ir import Graph, GraphBuilder
+from qkf_deploy.ops import Conv, Input, IntegerNeuron, Output
+from qkf_deploy.passes.widths import attach
+from qkf_deploy.simulators.event import proofs
+from qkf_deploy.simulators.event.cpu import Isa
+from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
+from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand, step_totals
+from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
+
+pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
+_SETTINGS = dict(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def whole(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+    return [task(0, n)]
+
+
+def in_parts(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+    cut = (2 * n) // 3
+    return [task(cut, n), task(0, cut)]
+
+
+def synapse(rng: np.random.Generator, case: dict[str, Any], weight: np.ndarray) -> Graph:
+    """Input frames, one convolution, one neuron."""
+    b = GraphBuilder()
+    b.add("input", Input(case["shape"], "frames", high=case["high"]))
+    op = Conv(case["stride"], case["padding"], case["dilation"], 1, 8)
+    bias = rng.integers(-100, 100, weight.shape[0])
+    b.add("conv", op, ["input"], {"weight": weight, "bias": bias})
+    theta = rng.integers(-50, 4000, (weight.shape[0], 1, 1))
+    b.add("lif", IntegerNeuron(*case["decay"], 0, case["soft"]), ["conv"], {"theta": theta})
+    b.add("output", Output(), ["lif"])
+    return attach(b.build(time_steps=case["steps"], input_encoding="frames", arithmetic="integer"))
+
+
+@st.composite
+def layers(draw: Any) -> dict[str, Any]:
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return {
+        "seed": draw(st.integers(0, 2**32 - 1)),
+        "steps": draw(st.integers(1, 9)),
+        "shape": (draw(st.sampled_from([1, 3, 31, 32, 65])), draw(st.integers(3, 7)), draw(st.integers(3, 7))),
+        "out": draw(st.sampled_from([1, 32, 33, 96, 128, 192, 250])),
+        "kernel": kernel,
+        "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        "padding": tuple(draw(st.integers(0, k)) for k in kernel),
+        "dilation": draw(st.sampled_from([(1, 1), (1, 1), (2, 1)])) if kernel[0] < 3 else (1, 1),
+        "high": draw(st.sampled_from([1, 2, 7, 129, 255])),
+        "density": draw(st.sampled_from([0.0, 0.1, 0.6, 1.0])),
+        "soft": draw(st.booleans()),
+        "weights": draw(st.sampled_from(["uniform", "top", "bottom", "small"])),
+        "decay": draw(st.sampled_from([(1, 1), (1, 1), (1, 0), (15, 4), (1, 4)])),
+    }
+
+
+def _weights(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    if kind in ("top", "bottom"):
+        return np.full(shape, 127 if kind == "top" else -128, np.int8)
+    reach = 3 if kind == "small" else 127
+    return rng.integers(-reach, reach + 1, shape).astype(np.int8)
+
+
+@given(case=layers())
+@settings(max_examples=40, **_SETTINGS)
+def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
+    """Gathering, byte products and word products give the operator's drives, spikes and driven neurons."""
+    rng = np.random.default_rng(case["seed"])
+    shape, steps = case["shape"], case["steps"]
+    weight = _weights(rng, case["weights"], (case["out"], shape[0], *case["kernel"]))
+    graph = synapse(rng, case, weight)
+    active = rng.random((steps, 1, *shape)) < case["density"]
+    x = np.where(active, rng.integers(1, case["high"] + 1, active.shape), 0).astype(np.int64)
+    conv, lif = graph["conv"], graph["lif"]
+    drive = conv.op.run([x], conv.params, steps)
+    spikes = lif.op.run([drive], lif.params, steps)
+    stream = to_stream(x, shape[0], case["high"], steps)
+    form = NeuronForm.of(lif, case["out"])
+    unfused = SynapseLayer(graph, conv, None, None, graph.widths, isa)
+    fused = SynapseLayer(graph, conv, None, (lif, form), graph.widths, isa)
+    for kernel in exact_kernels(fused, stream):
+        out, _, gathered = unfused.run(stream, whole, kernel)
+        assert isinstance(out, Drive)
+        rows = out.data[:, : case["out"]].reshape(out.tokens, steps, -1).transpose(1, 2, 0)
+        assert np.array_equal(rows.reshape(drive.shape), drive), kernel
+        for ranges in (whole, in_parts):
+            result, driven, _ = fused.run(stream, ranges, kernel)
+            assert np.array_equal(to_plain(result, lif.type.shape), spikes), kernel
+            assert driven == np.count_nonzero(drive), kernel
+        assert kernel != "event" or (gathered == 0) == (not (x != 0).any()) or gathered == 0
+
+
+def exact_kernels(layer: SynapseLayer, stream: Stream) -> list[str]:
+    """All kernels that are exact for this input, the engine's own choice among them."""
+    kernels = ["words"]
+    if not layer.isa.saturating_pairs or proofs.dense_flush(layer.weight, max(stream.largest(), 1)) > 0:
+        kernels.append("bytes")
+    if layer.window.x.dilation == 1 and 2 * stream.largest() <= layer.limit:
+        kernels.append("event")
+    assert layer.kernel_for(stream) in kernels
+    return kernels
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 5), tokens=st.integers(1, 9), channels=st.sampled_from([1, 31, 32, 70]),
+    high=st.sampled_from([(1, 1), (1, 3), (200, 55), (100, 1)]),
+)  # fmt: skip
+@settings(max_examples=25, **_SETTINGS)
+def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, high: tuple[int, int]) -> None:
+    """Adding, expanding and every way of counting."""
+    rng = np.random.default_rng(seed)
+    plain = [rng.integers(0, h + 1, (steps, 1, channels, tokens)) * (rng.random((steps, 1, channels, tokens)) < 0.5) for h in high]
+    a, b = (to_stream(x, channels, h, steps) for x, h in zip(plain, high, strict=True))
+    out = np.empty((a.data.shape[0], 32 * a.words), np.uint8)
+    both = add_streams(isa.tag, a.data, b.data, a.words, out)
+    total = Stream(out, channels, tokens, steps)
+    assert np.array_equal(to_plain(total, (channels, tokens)), plain[0] + plain[1])
+    assert both == np.count_nonzero((plain[0] != 0) & (plain[1] != 0))
+    for stream, x in ((a, plain[0]), (total, plain[0] + plain[1])):
+        x = x[:, 0]
+        unary, graded, lengths = np.empty(steps, np.int64), np.empty(steps, np.int64), np.empty(len(stream.data), np.int32)
+        step_totals(isa.tag, stream.data, stream.words, steps, unary, graded, lengths)
+        assert np.array_equal(unary, x.sum(axis=(1, 2)))
+        assert np.array_equal(graded, np.count_nonzero(x, axis=(1, 2)))
+        assert np.array_equal(lengths, np.count_nonzero(x.transpose(2, 0, 1), axis=2).reshape(-1))
+        sums = np.zeros((steps, 32 * stream.words), np.int64)
+        column_sums(isa.tag, stream.data, stream.words, steps, stream.largest(), sums)
+        assert np.array_equal(sums[:, :channels], x.sum(axis=2))
+        assert not sums[:, channels:].any()
+        classes = rng.integers(0, 3, tokens)
+        by_class = [np.zeros((3, 32 * stream.words), np.int64) for _ in range(2)]
+        class_counts(isa.tag, stream.data, stream.words, steps, classes, stream.largest(), *by_class)
+        for k in range(3):
+            part = x[:, :, classes == k]
+            assert np.array_equal(by_class[1][k, :channels], np.count_nonzero(part, axis=(0, 2)))
+            if stream.largest() > 1:
+                assert np.array_equal(by_class[0][k, :channels], part.sum(axis=(0, 2)))
+        grid = np.zeros((3 * (tokens + 2) * steps, 32 * stream.words), np.uint8)
+        expand(isa.tag, stream.data, stream.words, steps, tokens, 1, 1, tokens + 2, grid)
+        inner = grid.reshape(3, tokens + 2, steps, -1)
+        assert np.array_equal(inner[1, 1:-1, :, :channels].transpose(1, 2, 0), x)
+        assert inner.astype(np.int64).sum() == x.sum()
+
+
+def test_long_streams_do_not_overflow_their_byte_counters(isa: Isa) -> None:
+    tokens, channels = 600, 32
+    x = np.full((2, 1, channels, tokens), 255)
+    stream = to_stream(x, channels, 255, 2)
+    unary, _ = stream.class_counts(isa.tag, np.zeros(tokens, np.int64), 1, "all")
+    assert (unary == 2 * tokens * 255).all()
+    assert (stream.column_sums(isa.tag) == tokens * 255).all()
