@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def neuron_parameters(*names: str, **values: float) -> dict[str, np.ndarray]:
 
 def chain(*names: str) -> list[tuple[str, str]]:
     ends = ("input", *names, "output")
-    return list(zip(ends, ends[1:]))
+    return list(itertools.pairwise(ends))
 
 
 LIF = ("tau", "r", "v_leak", "v_threshold", "v_reset")
@@ -258,7 +259,7 @@ def test_nodes_without_a_meaning_are_refused_by_name(name, tmp_path):
 def test_recurrence_is_refused_with_the_cycle(tmp_path):
     lif = {n: nir.LIF(**neuron_parameters(*LIF, tau=2e-4, v_leak=0, v_reset=0)) for n in ("a", "b")}
     path = write(tmp_path / "net.nir", lif, [*chain("a", "b"), ("b", "a")])
-    with pytest.raises(UnsupportedError, match="recurrent.*a.*b|recurrent.*b.*a"):
+    with pytest.raises(UnsupportedError, match=r"recurrent.*a.*b|recurrent.*b.*a"):
         import_nir(path)
 
 
