@@ -47,6 +47,12 @@ _SHOWN = (
 @click.option("--record", multiple=True, metavar="NODE", help="Keep a node's output in --save; 'all' keeps every node.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
 @engine_options
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds after which a run in Lava is stopped."
+)
+@click.option(
+    "--granularity", type=click.Choice(["block", "operator"]), help="Lava: a process per residual block or per node."
+)
 @image_options
 @format_option
 def simulate(
@@ -58,6 +64,8 @@ def simulate(
     top: int,
     engine: str,
     threads: int | None,
+    timeout: float | None,
+    granularity: str | None,
     resize: bool,
     limit: int | None,
     fmt: str,
@@ -72,7 +80,8 @@ def simulate(
     """
     graph = api.load(network)
     given = image_files.load(images, graph, resize=resize, limit=limit)
-    options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    asked = {"threads": threads, "timeout_s": timeout, "granularity": granularity}
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     wanted = "all" if "all" in record else tuple(dict.fromkeys([*record, *(gate_nodes(graph) if output else ())]))
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, record=wanted, engine=engine, progress=tick, **options)

@@ -199,6 +199,14 @@ def _elementwise_cases(seed: int) -> Iterator[Case]:
         yield maker.case(f"mask broadcast invert={invert}", 4, 2)
 
 
+def _shift_cases(seed: int) -> Iterator[Case]:
+    for bits in ((3,), (0, 1, 5)):
+        maker = Maker(seed, (2, 4, 4))
+        maker.conv("drive", "input", 3, (1, 1))
+        maker.add("op", ops.Shift(bits), "drive")
+        yield maker.case(f"shift by {bits}", 3, 2)
+
+
 def _reduce_cases(seed: int) -> Iterator[Case]:
     maker = Maker(seed, (2, 3, 5, 4))
     maker.add("op", ops.MatMul(), "input", Operand("input", swapped((2, 3, 5, 4))))
@@ -229,6 +237,7 @@ FAMILIES: Mapping[str, Callable[[int], Iterator[Case]]] = {
     "neuron": _neuron_cases,
     "pool": _pool_cases,
     "elementwise": _elementwise_cases,
+    "shift": _shift_cases,
     "reduce": _reduce_cases,
 }
 

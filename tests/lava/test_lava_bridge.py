@@ -62,6 +62,9 @@ def test_what_lava_cannot_run_is_refused_before_it_starts() -> None:
     graph, x = case.graph, case.inputs
     with pytest.raises(UnsupportedError, match="integer graphs"):
         bridge.run(replace(graph, arithmetic="float"), x)
+    foreign = {n.name: replace(n, op=ops.Scale(2.0)) if n.name == "add1" else n for n in graph}
+    with pytest.raises(UnsupportedError, match="no Lava process for scale"):
+        bridge.run(replace(graph, nodes=foreign), x)
     with pytest.raises(UsageError, match="granularity 'stage'"):
         bridge.run(graph, x, granularity="stage")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="timeout of 0"):

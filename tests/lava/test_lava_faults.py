@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 import lava_cases
+import numpy as np
 import pytest
 
+from qkf_deploy import cli
+from qkf_deploy.bundle import save_graph
 from qkf_deploy.errors import EngineError, MissingComponent, ProofError
 from qkf_deploy.simulators.lava import bridge, environment
 from qkf_deploy.simulators.lava.environment import LavaEnvironment
@@ -148,6 +151,24 @@ def test_an_unfit_interpreter_is_refused(found: dict[str, str | None], message: 
         environment.check.__wrapped__(Path("python"))
     assert caught.value.exit_code == 4
     assert "QKF_LAVA_PYTHON" in (caught.value.hint or "")
+
+
+def test_the_exit_codes_of_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
+    case = lava_cases.network_case()
+    save_graph(case.graph, tmp_path / "net.qkf")
+    np.save(tmp_path / "images.npy", case.inputs[0].astype(np.uint8))
+    command = ["simulate", str(tmp_path / "net.qkf"), str(tmp_path / "images.npy"), "--backend", "lava"]
+    monkeypatch.setenv("QKF_LAVA_PYTHON", str(tmp_path / "absent"))
+    assert cli.run(command) == 4
+    assert cli.run([*command, "--timeout", "0"]) == 2
+
+    def late(*args: object) -> None:
+        raise EngineError("the Lava run did not end", where="lava")
+
+    monkeypatch.setattr(bridge, "find_lava", lambda: None)
+    monkeypatch.setattr(bridge, "_work", late)
+    assert cli.run(command) == 5
+    assert "error: lava: the Lava run did not end" in capsys.readouterr().err
 
 
 def test_no_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

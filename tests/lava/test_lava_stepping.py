@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qkf_deploy import ops
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.lava import stepping
-from qkf_deploy.simulators.lava.partition import blocks, source_of
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, blocks, source_of
 from qkf_deploy.simulators.lava.stepping import Probe, Step, node_stepper, read_probe
 from qkf_deploy.simulators.run import Record, Run
 
@@ -80,6 +81,13 @@ def test_probes_count_what_the_reference_counts(kind: str, held: int, tmp_path, 
         with np.load(path) as arrays:
             assert read_probe(graph, graph[name], arrays).to_dict() == run.ledger[name].to_dict()
             np.testing.assert_array_equal(arrays["value"], run.values[name])
+
+
+def test_every_integer_operator_has_a_process_and_a_case() -> None:
+    kinds = set(ops.OPERATORS) - {"input", "output", "batch_norm", "neuron", "scale"}
+    assert set(PROCESS_NAMES) == kinds
+    covered = {node.op.kind for family in lava_cases.FAMILIES.values() for case in family(0) for node in case.graph}
+    assert kinds <= covered
 
 
 def test_the_state_is_cleared_between_images() -> None:

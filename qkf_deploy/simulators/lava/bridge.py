@@ -22,7 +22,7 @@ from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
 from qkf_deploy.simulators.lava.failures import first_failure
 from qkf_deploy.simulators.lava.groups import end_group
 from qkf_deploy.simulators.lava.job import Job, collect, write_job
-from qkf_deploy.simulators.lava.partition import Granularity
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, Granularity
 from qkf_deploy.simulators.run import Progress, Record, Run
 
 #: Seconds until a run that has not ended is stopped.
@@ -118,6 +118,9 @@ def _check(graph: Graph, inputs: np.ndarray, timeout_s: float, granularity: str)
         raise InputError(f"the input has shape {inputs.shape}, the network takes {wanted}")
     if inputs.dtype.kind not in "iu":
         raise InputError(f"the input has type {inputs.dtype}", hint="encode the images for an integer graph")
+    foreign = sorted({n.op.kind for n in graph if n.op.kind not in (*PROCESS_NAMES, "input", "output")})
+    if foreign:
+        raise UnsupportedError(f"no Lava process for {', '.join(foreign)}", hint="use another engine")
     carrying = [n.name for n in graph if isinstance(n.op, IntegerNeuron) and n.op.carry == "official"]
     if carrying and inputs.shape[1] > 1:
         raise UnsupportedError(

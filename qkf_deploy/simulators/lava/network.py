@@ -26,6 +26,7 @@ MODELS: dict[type, type] = {
     operators.Synapse: operators.PySynapse,
     operators.IntegerNeuron: operators.PyIntegerNeuron,
     operators.Pool: operators.PyPool,
+    operators.Shift: operators.PyShift,
     operators.Sum: operators.PySum,
     operators.Readout: operators.PyReadout,
     operators.Add: operators.PyAdd,

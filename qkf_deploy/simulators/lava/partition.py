@@ -22,6 +22,7 @@ PROCESS_NAMES: Mapping[str, str] = {
     "readout": "Readout",
     "add": "Add",
     "mask": "Mask",
+    "shift": "Shift",
     "matmul": "MatMul",
 }
 

@@ -49,6 +49,10 @@ class Pool(OperatorProcess):
     """Max pooling (padding never wins) or sum pooling (zero padding). Ports: ``x``, ``y``."""
 
 
+class Shift(OperatorProcess):
+    """Division by a power of two, rounded. Ports: ``x``, ``y``."""
+
+
 class Sum(OperatorProcess):
     """Sum over axes: a head's channels, tokens, positions. Ports: ``x``, ``y``."""
 
@@ -118,6 +122,13 @@ class PyUnary(OperatorModel):
 @tag("fixed_pt")
 class PyPool(PyUnary):
     """:class:`Pool` on CPU."""
+
+
+@implements(proc=Shift, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyShift(PyUnary):
+    """:class:`Shift` on CPU."""
 
 
 @implements(proc=Sum, protocol=LoihiProtocol)
