@@ -13,62 +13,42 @@ BLOCK_ROWS = 64
 
 
 @njit(nogil=True, cache=True)
-def _grow(a: np.ndarray, used: int) -> np.ndarray:
-    bigger = np.empty((2 * a.shape[0] + 64, a.shape[1]), np.int64)
-    bigger[:used] = a[:used]
-    return bigger
-
-
-@njit(nogil=True, cache=True)
-def _window_segments(
-    ptr: np.ndarray, by_line: bool, lines: np.ndarray, first_column: int, kernel: int, height: int, width: int, channels: int,
+def _line_segment(
+    ptr: np.ndarray, by_line: bool, line: int, ky: int, first_column: int, kernel: int, height: int, width: int, channels: int,
     steps: int, t: int, tile: int, segments: np.ndarray, at: int,
 ) -> int:  # fmt: skip
-    """Append the segments of one output pixel and step: one per line of the window. Returns their new number."""
+    """Write the segment of one line of a window at one step; returns its number of events."""
     low, high = max(first_column, 0), min(first_column + kernel, width)
-    if low >= high:
-        return at
-    for ky in range(lines.shape[0]):
-        line = lines[ky]
-        if line < 0 or line >= height:
-            continue
-        if by_line:
-            row = (line * steps + t) * width
-            start, end, weights = ptr[row + low], ptr[row + high], (ky * kernel - first_column) * channels
-        else:
-            row = (line * width + low) * steps + t
-            start, end, weights = ptr[row], ptr[row + 1], ky * kernel * channels
-        if start < end:
-            segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights * tile
-            at += 1
-    return at
+    segments[at, 1] = 0
+    if low >= high or line < 0 or line >= height:
+        return 0
+    if by_line:
+        row = (line * steps + t) * width
+        start, end, weights = ptr[row + low], ptr[row + high], (ky * kernel - first_column) * channels
+    else:
+        row = (line * width + low) * steps + t
+        start, end, weights = ptr[row], ptr[row + 1], ky * kernel * channels
+    segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights * tile
+    return end - start
 
 
 @njit(nogil=True, cache=True)
-def _split_segments(
-    val: np.ndarray, limit: int, segments: np.ndarray, first: int, end: int, groups: np.ndarray, at: int
-) -> tuple[np.ndarray, int, np.ndarray, int]:
-    """Cut segments so that the values of each group sum to at most ``limit``; every piece becomes a group.
-
-    Returns ``(segments, their new number, groups, their new number)``; the pieces follow the uncut segments.
-    """
-    used = end
-    for s in range(first, end):
-        start, stop, weights = segments[s, 0], segments[s, 0] + 2 * segments[s, 1], segments[s, 2]
-        total = np.int64(0)
-        for e in range(start, stop + 2, 2):
-            pair = np.int64(0) if e == stop else np.int64(val[e]) + np.int64(val[e + 1])
-            if e == stop or total + pair > limit:
-                if used == segments.shape[0]:
-                    segments = _grow(segments, used)
-                if at == groups.shape[0]:
-                    groups = _grow(groups, at)
-                segments[used, 0], segments[used, 1], segments[used, 2] = start, (e - start) // 2, weights
-                groups[at, 0], groups[at, 1] = used, 1
-                used, at = used + 1, at + 1
-                start, total = e, np.int64(0)
-            total += pair
-    return segments, used, groups, at
+def _gather_in_parts(
+    isa: np.generic, units: int, w: np.ndarray, idx: np.ndarray, val: np.ndarray, limit: int, segments: np.ndarray, s: int,
+    part: np.ndarray, base: np.ndarray, base0: int, x: np.ndarray, x0: int,
+) -> None:  # fmt: skip
+    """Gather one segment in parts whose values sum to at most ``limit``; ``part`` is scratch, int64 ``(1, 3)``."""
+    start, stop = segments[s, 0], segments[s, 0] + 2 * segments[s, 1]
+    part[0, 2] = segments[s, 2]
+    total = np.int64(0)
+    for e in range(start, stop + 2, 2):
+        pair = np.int64(0) if e == stop else np.int64(val[e]) + np.int64(val[e + 1])
+        if e == stop or total + pair > limit:
+            part[0, 0], part[0, 1] = start, (e - start) // 2
+            gather(isa, units, w, idx, val, part, 0, 1, base, base0, x, x0)
+            base, base0 = x, x0
+            start, total = e, np.int64(0)
+        total += pair
 
 
 @njit(nogil=True, cache=True)
@@ -100,60 +80,54 @@ def event_synapse(
     Returns:
         (non-zero drives met by the neurons, events gathered).
     """
-    width_out, tile = first_columns.shape[0], 32 * units
+    width_out, tile, lines = first_columns.shape[0], 32 * units, ypos.shape[1]
     fused, narrow = drive.shape[0] == 0, theta16.shape[0] > 0
     block = max(1, BLOCK_ROWS // steps)
-    segments = np.empty((block * steps * ypos.shape[1] + 64, 3), np.int64)
-    groups = np.empty((block * steps + 64, 2), np.int64)
-    first_group = np.empty(block * steps + 1, np.int64)
-    x, m, m16 = np.empty(tile, np.int32), np.empty(tile, np.int32), np.empty(tile, np.int16)
+    segments = np.zeros((block * steps * lines, 3), np.int64)
+    part = np.empty((1, 3), np.int64)
+    x = np.empty(block * steps * tile, np.int32)
+    m, m16 = np.empty(tile, np.int32), np.empty(tile, np.int16)
     drive_flat, bias_flat, bias16_flat = drive.reshape(-1), bias.reshape(-1), bias16.reshape(-1)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, block):
         b1 = min(p1, b0 + block)
-        used, n_groups = np.int64(0), np.int64(0)
         for p in range(b0, b1):
-            lines, first_column = ypos[p // width_out], first_columns[p % width_out]
+            oy, first_column = p // width_out, first_columns[p % width_out]
             for t in range(steps):
-                first_group[(p - b0) * steps + t] = n_groups
-                if used + ypos.shape[1] > segments.shape[0]:
-                    segments = _grow(segments, used)
-                end = _window_segments(
-                    ptr, by_line, lines, first_column, kernel, height, width, channels, steps, t, tile, segments, used
-                )
-                events = np.int64(0)
-                for s in range(used, end):
-                    events += 2 * segments[s, 1]
-                gathered += events
-                if narrow or events * largest <= limit:
-                    if n_groups == groups.shape[0]:
-                        groups = _grow(groups, n_groups)
-                    groups[n_groups, 0], groups[n_groups, 1] = used, end - used
-                    n_groups, used = n_groups + 1, end
-                else:
-                    segments, used, groups, n_groups = _split_segments(val, limit, segments, used, end, groups, n_groups)
-        first_group[(b1 - b0) * steps] = n_groups
+                for ky in range(lines):
+                    gathered += _line_segment(
+                        ptr, by_line, ypos[oy, ky], ky, first_column, kernel, height, width, channels, steps, t, tile, segments,
+                        ((p - b0) * steps + t) * lines + ky,
+                    )  # fmt: skip
         for tile_index in range(weights.shape[0]):
             w, c0 = weights[tile_index], tile_index * tile
-            for p in range(b0, b1):
-                from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + c0
-                m[:] = 0
-                m16[:] = 0
-                for t in range(steps):
-                    row, local = p * steps + t, (p - b0) * steps + t
-                    g0, g1 = first_group[local], first_group[local + 1]
-                    if narrow:
+            if narrow:
+                for p in range(b0, b1):
+                    from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + c0
+                    m16[:] = 0
+                    for t in range(steps):
                         driven += gather_fire(
-                            isa, units, w, idx, val, segments, groups[g0, 0], groups[g0, 1], bias16_flat, from_bias, m16,
-                            theta16, c0, form, spikes, row, tile_index * units,
+                            isa, units, w, idx, val, segments, ((p - b0) * steps + t) * lines, lines, bias16_flat, from_bias,
+                            m16, theta16, c0, form, spikes, p * steps + t, tile_index * units,
                         )  # fmt: skip
-                        continue
-                    target, at = (x, 0) if fused else (drive_flat, row * drive.shape[1] + c0)
-                    gather(
-                        isa, units, w, idx, val, segments, groups[g0, 0], groups[g0, 1], bias_flat, from_bias, target, at
-                    )
-                    for g in range(g0 + 1, g1):
-                        gather(isa, units, w, idx, val, segments, groups[g, 0], groups[g, 1], target, at, target, at)
-                    if fused:
-                        driven += fire(isa, x, 0, m, 0, theta, c0, form, units, spikes, row, tile_index * units)
+                continue
+            # One line of the window at a time: its weights then stay in the first cache over all rows of the block.
+            for ky in range(lines):
+                for p in range(b0, b1):
+                    from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + c0
+                    for t in range(steps):
+                        local = (p - b0) * steps + t
+                        s = local * lines + ky
+                        target, at = (x, local * tile) if fused else (drive_flat, (p * steps + t) * drive.shape[1] + c0)
+                        base, base_at = (bias_flat, from_bias) if ky == 0 else (target, at)
+                        if 2 * segments[s, 1] * largest <= limit:
+                            gather(isa, units, w, idx, val, segments, s, 1, base, base_at, target, at)
+                        else:
+                            _gather_in_parts(isa, units, w, idx, val, limit, segments, s, part, base, base_at, target, at)
+            if fused:
+                for p in range(b0, b1):
+                    m[:] = 0
+                    for t in range(steps):
+                        local, row = (p - b0) * steps + t, p * steps + t
+                        driven += fire(isa, x, local * tile, m, 0, theta, c0, form, units, spikes, row, tile_index * units)
     return driven, gathered
