@@ -43,7 +43,7 @@ COUNT_CLASSES: Mapping[str, str] = {
     "resets": "membrane resets (spikes fired)",
     "pool_comparisons": "comparisons of max pooling over existing taps",
     "pool_adds_unary": "additions of sum pooling, one per spike (drives: per element)",
-    "scale_multiplies": "multiplications by a constant that folding could not remove",
+    "scale_multiplies": "multiplications by a constant that folding could not remove, and rounding shifts of drives",
     "head_adds_unary": "additions of the readout (tokens and time), one per spike",
     "head_adds_graded": "additions of the readout, one per non-zero element",
     "head_macs": "multiply-accumulates of synapses after the readout (once per image)",

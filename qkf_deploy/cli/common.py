@@ -59,8 +59,8 @@ def trace_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--input",
             "input",
             type=click.Choice(["image", "sequence", "frames", "step"]),
-            help="How a module takes its input: (B,C,H,W), (T,B,C,H,W), event frames (B,T,C,H,W), or (B,C,H,W) once per "
-            "time step. Found by trying; event frames must be said.",
+            help="How a module takes its input: (B,C,H,W), (T,B,C,H,W), event frames (B,T,C,H,W), or (B,C,H,W) once "
+            "per time step. Found by trying; event frames must be said.",
         ),
         click.option("--preset", help="Pixel normalization: imagenet, cifar10 or none."),
         click.option("--mean", callback=_floats, help="Mean per channel of pixels in 0..1: 0.485,0.456,0.406."),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from qkf_deploy.converters.compat import old_names
+from qkf_deploy.converters.trace.capture import quiet
 from qkf_deploy.errors import InputError
 
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -31,7 +32,7 @@ def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, An
         InputError: nothing of that name, or its code raises; says where.
     """
     place, _, name = text.rpartition(":")
-    with old_names():
+    with quiet(), old_names():
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
         factory = getattr(module, name, None)
         if not callable(factory):

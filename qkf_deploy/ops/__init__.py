@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qkf_deploy.ir.operator import Operator
 from qkf_deploy.ops.batchnorm import BatchNorm
 from qkf_deploy.ops.conv import Conv
-from qkf_deploy.ops.elementwise import Add, Mask, Scale
+from qkf_deploy.ops.elementwise import Add, Mask, Scale, Shift
 from qkf_deploy.ops.endpoints import Input, Output
 from qkf_deploy.ops.linear import Linear
 from qkf_deploy.ops.matmul import MatMul
@@ -20,7 +20,7 @@ OPERATORS: Mapping[str, type[Operator]] = {
     op.kind: op
     for op in (
         Input, Output, Conv, Linear, BatchNorm, Neuron, IntegerNeuron,
-        MaxPool, SumPool, Add, Mask, Scale, MatMul, Sum, Readout,
+        MaxPool, SumPool, Add, Mask, Scale, Shift, MatMul, Sum, Readout,
     )
 }  # fmt: skip
 
@@ -39,6 +39,7 @@ __all__ = [
     "Output",
     "Readout",
     "Scale",
+    "Shift",
     "Sum",
     "SumPool",
 ]

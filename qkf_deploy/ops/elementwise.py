@@ -109,3 +109,47 @@ class Scale(Operator):
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         return {"scale_multiplies": np.full(output.shape[1], output[:, 0].size, np.int64)}
+
+
+@dataclass(frozen=True)
+class Shift(Operator):
+    """x / 2^bits, rounded to the nearest integer (halves up): ``(x + 2^(bits-1)) >> bits``.
+
+    Integer graphs only. It brings a drive that a synapse computed from another drive, and that therefore has a finer
+    unit, to the unit of the membrane shortcut it is added to.
+
+    Attributes:
+        bits: per channel, or one for all.
+        axis: channel axis of the per-step shape.
+    """
+
+    bits: tuple[int, ...]
+    axis: int = 0
+
+    kind: ClassVar[str] = "shift"
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        (x,) = inputs
+        fits = 0 <= self.axis < len(x.shape) and len(self.bits) in (1, x.shape[self.axis])
+        if not fits or any(not 0 <= b < 63 for b in self.bits):
+            raise GraphError(f"{len(self.bits)} shifts along axis {self.axis} do not fit a value of shape {x.shape}")
+        return ValueType.drive(x.shape, x.timing)
+
+    def amounts(self, rank: int) -> np.ndarray:
+        """``bits`` as int64, broadcastable to a per-step shape of this rank."""
+        return np.array(self.bits, np.int64).reshape([-1 if i == self.axis else 1 for i in range(rank)])
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        (x,) = inputs
+        return self._rounded(x.astype(np.int64), x.ndim - 2)
+
+    def _rounded(self, x: np.ndarray, rank: int) -> np.ndarray:
+        bits = self.amounts(rank)
+        return (x + np.where(bits > 0, np.int64(1) << np.maximum(bits - 1, 0), 0)) >> bits
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        rank = len(types[0].shape)
+        return Interval(self._rounded(inputs[0].low, rank), self._rounded(inputs[0].high, rank))
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        return {"scale_multiplies": np.full(output.shape[1], output[:, 0].size, np.int64)}

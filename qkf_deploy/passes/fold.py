@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from qkf_deploy.errors import GraphError
-from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, View, compose
+from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, Params, View, compose, freeze
 from qkf_deploy.ops import BatchNorm, Conv, Linear, Scale
+from qkf_deploy.passes.scales import synapse_axis
 
 
 def fold(graph: Graph) -> Graph:
@@ -84,13 +85,12 @@ class _Rewriter:
         synapse = self.builder.nodes[operand.node]
         scale, shift = op.affine(node.params)
         only_reader = len(self.consumers[node.inputs[0].node]) == 1
-        if (isinstance(synapse.op, Conv) and only_reader and _keeps_channels(operand.view, synapse)) or (
-            isinstance(synapse.op, Linear) and only_reader and len(synapse.type.shape) == 1 and operand.view is None
-        ):
-            params = _scaled_conv(synapse, scale, shift)
-        else:
+        channels = _channels(operand.view, synapse) if only_reader and isinstance(synapse.op, Conv | Linear) else None
+        if channels is None:
             self._as_convolution(node, operand, scale, shift)
             return
+        order = np.argsort(channels)  # the synapse's channels in the order of the batch norm's
+        params = _scaled_synapse(synapse, scale[order], shift[order])
         self.builder.nodes[synapse.name] = replace(synapse, params=params)
         self.alias[node.name] = operand
 
@@ -105,14 +105,23 @@ class _Rewriter:
         self.notices.append(f"{node.name}: this batch norm follows no synapse, it became a depthwise 1x1 convolution")
 
 
-def _keeps_channels(view: View | None, synapse: Node) -> bool:
-    if view is None:
-        return True
-    channels = synapse.type.shape[0]
-    return view.is_reshape and view.shape[0] == channels
+def _channels(view: View | None, synapse: Node) -> np.ndarray | None:
+    """Which output channel of a synapse each channel of a batch norm behind ``view`` is.
+
+    Returns:
+        A permutation of the synapse's channels, ``None`` where the batch norm's channels are not just those.
+    """
+    shape = synapse.type.shape
+    axis = synapse_axis(synapse)
+    count = shape[axis]
+    index = np.broadcast_to(np.arange(count).reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)
+    seen = index if view is None else view.apply(index, lead=0)
+    rows = seen.reshape(seen.shape[0], -1)
+    keeps = (view is None or view.keeps_all) and seen.shape[0] == count
+    return rows[:, 0] if keeps and (rows == rows[:, :1]).all() else None
 
 
-def _scaled_conv(synapse: Node, scale: np.ndarray, shift: np.ndarray) -> dict[str, np.ndarray]:
+def _scaled_synapse(synapse: Node, scale: np.ndarray, shift: np.ndarray) -> Params:
     weight = synapse.params["weight"].astype(np.float64)
     bias = synapse.params.get("bias", np.zeros(len(scale))).astype(np.float64)
-    return {"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift}
+    return freeze({"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift})

@@ -27,13 +27,15 @@ from qkf_deploy.ops import (
     Output,
     Readout,
     Scale,
+    Shift,
     Sum,
     SumPool,
 )  # fmt: skip
 from qkf_deploy.passes.decay import approximate
 from qkf_deploy.passes.fold import fold
+from qkf_deploy.passes.lift import lift_events
 from qkf_deploy.passes.pixels import fold_normalization
-from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, synapse_axis
+from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, shifts, synapse_axis
 from qkf_deploy.passes.widths import UNREACHABLE, attach, lower_unreachable
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24)
@@ -81,6 +83,12 @@ class QuantizeOptions:
         if self.fraction_bits is not None and not 0 <= self.fraction_bits <= 24:
             raise UsageError(f"fraction_bits: {self.fraction_bits}", hint="use 0 to 24")
 
+    def of(self, graph: Graph, node: Node) -> int:
+        """Bits per weight of one synapse."""
+        first = any(graph[o.node].op.kind == "input" for o in node.inputs)
+        default = (self.first_bits or max(self.bits, 8)) if first else self.bits
+        return self.layer_bits.get(node.name, default)
+
 
 def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     """Integer graph with width proofs.
@@ -95,6 +103,8 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     graph = fold(graph)
     options.check(graph)
     prepared, input_scale = _prepare_input(graph, options)
+    bits = {n.name: options.of(prepared, n) for n in prepared if isinstance(n.op, Conv | Linear)}
+    prepared = fold(lift_events(prepared, drive_scales(prepared, bits, input_scale, unify=False)))
     builder = _Quantizer(prepared, options, input_scale)
     return attach(lower_unreachable(builder.run()))
 
@@ -127,13 +137,9 @@ class _Quantizer:
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
         self.notices = list(graph.notices)
-        self.bits = {n.name: self._bits(n) for n in graph if isinstance(n.op, Conv | Linear)}
+        self.bits = {n.name: options.of(graph, n) for n in graph if isinstance(n.op, Conv | Linear)}
         self.scale = drive_scales(graph, self.bits, input_scale)
-
-    def _bits(self, node: Node) -> int:
-        first = any(self.graph[o.node].op.kind == "input" for o in node.inputs)
-        default = (self.options.first_bits or max(self.options.bits, 8)) if first else self.options.bits
-        return self.options.layer_bits.get(node.name, default)
+        self.shift = shifts(graph, self.bits, self.scale)
 
     def run(self) -> Graph:
         for node in self.graph:
@@ -153,8 +159,7 @@ class _Quantizer:
         inputs = tuple(self._follow(o) for o in node.inputs)
         op = node.op
         if isinstance(op, Conv | Linear):
-            op = replace(op, weight_bits=self.bits[node.name])
-            self.builder.add(node.name, op, inputs, self._weights(node), node.source)
+            self._synapse(node, replace(op, weight_bits=self.bits[node.name]), inputs)
         elif isinstance(op, Neuron):
             self._neuron(node, op, inputs)
         elif isinstance(op, Scale):
@@ -179,14 +184,20 @@ class _Quantizer:
         else:
             self.builder.add(node.name, op, (), {}, node.source)
 
+    def _synapse(self, node: Node, op: Conv | Linear, inputs: tuple[Operand, ...]) -> None:
+        self.builder.add(node.name, op, inputs, self._weights(node), node.source)
+        if node.name in self.shift:
+            bits = Shift(tuple(int(b) for b in self.shift[node.name]), synapse_axis(node))
+            self.alias[node.name] = Operand(self.builder.add(f"{node.name}.shift", bits, [node.name], {}, node.source))
+
     def _weights(self, node: Node) -> dict[str, np.ndarray]:
-        """Integer weights and bias: w_q = round(w s_in / s_out), b_q = round(b / s_out)."""
+        """Integer weights and bias: w_q = round(w s_in / s), b_q = round(b / s), s = s_out / 2^shift."""
         weight = effective_weight(self.graph, node, self.scale)
         out = self.scale[node.name]
         axis = synapse_axis(node)
         per_channel = np.broadcast_to(out, node.type.shape).max(
             axis=tuple(i for i in range(len(node.type.shape)) if i != axis)
-        )
+        ) / 2.0 ** self.shift.get(node.name, np.zeros(1))
         limit = 2 ** (self.bits[node.name] - 1) - 1
         scaled = np.rint(weight / per_channel.reshape(-1, *[1] * (weight.ndim - 1)))
         params = {"weight": np.clip(scaled, -limit, limit).astype(_storage(self.bits[node.name]))}

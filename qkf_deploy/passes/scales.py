@@ -1,7 +1,8 @@
 """Scales of an integer graph: which real number one unit of every value stands for.
 
 Where drives meet in an addition their scales are unified, per channel: every drive that takes part (through pools,
-views and further additions) gets the largest scale any of them needs.
+views and further additions) gets the largest scale any of them needs. A synapse that does not read spikes but a drive
+or pixels has a far finer unit of its own; it keeps it, and a rounding shift follows (:func:`shifts`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qkf_deploy.errors import UnsupportedError
-from qkf_deploy.ir import Graph, Node, Operand
+from qkf_deploy.ir import Graph, Kind, Node, Operand
 from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool
 from qkf_deploy.ops.synapse import input_channels
 
@@ -23,14 +24,20 @@ _BIAS_BITS = 40
 _PASS_THROUGH = (MaxPool, SumPool, Scale, Sum, Readout, Output)
 
 
-def drive_scales(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray) -> Scales:
+def drive_scales(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, *, unify: bool = True) -> Scales:
     """Scale of every value, float64, broadcastable to its per-step shape.
+
+    Args:
+        graph: folded float graph.
+        bits: per weight of every synapse.
+        input_scale: of the input.
+        unify: False leaves the operands of additions at their own scales.
 
     Raises:
         UnsupportedError: spikes are added to a drive, or scales differ where a sum or product needs one scale.
     """
     scales = _forward(graph, bits, input_scale, {})
-    if not any(isinstance(n.op, Add) and not n.type.is_events for n in graph):
+    if not unify or not any(isinstance(n.op, Add) and not n.type.is_events for n in graph):
         return scales
     for _ in range(_MAX_ROUNDS):
         raised = _forward(graph, bits, input_scale, _required(graph, scales))
@@ -38,6 +45,22 @@ def drive_scales(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray)
             return scales
         scales = raised
     raise UnsupportedError("the scales of a membrane shortcut grow without end", hint="is there a neuron in the loop?")
+
+
+def shifts(graph: Graph, bits: Mapping[str, int], scales: Scales) -> dict[str, np.ndarray]:
+    """Bits to shift the result of each synapse that does not read spikes, int64 ``(O,)``; absent where none is needed.
+
+    Its weights keep their resolution: the scale before the shift is ``scale / 2^bits``, at least its own.
+    """
+    out: dict[str, np.ndarray] = {}
+    for node in graph:
+        if not isinstance(node.op, Conv | Linear) or graph.input_types(node)[0].kind is Kind.SPIKE:
+            continue
+        own = _synapse_scale(graph, node, scales, bits[node.name], {})
+        amount = np.floor(np.log2(scales[node.name] / own * (1 + 1e-12))).astype(np.int64).reshape(-1)
+        if (amount > 0).any():
+            out[node.name] = np.maximum(amount, 0)
+    return out
 
 
 def synapse_axis(node: Node) -> int:

@@ -240,14 +240,15 @@ def test_shared_scales_by_hand() -> None:
         assert np.array_equal(integer[name].params["weight"], np.rint(graph[name].params["weight"] / scale))
 
 
-def test_spikes_added_to_a_drive_are_refused() -> None:
+def test_spikes_added_to_a_drive_enter_through_an_identity_synapse() -> None:
     net = Net(1, (3, 8, 8))
     net.lif("lif0", net.conv("conv0", "input", 3))
     net.add("add", Add(), net.conv("a", "lif0", 3), "lif0")
     net.lif("lif1", "add")
     net.head("lif1")
-    with pytest.raises(UnsupportedError, match="lif0: spike values are added to a drive"):
-        qd.quantize(net.build(), 8)
+    graph = net.build()
+    assert "add.identity1" in qd.quantize(graph, 8).nodes
+    assert_lossless(graph, random_pixels(0, (3, 8, 8), 4))
 
 
 def test_first_and_layer_bits() -> None:
