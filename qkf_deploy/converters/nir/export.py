@@ -6,7 +6,6 @@ in one dataset. Stock readers ignore it; :mod:`qkf_deploy.converters.nir.read` u
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from qkf_deploy import bundle
 from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, nir
 from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission
 from qkf_deploy.converters.nir.markers import mark, rearrange
+from qkf_deploy.converters.nir.safety import SIDECAR, SIDECAR_VERSION, stock_digest
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.passes.fold import fold
 
 Mode = Literal["portable", "annotated"]
-SIDECAR = "qkf"
-SIDECAR_VERSION = "qkf-nir/1"
 
 
 def export_nir(graph: Graph, path: str | Path, mode: Mode = "portable") -> None:
@@ -115,21 +113,3 @@ def serialize(nir_graph: Any, graph: Graph | None = None, mode: str = "part") ->
         group.attrs["stock_sha256"] = stock_digest(file["node"])
         group.create_dataset("graph", data=np.frombuffer(bundle.to_bytes(graph), np.uint8))
     return buffer.getvalue()
-
-
-def stock_digest(group: Any) -> str:
-    """SHA-256 over names, types and contents of everything in the stock part, so that later edits are noticed."""
-    digest = hashlib.sha256()
-
-    def visit(name: str, item: Any) -> None:
-        digest.update(name.encode())
-        if isinstance(item, h5py.Dataset):
-            value = item[()]
-            array = np.asarray(value if not isinstance(value, bytes) else np.frombuffer(value, np.uint8))
-            if array.dtype == object:
-                array = np.frombuffer(b"\0".join(bytes(v) for v in array.reshape(-1)), np.uint8)
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-
-    group.visititems(visit)
-    return digest.hexdigest()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from qkf_deploy import bundle
-from qkf_deploy.converters.nir.export import SIDECAR, SIDECAR_VERSION, stock_digest
 from qkf_deploy.converters.nir.flat import flatten_graphs
+from qkf_deploy.converters.nir.isolated import read_isolated
 from qkf_deploy.converters.nir.raising import Raising
-from qkf_deploy.converters.nir.safety import MAX_ARRAY, child, h5py, open_file, read_stock
-from qkf_deploy.errors import InputError, QkfError
+from qkf_deploy.errors import QkfError
 from qkf_deploy.ir import Graph
 
 
@@ -51,45 +48,13 @@ def import_nir(path: str | Path, options: ImportOptions | None = None) -> Graph:
     options = options or ImportOptions()
     place = Path(path)
     try:
-        with open_file(place) as file:
-            raw = read_stock(file)
-            sidecar = None if options.stock else _sidecar(file)
-        if sidecar is not None:
-            return sidecar
-        return Raising(flatten_graphs(raw), options.dt, options.fires).graph(
+        content = read_isolated(place, options.stock)
+        if content.stock is None:
+            return bundle.from_bytes(b"" if content.sidecar is None else content.sidecar.tobytes())
+        return Raising(flatten_graphs(content.stock), options.dt, options.fires).graph(
             options.time_steps, options.input_encoding, options.readout
         )
     except QkfError as error:
         if error.where is None or not error.where.startswith(str(place)):
             error.where = f"{place}: {error.where}" if error.where else str(place)
         raise
-
-
-def _sidecar(file: Any) -> Graph | None:
-    """The graph stored beside the stock nodes, if there is one and the stock nodes are as they were."""
-    try:
-        group = child(file, SIDECAR, "")
-        if group is None:
-            return None
-        if not isinstance(group, h5py.Group) or group.attrs.get("version") != SIDECAR_VERSION:
-            raise InputError("a sidecar of another version", where=f"/{SIDECAR}", hint="import with --stock")
-        data = child(group, "graph", f"/{SIDECAR}")
-        _check_sidecar(data)
-        if group.attrs.get("stock_sha256") != stock_digest(file["node"]):
-            raise InputError(
-                "the stock nodes were changed after the export, the sidecar was not",
-                where=f"/{SIDECAR}",
-                hint="import with --stock to read the stock nodes",
-            )
-        return bundle.from_bytes(np.asarray(data[()]).tobytes())
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, MemoryError) as error:
-        raise InputError(f"a damaged sidecar: {type(error).__name__}: {error}", where=f"/{SIDECAR}") from error
-
-
-def _check_sidecar(data: Any) -> None:
-    plain = isinstance(data, h5py.Dataset) and data.dtype == np.uint8 and data.ndim == 1 and not data.is_virtual
-    size = (data.size if plain else None) or 0
-    if not plain or data.external or data.compression is not None or not 0 < size <= 8 * MAX_ARRAY:
-        raise InputError("a sidecar that is not plain bytes", where=f"/{SIDECAR}/graph")
-    if data.id.get_storage_size() < size:
-        raise InputError("a sidecar that declares more than it stores", where=f"/{SIDECAR}/graph")

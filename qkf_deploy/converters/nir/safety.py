@@ -1,5 +1,8 @@
 """Reading an untrusted NIR file within bounds: sizes are checked before anything is read.
 
+This module runs in a process of its own (:mod:`qkf_deploy.converters.nir.isolated`), because damaged files can make the
+HDF5 library itself loop, crash or allocate without end.
+
 HDF5 lets a file of a few kilobytes declare arrays of gigabytes (chunks that were never written, compressed zeros),
 point at other files, and contain itself. Stock ``nir.read`` follows all of that. Here only plain groups and plain
 numeric or string datasets inside the file are accepted, and nothing is read that the stored bytes cannot justify.
@@ -7,6 +10,7 @@ numeric or string datasets inside the file are accepted, and nothing is read tha
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +38,9 @@ MAX_TOTAL = 2**32  # declared bytes of all arrays
 #: DEFLATE expands at most 1032 times (zlib technical details, "Maximum Compression Factor").
 _MAX_EXPANSION = 1100
 _SLACK = 2**16
+_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError)
+SIDECAR = "qkf"
+SIDECAR_VERSION = "qkf-nir/1"
 _EDGE_ROWS, _EDGE_BYTES = 4096, 2**26
 _FILTERS = {"gzip", "lzf", None}
 _HINT = "write the file again with the tool it came from"
@@ -74,6 +81,78 @@ class _Budget:
             raise InputError(f"the arrays of the file add up to more than {MAX_TOTAL} bytes", where=place)
 
 
+@dataclass(frozen=True)
+class NirContent:
+    """What a NIR file holds: the bytes of our sidecar's graph, or else the stock graph."""
+
+    stock: RawGraph | None
+    sidecar: np.ndarray | None
+
+
+def read_content(path: Path, stock_only: bool) -> NirContent:
+    """Read one file.
+
+    Args:
+        path: the file.
+        stock_only: ignore the sidecar.
+
+    Raises:
+        InputError: see :func:`read_stock`; a sidecar that is damaged or no longer belongs to the stock nodes.
+    """
+    with open_file(path) as file:
+        stock = read_stock(file)
+        sidecar = None if stock_only else read_sidecar(file)
+    return NirContent(stock if sidecar is None else None, sidecar)
+
+
+def read_sidecar(file: Any) -> np.ndarray | None:
+    """Bytes of the graph stored beside the stock nodes, if there is one and the stock nodes are as they were."""
+    try:
+        group = child(file, SIDECAR, "")
+        if group is None:
+            return None
+        if not isinstance(group, h5py.Group) or group.attrs.get("version") != SIDECAR_VERSION:
+            raise InputError("a sidecar of another version", where=f"/{SIDECAR}", hint="import with --stock")
+        data = child(group, "graph", f"/{SIDECAR}")
+        _check_sidecar(data)
+        if group.attrs.get("stock_sha256") != stock_digest(file["node"]):
+            raise InputError(
+                "the stock nodes were changed after the export, the sidecar was not",
+                where=f"/{SIDECAR}",
+                hint="import with --stock to read the stock nodes",
+            )
+        return np.asarray(data[()])
+    except _DAMAGED as error:
+        raise InputError(f"a damaged sidecar: {type(error).__name__}: {error}", where=f"/{SIDECAR}") from error
+
+
+def _check_sidecar(data: Any) -> None:
+    plain = isinstance(data, h5py.Dataset) and data.dtype == np.uint8 and data.ndim == 1 and not data.is_virtual
+    size = (data.size if plain else None) or 0
+    if not plain or data.external or data.compression is not None or not 0 < size <= 8 * MAX_ARRAY:
+        raise InputError("a sidecar that is not plain bytes", where=f"/{SIDECAR}/graph")
+    if data.id.get_storage_size() < size:
+        raise InputError("a sidecar that declares more than it stores", where=f"/{SIDECAR}/graph")
+
+
+def stock_digest(group: Any) -> str:
+    """SHA-256 over names, types and contents of everything in the stock part, so that later edits are noticed."""
+    digest = hashlib.sha256()
+
+    def visit(name: str, item: Any) -> None:
+        digest.update(name.encode())
+        if isinstance(item, h5py.Dataset):
+            value = item[()]
+            array = np.asarray(value if not isinstance(value, bytes) else np.frombuffer(value, np.uint8))
+            if array.dtype == object:
+                array = np.frombuffer(b"\0".join(bytes(v) for v in array.reshape(-1)), np.uint8)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+    group.visititems(visit)
+    return digest.hexdigest()
+
+
 def open_file(path: Path) -> Any:
     """The HDF5 file, read-only.
 
@@ -99,7 +178,7 @@ def read_stock(file: Any) -> RawGraph:
         if not isinstance(node, h5py.Group):
             raise InputError("no NIR graph in this file", where="/node", hint=_HINT)
         graph = _node(node, "/node", 0, _Budget(max(1, Path(file.filename).stat().st_size)))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError) as error:
+    except _DAMAGED as error:
         raise InputError(f"a damaged file: {type(error).__name__}: {error}", hint=_HINT) from error
     if not isinstance(graph, RawGraph):
         raise InputError(f"the file holds a single {graph.type} node, not a graph", where="/node")
