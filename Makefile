@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SOURCES = qkf_deploy tests examples benchmarks tools
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test lint types lava-env clean
@@ -13,8 +14,8 @@ test: $(VENV)/.test lint types
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check qkf_deploy tests examples benchmarks
-	$(BIN)/ruff format --check qkf_deploy tests examples benchmarks
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 
 types: $(VENV)/.test
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -31,5 +32,9 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
 
+# A second environment, Python 3.10, in which the Lava backend runs; does nothing but say so where there is no Python 3.10.
+lava-env:
+	./tools/make_lava_env.sh || [ $$? -eq 4 ]
+
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) .venv-lava out build dist *.egg-info
