@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "profiles": "qkf_deploy.cli.profiles:profiles",
     "report": "qkf_deploy.cli.report:report",
     "map": "qkf_deploy.cli.map:map_command",
+    "paper": "qkf_deploy.cli.paper:paper",
     "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",
