@@ -162,7 +162,7 @@ def _read(run: Run, operand: Operand) -> np.ndarray:
 
 
 def _panels(gate: np.ndarray, k: np.ndarray, masked: np.ndarray) -> bytes:
-    """All heads below each other, a grey line after each panel; ``gate`` broadcasts to ``(heads, channels, tokens)``."""
+    """All heads below each other, a grey line after each panel; ``gate`` broadcasts to ``(heads, C, tokens)``."""
     heads, channels, tokens = k.shape
     line = np.full((1, tokens), 128, np.uint8)
     thick = max(channels // 8, 2)  # an attention vector over tokens is one row: draw it as a band
