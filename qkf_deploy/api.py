@@ -67,7 +67,7 @@ def quantize(graph: Graph, bits: int = 8, **options: Any) -> Graph:
 
     Args:
         graph: float graph.
-        bits: per weight, 2..8, 16 or 24.
+        bits: per weight, 2..8, 16, 24 or 32.
         **options: further fields of :class:`qkf_deploy.passes.quantize.QuantizeOptions`.
 
     Raises:

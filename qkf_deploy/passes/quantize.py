@@ -38,7 +38,7 @@ from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, shifts, synapse_axis
 from qkf_deploy.passes.widths import UNREACHABLE, attach, lower_unreachable
 
-BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24)
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class QuantizeOptions:
     """How to quantize.
 
     Attributes:
-        bits: bits per weight, one of 2..8, 16, 24 (symmetric, per output channel).
+        bits: bits per weight, one of 2..8, 16, 24, 32 (symmetric, per output channel).
         first_bits: bits of the first synapse (it sees pixels); by default ``max(bits, 8)``.
         layer_bits: bits of single layers by node name.
         input: ``bytes`` takes raw pixels and folds the normalization into the first synapses; ``fixed`` quantizes
