@@ -252,3 +252,62 @@ __all__ = [
     "trace",
     "verify",
 ]
+
+
+def export_onnx(graph: Graph, path: str | Path, *, form: Any = "step", precision: Any = "float32") -> None:
+    """Write an ONNX file; see :func:`qkf_deploy.converters.onnx_export.export_onnx`."""
+    from qkf_deploy.converters import onnx_export
+
+    onnx_export.export_onnx(graph, path, onnx_export.OnnxOptions(form, precision))
+
+
+def export_nir(graph: Graph, path: str | Path, mode: str = "portable") -> str:
+    """Write NIR and say what was written.
+
+    Args:
+        graph: float or integer.
+        path: a file, for ``partitioned`` a directory.
+        mode: ``portable`` (stock nodes only), ``annotated`` (marked stand-ins) or ``partitioned`` (stock parts).
+
+    Raises:
+        UnsupportedError: ``portable`` and nodes that stock NIR cannot say, all listed.
+        UsageError: another mode.
+    """
+    from qkf_deploy.converters.nir import export, partition
+
+    if mode == "partitioned":
+        return f"{len(partition.export_parts(graph, path).parts)} stock parts and a manifest"
+    if mode not in ("portable", "annotated"):
+        raise UsageError(f"no NIR mode {mode!r}", hint="portable, annotated or partitioned")
+    export.export_nir(graph, path, mode)  # type: ignore[arg-type]  # checked above
+    if mode == "portable":
+        return "stock nodes only"
+    return f"annotated, {len(export.offenders(graph))} marked stand-ins"
+
+
+def import_nir(path: str | Path, **options: Any) -> Graph:
+    """Read a NIR file; options of :class:`qkf_deploy.converters.nir.read.ImportOptions`."""
+    from qkf_deploy.converters.nir import read
+
+    return read.import_nir(path, _options(read.ImportOptions, options))
+
+
+def check_export(graph: Graph, form: str, images: np.ndarray | None = None) -> list[Any]:
+    """Run an export in every installed client and compare with the reference engine.
+
+    Args:
+        graph: float or integer.
+        form: ``onnx``, ``portable`` or ``partitioned``.
+        images: as in :func:`simulate`; by default random pixels.
+
+    Returns:
+        :class:`qkf_deploy.converters.export_check.CheckResult` per client.
+    """
+    from qkf_deploy.converters import export_check
+
+    checks = {
+        "onnx": export_check.check_onnx,
+        "portable": export_check.check_portable,
+        "partitioned": export_check.check_partitioned,
+    }
+    return checks[form](graph, export_check.sample_images(graph) if images is None else images)

@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "report": "qkf_deploy.cli.report:report",
     "map": "qkf_deploy.cli.map:map_command",
     "paper": "qkf_deploy.cli.paper:paper",
+    "export": "qkf_deploy.cli.export:export",
+    "import": "qkf_deploy.cli.import_:import_",
     "widths": "qkf_deploy.cli.widths:widths",
     "inspect": "qkf_deploy.cli.inspect:inspect",
     "verify": "qkf_deploy.cli.verify:verify",

@@ -106,6 +106,10 @@ class OnnxWriter:
         """A scalar of an ONNX element type."""
         return self.constant(np.array(value, helper.tensor_dtype_to_np_dtype(dtype)), name)
 
+    def real(self, array: np.ndarray, dtype: int, name: str = "numbers") -> str:
+        """An array in an ONNX element type."""
+        return self.constant(array.astype(helper.tensor_dtype_to_np_dtype(dtype)), name)
+
     def cast(self, value: str, dtype: int) -> str:
         """``value`` as another element type; each conversion is written once."""
         key = (value, dtype)

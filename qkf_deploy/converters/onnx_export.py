@@ -16,8 +16,8 @@ import numpy as np
 
 from qkf_deploy.bundle import write_atomically
 from qkf_deploy.converters.onnx_builder import OnnxWriter, Tensor, onnx
-from qkf_deploy.converters.onnx_ops import LOWERINGS, Emission, operator
-from qkf_deploy.converters.onnx_shift import shift
+from qkf_deploy.converters.onnx_emission import Emission, operator
+from qkf_deploy.converters.onnx_ops import LOWERINGS
 from qkf_deploy.errors import QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
@@ -30,8 +30,6 @@ Precision = Literal["float32", "float64"]
 OPSET = 17
 IR_VERSION = 8
 _FLOAT_TYPES = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
-
-_LOWERINGS = {**LOWERINGS, "shift": shift}
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def _emit(graph: Graph, options: OnnxOptions) -> Emission:
 def _lower(emission: Emission, node: Node) -> Tensor:
     if isinstance(node.op, Input):
         return _input(emission, node)
-    return _LOWERINGS[node.op.kind](emission, node)
+    return LOWERINGS[node.op.kind](emission, node)
 
 
 def _input(emission: Emission, node: Node) -> Tensor:

@@ -31,6 +31,7 @@ from qkf_deploy.ir import Graph, Node, View, identity
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Scale, Sum, SumPool
 
 Op = TypeVar("Op")
+_SINGLE = 2**24
 NO_PRODUCT = "a product of two activations (spiking self-attention); NIR has no such node"
 #: Operators that hand a pending factor (the mean instead of the sum) on to the classifier.
 _PASS_GAIN = frozenset({"linear", "scale", "add", "sum", "readout", "output"})
@@ -82,6 +83,7 @@ def operator(node: Node, kind: type[Op]) -> Op:
 def conv(e: Emission, node: Node) -> Placed:
     """Conv2d; a 1x1 Conv1d over flattened positions is the Conv2d of the same weights."""
     op, (x,) = operator(node, Conv), e.operands(node)
+    _check_width(e, node)
     weight, bias = node.params["weight"], node.params.get("bias")
     if bias is not None and bias.ndim > 1:
         raise UnsupportedError(
@@ -105,6 +107,7 @@ def conv(e: Emission, node: Node) -> Placed:
 def linear(e: Emission, node: Node) -> Placed:
     """Flatten and Affine. Behind the readout the weights take the factor T: the mean over time is the result."""
     operator(node, Linear)
+    _check_width(e, node)
     (x,) = e.operands(node)
     if len(node.type.shape) != 1 or not x.view.is_reshape:
         raise LayoutError("a linear layer over one axis of several")
@@ -120,6 +123,18 @@ def linear(e: Emission, node: Node) -> Placed:
         made = nir.Linear(single(weight, "weight"))
     shape = node.type.shape
     return e.place(node, made, Placed(sources, shape, identity(shape)), shape, identity(shape))
+
+
+def _check_width(e: Emission, node: Node) -> None:
+    """Clients compute in float32: integers are exact there up to 2**24, by the width proof of the graph."""
+    widths = e.graph.widths.get(node.name)
+    if widths is not None:
+        _check_single(max(abs(v) for v in widths.partial))
+
+
+def _check_single(reach: int) -> None:
+    if reach > _SINGLE:
+        raise UnsupportedError(f"integers up to {reach}, beyond the 24 bits that NIR clients compute with exactly")
 
 
 def _output_scale(graph: Graph, node: Node) -> np.ndarray:
@@ -157,6 +172,10 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
     if op.soft_reset or not (halves or op.decay_multiplier == 1 << op.decay_shift):
         raise UnsupportedError("a soft reset or a rounded decay; NIR has neither")
     steps = e.graph.time_steps - 1 if halves else 0
+    widths = e.graph.widths.get(node.name)
+    if widths is not None and widths.membrane is not None:
+        reach = max(abs(v) for v in widths.membrane) >> op.fraction_bits
+        _check_single(reach << steps)
     spacing = 2.0**-steps  # the drive is whole, the membrane a multiple of this
     first = np.ceil(node.params["theta"] / 2.0**op.fraction_bits / spacing) * spacing
     threshold = first - spacing / 2
@@ -204,6 +223,7 @@ def channels_of(view: View, channels: int) -> int:
 def sum_axes(e: Emission, node: Node) -> Placed:
     """A convolution of ones: over the channels of a head (1x1), over all positions (full size), or both."""
     op, (x,) = operator(node, Sum), e.operands(node)
+    _check_width(e, node)
     if len(x.shape) != 3:
         raise LayoutError("a sum over a flat value")
     lead = channels_of(x.view, x.shape[0])
@@ -322,6 +342,10 @@ def matmul(e: Emission, node: Node) -> Placed:
     raise UnsupportedError(NO_PRODUCT)
 
 
+def shift(e: Emission, node: Node) -> Placed:
+    raise UnsupportedError("a rounding shift; NIR has no rounding")
+
+
 def output(e: Emission, node: Node) -> Placed:
     """The output node; what the steps still lack is multiplied in."""
     (x,) = e.operands(node)
@@ -345,6 +369,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     "add": add,
     "mask": mask,
     "scale": scale,
+    "shift": shift,
     "matmul": matmul,
     "sum": sum_axes,
     "readout": readout,

@@ -322,7 +322,6 @@ def _run_part(graph: Graph, part: Part, file: Path, values: Mapping[str, np.ndar
     if output.shape != (steps, value.shape[1], *part.output_shape):
         raise InputError(f"the client returned shape {output.shape}", where=str(file))
     result = part.output_view.apply(output)
-    if graph.arithmetic == "integer":
-        return np.rint(result).astype(np.int64)
-    constant = graph[part.output].type.timing is Timing.CONSTANT
-    return (result[:1] if constant else result).astype(np.float64)
+    if graph[part.output].type.timing is Timing.CONSTANT:
+        result = result[:1]
+    return np.rint(result).astype(np.int64) if graph.arithmetic == "integer" else result.astype(np.float64)

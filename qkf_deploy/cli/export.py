@@ -1,0 +1,103 @@
+"""`qkf-deploy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qkf_deploy import api
+from qkf_deploy.cli.common import emit, format_option, note, notices, output_option, progress, show
+from qkf_deploy.datasets import images as image_files
+from qkf_deploy.errors import CheckFailed, UsageError
+from qkf_deploy.report.formats import Column, Sheet
+
+
+@click.command()
+@click.argument("network", type=click.Path(path_type=Path))
+@click.option("--to", "target", type=click.Choice(["nir", "onnx"]), required=True, help="Format to write.")
+@output_option("The file to write; with --partitioned a new directory.")
+@click.option("--annotated", is_flag=True, help="NIR: the whole network, with marked stand-ins that no client runs.")
+@click.option("--partitioned", is_flag=True, help="NIR: stock parts, cut where NIR lacks a node, and a manifest.")
+@click.option(
+    "--form",
+    type=click.Choice(["step", "sequence"]),
+    default="step",
+    show_default=True,
+    help="ONNX: one time step with the membranes as state, or all T steps in one call.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="ONNX of float graphs; integer graphs choose from the width proof.",
+)
+@click.option("--check", is_flag=True, help="Run the export in every installed client and compare spike by spike.")
+@click.option("--images", type=click.Path(path_type=Path), help="Images for --check [default: random pixels].")
+@click.option("--limit", type=click.IntRange(1), default=8, show_default=True, help="Images used by --check.")
+@format_option
+def export(
+    network: Path,
+    target: str,
+    output: Path,
+    annotated: bool,
+    partitioned: bool,
+    form: str,
+    precision: str,
+    check: bool,
+    images: Path | None,
+    limit: int,
+    fmt: str,
+) -> None:
+    """Write a float or integer network as NIR or ONNX.
+
+    NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated or --partitioned
+    says how to go on. --check exits with 1 if a client computes something else.
+
+    \b
+    Examples:
+      qkf-deploy export net.int.qkf --to onnx -o net.onnx
+      qkf-deploy export net.qkf --to nir --partitioned -o parts/ --check
+    """
+    if annotated and partitioned:
+        raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
+    if target == "onnx" and (annotated or partitioned):
+        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
+    if check and annotated:
+        raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
+    mode = "annotated" if annotated else "partitioned" if partitioned else "portable"
+    with progress("exporting"):
+        graph = api.load(network)
+        if target == "onnx":
+            api.export_onnx(graph, output, form=form, precision=precision)
+            said = f"ONNX, {form} form"
+        else:
+            said = f"NIR, {api.export_nir(graph, output, mode)}"
+    notices(graph.notices)
+    if check:
+        given = image_files.load(images, graph, limit=limit).array if images else None
+        with progress("running clients"):
+            results = api.check_export(graph, target if target == "onnx" else mode, given)
+        show(_sheet(results), fmt)
+        note(f"wrote {output}")
+        if any(not r.same and not r.refused for r in results):
+            raise CheckFailed("a client computes something else than the network", hint="see the table above")
+    else:
+        emit(f"{output}: {said}")
+
+
+def _sheet(results: list[Any]) -> Sheet:
+    columns = (
+        Column("client", "client", True),
+        Column("compared", "values compared"),
+        Column("different", "different"),
+        Column("logits_error", "largest logit error"),
+        Column("refused", "refused", True),
+    )
+    rows = tuple((r.client, r.compared, r.different, r.logits_error, r.refused) for r in results)
+    shown = tuple(
+        (r.client, f"{r.compared:,}", f"{r.different:,}", f"{r.logits_error:.1e}", r.refused[:80]) for r in results
+    )
+    return Sheet("export check", columns, rows, shown)
