@@ -228,7 +228,8 @@ def _reduce_cases(seed: int) -> Iterator[Case]:
     maker.add("op", ops.Readout())
     yield maker.case("readout of a constant", 5, 2)
     maker = Maker(seed, (4, 3))
-    yield maker.case("input to output", 2, 2)
+    maker.add("output", ops.Output(), Operand("input", swapped((4, 3))), scale=np.array([[0.5]]))
+    yield maker.case("input to output, transposed", 2, 2)
 
 
 FAMILIES: Mapping[str, Callable[[int], Iterator[Case]]] = {

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.lava
 @pytest.mark.parametrize("granularity", ["operator", "block"])
 def test_a_network(lava: LavaEnvironment, granularity: str) -> None:
     case = lava_cases.network_case(images=4)
-    record = Record.of(case.graph, "all", "all")
+    record = Record.of(case.graph, list(case.graph.nodes), "all")
     seen: list[tuple[int, int]] = []
     done = bridge.simulate(
         case.graph, case.inputs, record, lambda *x: seen.append(x), granularity=granularity, timeout_s=60
@@ -49,7 +49,7 @@ def test_extreme_inputs_and_nothing_recorded(lava: LavaEnvironment, extreme: str
 @pytest.mark.parametrize(("kind", "dim", "side"), [("qkta", 192, 28), ("ssa", 384, 14)])
 def test_blocks_of_the_imagenet_network(lava: LavaEnvironment, kind: str, dim: int, side: int) -> None:
     case = lava_cases.block_case(kind, dim, 6, side, steps=4, images=1)
-    record = Record.of(case.graph, "all", [n.name for n in case.graph if n.op.kind == "integer_neuron"])
+    record = Record.of(case.graph, [n.name for n in case.graph if n.op.kind == "integer_neuron"], "all")
     expected = reference.run(case.graph, case.inputs, record)
     rates = {k: float(v.mean()) for k, v in expected.spikes.items()}
     assert all(0.005 < rate < 0.8 for rate in rates.values()), rates

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lava_cases
 import numpy as np
 import pytest
@@ -97,6 +99,14 @@ def test_the_state_is_cleared_between_images() -> None:
     assert any(step.membrane.any() for step in steps)
     for first, second in zip(steps[:4], steps[4:], strict=True):
         np.testing.assert_array_equal(first.membrane, second.membrane)
+
+
+def test_carry_over_is_nothing_for_one_image() -> None:
+    case = lava_cases.neuron_case(8, 5, tau=3.3, soft=True)
+    nodes = {n.name: replace(n, op=replace(n.op, carry="official")) if n.name == "op" else n for n in case.graph}
+    graph, inputs = replace(case.graph, nodes=nodes), case.inputs[:, :1]
+    run = reference.run(graph, inputs, Record.of(graph, "all", "all"))
+    check(lava_cases.Case("official", graph, inputs), run)
 
 
 def test_blocks_cover_the_graph_and_hand_on_one_value() -> None:

@@ -66,7 +66,9 @@ def _guard(folder: Path, parent: int, running: threading.Event) -> None:
 
 
 def _dead_child() -> str | None:
-    """How a child ended that nobody has waited for yet."""
+    """How a child ended that nobody has waited for yet; ``None`` where that cannot be asked (macOS)."""
+    if not hasattr(os, "waitid"):
+        return None
     try:
         info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
