@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.converters.checkpoint import Checkpoint, load_model, read_state_dict
 from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.converters.remap import fitting
 from qkf_deploy.converters.trace.layouts import find_layout
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Preprocessing
@@ -216,8 +217,9 @@ def _preprocessing(
 
 def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
     checkpoint: Checkpoint = read_state_dict(path)
+    state, remapped = fitting(checkpoint.state_dict, model.state_dict())
     try:
-        model.load_state_dict(checkpoint.state_dict, strict=True)
+        model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise InputError(
@@ -225,4 +227,4 @@ def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
             where=str(path),
             hint="is it another model's file?",
         ) from error
-    return {"checkpoint": Path(path).name, "sha256": checkpoint.sha256}
+    return {"checkpoint": Path(path).name, "sha256": checkpoint.sha256, **remapped}

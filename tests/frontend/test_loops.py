@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from frontend_networks import assert_sound, traced
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
-from frontend_networks import assert_sound, traced
 from qkf_deploy.errors import UnsupportedError
 
 STEPS, CHANNELS = 3, 8
