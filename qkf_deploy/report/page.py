@@ -200,7 +200,8 @@ def _node_items(
     if node["parameters"]:
         items.append(("parameters", f"{node['parameters']:,}"))
     if widths is not None:
-        items += [(k.replace("_", " "), f"{v:,}") for k, v in widths.items() if isinstance(v, int)]
+        known = node["attributes"]
+        items += [(k.replace("_", " "), f"{v:,}") for k, v in widths.items() if isinstance(v, int) and k not in known]
     if layer is not None:
         items += [(f"{k.replace('_', ' ')} / image", whole(Fraction(layer.total(k), images))) for k in layer.counts]
     if node["source"]:

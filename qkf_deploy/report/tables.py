@@ -64,7 +64,12 @@ def render_energy(
     if fmt == "csv":
         return to_csv(_long_sheet(many))
     draw = to_text if fmt == "table" else to_markdown
-    parts = [part for report in many for part in (draw(energy_sheet(report, every_node=every_node)), footnotes(report))]
+    below = _as_list if fmt == "md" else str
+    parts = [
+        part
+        for report in many
+        for part in (draw(energy_sheet(report, every_node=every_node)), below(footnotes(report)))
+    ]
     if len(many) > 1:
         parts.append(draw(comparison_sheet(many)))
     return "\n".join(parts)
@@ -168,6 +173,15 @@ def footnotes(report: EnergyReport) -> str:
     lines.append("assumptions:")
     lines += [f"  - {sentence}" for sentence in report.assumptions]
     return "\n".join(lines) + "\n"
+
+
+def _as_list(text: str) -> str:
+    """Lines as a Markdown list; indented ones become its second level."""
+    return "".join(f"{line}\n" if line.startswith("  - ") else _item(line) for line in text.splitlines())
+
+
+def _item(line: str) -> str:
+    return f"  - {line.strip()}\n" if line.startswith(" ") else f"- {' '.join(line.split())}\n"
 
 
 def _spread(report: EnergyReport) -> str:

@@ -132,3 +132,30 @@ def test_prints_without_scroll_boxes(browser: Browser, page: Path) -> None:
     assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     browser.media()
+
+
+@pytest.mark.slow
+def test_the_page_of_an_imagenet_network_is_small_and_quick(browser: Browser, tmp_path: Path) -> None:
+    """HST-10-384 at 224 x 224: under 3 MB, loaded in under 2 s (the better of two, other tests may be running)."""
+    import numpy as np
+    import torch
+
+    from qkf_deploy import api
+    from qkf_deploy.models.builds import build
+    from qkf_deploy.report.run_file import gate_nodes
+
+    torch.manual_seed(0)
+    model = build("qkformer-10-384", time_steps=1)
+    graph = api.quantize(api.trace(model, image_size=224, time_steps=1, in_channels=3, preset="imagenet"), 8)
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 224, 224), dtype=np.uint8)
+    run = api.simulate(graph, image, record=gate_nodes(graph))
+    path = tmp_path / "hst.html"
+    write_page(path, from_data(run_data(graph, run)))
+    assert path.stat().st_size < 3_000_000
+    loaded = []
+    for _ in range(2):
+        browser.open(path)
+        loaded.append(browser.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+    assert 0 < min(loaded) < 2000
+    assert browser.complaints() == []
+    assert browser.evaluate("document.querySelectorAll('.node').length") == len(graph.nodes)
