@@ -254,6 +254,18 @@ __all__ = [
 ]
 
 
+def export_lava(graph: Graph, folder: str | Path) -> Path:
+    """Write an integer graph as a Lava script and its weights; returns the script.
+
+    Raises:
+        UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        InputError: the folder has files, or cannot be written.
+    """
+    from qkf_deploy.converters.lava_export import export_lava as write
+
+    return write(graph, folder)
+
+
 def export_onnx(graph: Graph, path: str | Path, *, form: Any = "step", precision: Any = "float32") -> None:
     """Write an ONNX file; see :func:`qkf_deploy.converters.onnx_export.export_onnx`."""
     from qkf_deploy.converters import onnx_export

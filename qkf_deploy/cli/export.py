@@ -16,8 +16,8 @@ from qkf_deploy.report.formats import Column, Sheet
 
 @click.command()
 @click.argument("network", type=click.Path(path_type=Path))
-@click.option("--to", "target", type=click.Choice(["nir", "onnx"]), required=True, help="Format to write.")
-@output_option("The file to write; with --partitioned a new directory.")
+@click.option("--to", "target", type=click.Choice(["nir", "onnx", "lava"]), required=True, help="Format to write.")
+@output_option("The file to write; a new directory with --partitioned and for Lava.")
 @click.option("--annotated", is_flag=True, help="NIR: the whole network, with marked stand-ins that no client runs.")
 @click.option("--partitioned", is_flag=True, help="NIR: stock parts, cut where NIR lacks a node, and a manifest.")
 @click.option(
@@ -51,7 +51,7 @@ def export(
     limit: int,
     fmt: str,
 ) -> None:
-    """Write a float or integer network as NIR or ONNX.
+    """Write a float or integer network as NIR or ONNX, an integer network as a Lava script with its weights.
 
     NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated or --partitioned
     says how to go on. --check exits with 1 if a client computes something else.
@@ -60,19 +60,17 @@ def export(
     Examples:
       qkf-deploy export net.int.qkf --to onnx -o net.onnx
       qkf-deploy export net.qkf --to nir --partitioned -o parts/ --check
+      qkf-deploy export net.int.qkf --to lava -o lava_net/
     """
-    if annotated and partitioned:
-        raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
-    if target == "onnx" and (annotated or partitioned):
-        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
-    if check and annotated:
-        raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
+    _refuse_contradictions(target, annotated, partitioned, check)
     mode = "annotated" if annotated else "partitioned" if partitioned else "portable"
     with progress("exporting"):
         graph = api.load(network)
         if target == "onnx":
             api.export_onnx(graph, output, form=form, precision=precision)
             said = f"ONNX, {form} form"
+        elif target == "lava":
+            said = f"Lava, run {api.export_lava(graph, output).name} in the Python 3.10 environment"
         else:
             said = f"NIR, {api.export_nir(graph, output, mode)}"
     notices(graph.notices)
@@ -86,6 +84,19 @@ def export(
             raise CheckFailed("a client computes something else than the network", hint="see the table above")
     else:
         emit(f"{output}: {said}")
+
+
+def _refuse_contradictions(target: str, annotated: bool, partitioned: bool, check: bool) -> None:
+    if annotated and partitioned:
+        raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
+    if target != "nir" and (annotated or partitioned):
+        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
+    if check and target == "lava":
+        raise UsageError(
+            "no client reads the Lava script", hint="`qkf-deploy simulate --backend lava` runs the network"
+        )
+    if check and annotated:
+        raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
 
 
 def _sheet(results: list[Any]) -> Sheet:

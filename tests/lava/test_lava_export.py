@@ -12,6 +12,8 @@ import lava_cases
 import numpy as np
 import pytest
 
+from qkf_deploy import cli
+from qkf_deploy.bundle import save_graph
 from qkf_deploy.converters.lava_export import SCRIPT, WEIGHTS, export_lava, identifiers
 from qkf_deploy.errors import InputError, UnsupportedError
 from qkf_deploy.simulators import reference
@@ -69,3 +71,13 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None
     with pytest.raises(UnsupportedError, match="integer graphs"):
         export_lava(replace(graph, arithmetic="float"), tmp_path / "other")
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_graph(lava_cases.network_case().graph, tmp_path / "net.qkf")
+    command = ["export", str(tmp_path / "net.qkf"), "--to", "lava", "-o", str(tmp_path / "lava_net")]
+    assert cli.run(command) == 0
+    assert "run run.py" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "lava_net").iterdir()) == [SCRIPT, WEIGHTS]
+    assert cli.run(command) == 3
+    assert cli.run([*command, "--check"]) == 2
