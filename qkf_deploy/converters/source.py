@@ -103,6 +103,7 @@ def resolve(source: Any, options: TraceOptions) -> Source:
     text = str(source)
     if _is_factory(text):
         model = call_factory(text, options.factory_arguments, _named(options))
+        _set_steps(model, options.time_steps)
         provenance = {"source": text}
         if options.checkpoint is not None:
             provenance |= _load_weights(model, options.checkpoint)
@@ -170,6 +171,13 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
 _STEP_NAMES = ("T", "time_steps", "num_steps", "timesteps", "time_step")
 _SIZE_NAMES = ("image_size", "img_size", "img_size_h", "img_size_w")
 _CHANNEL_NAMES = ("in_channels", "in_chans", "in_channel")
+
+
+def _set_steps(model: torch.nn.Module, steps: int | None) -> None:
+    """Set T of a module that carries it and whose factory has no parameter for it."""
+    for name in _STEP_NAMES if steps is not None else ():
+        if isinstance(getattr(model, name, None), int):
+            setattr(model, name, steps)
 
 
 def _own(model: torch.nn.Module, names: Sequence[str]) -> int | None:

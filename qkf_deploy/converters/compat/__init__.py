@@ -14,11 +14,12 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from qkf_deploy.converters.compat import clock_driven, timm_names, torchvision_names
+from qkf_deploy.converters.compat import clock_driven, einops_names, timm_names, torchvision_names
 
 _PROVIDERS = (
     ("spikingjelly.clock_driven", clock_driven.modules),
     ("timm", timm_names.modules),
+    ("einops", einops_names.modules),
     ("torchvision", torchvision_names.modules),
 )
 

@@ -39,9 +39,20 @@ def to_2tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
 
 
+_FACTORIES: dict[str, Callable[..., Any]] = {}
+
+
 def register_model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a factory in timm; here it stays as it is."""
+    """Makes a factory known to :func:`create_model`."""
+    _FACTORIES[function.__name__] = function
     return function
+
+
+def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Call a registered factory, without the arguments that are ``None``."""
+    if name not in _FACTORIES:
+        raise ValueError(f"no registered model {name!r}; there are: {', '.join(sorted(_FACTORIES))}")
+    return _FACTORIES[name](pretrained=pretrained, **{k: v for k, v in kwargs.items() if v is not None})
 
 
 def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
@@ -64,7 +75,7 @@ def modules() -> dict[str, ModuleType]:
         "timm.data": constants,
     }
     made: dict[str, ModuleType] = {name: StandIn(name, held) for name, held in names.items()}
-    models = {"register_model": register_model} | {
+    models = {"register_model": register_model, "create_model": create_model} | {
         n.split(".")[2]: m for n, m in made.items() if n.startswith("timm.models.")
     }
     made["timm.models"] = StandIn("timm.models", models)

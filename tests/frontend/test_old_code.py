@@ -1,0 +1,89 @@
+"""Files written for `spikingjelly.clock_driven` and timm 0.6 load unmodified; nothing of the stand-ins stays behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from frontend_networks import assert_sound, traced
+from safetensors.torch import save_file
+
+import qkf_deploy as qd
+from qkf_deploy.converters.compat import old_names
+from qkf_deploy.converters.compat.timm_names import DropPath, to_2tuple
+from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.errors import InputError
+
+FILE = Path(__file__).parent / "files" / "old_style.py"
+STAND_INS = ("spikingjelly.clock_driven", "timm")
+
+
+def stand_ins() -> list[str]:
+    return [m for m in sys.modules if m.split(".")[0] == "timm" or m.startswith("spikingjelly.clock_driven")]
+
+
+def test_an_old_file_traces_unmodified_with_its_checkpoint(tmp_path: Path) -> None:
+    net = traced(call_factory(f"{FILE}:tiny_old", {"T": 3}, {}), image_size=16)
+    assert_sound(net)
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in net.source.model.state_dict().items()}, path)
+    graph = qd.trace(f"{FILE}:tiny_old", checkpoint=path, time_steps=3, image_size=16)
+    assert graph.time_steps == 3
+    first = qd.simulate(qd.fold(graph), net.images, engine="reference")
+    assert np.array_equal(first.logits, qd.simulate(net.graph, net.images, engine="reference").logits)
+    assert not any(n.op.kind == "batch_norm" for n in qd.fold(graph))
+    assert stand_ins() == []
+
+
+def test_batch_norms_behind_linear_layers_fold_into_them() -> None:
+    net = traced(call_factory(f"{FILE}:tiny_old", {}, {}), image_size=16)
+    assert [n.name for n in net.graph if n.op.kind == "linear"] == [
+        *(f"attn.{name}_linear" for name in ("q", "k", "v", "proj")),
+        "head",
+    ]
+    assert not any("depthwise" in text for text in net.graph.notices)
+
+
+def test_stand_ins_last_as_long_as_the_context() -> None:
+    with old_names():
+        from spikingjelly.clock_driven import functional, layer, neuron, surrogate  # type: ignore[import]
+        from timm.models.layers import trunc_normal_  # type: ignore[import]
+
+        assert stand_ins()
+        assert all((functional.reset_net, layer.SeqToANNContainer, surrogate.Sigmoid, trunc_normal_))
+        lif = neuron.MultiStepLIFNode(tau=3.0, backend="cupy", v_reset=None)
+        assert (lif.step_mode, lif.tau, lif.v_reset) == ("m", 3.0, None)
+        assert neuron.LIFNode().step_mode == "s"
+        with pytest.raises(ImportError, match="SwishGate"):
+            from timm.models.layers import SwishGate  # type: ignore[import] # noqa: F401
+    assert stand_ins() == []
+    with pytest.raises(ImportError):
+        import spikingjelly.clock_driven  # type: ignore[import] # noqa: F401
+
+
+def test_old_containers_run_step_by_step() -> None:
+    with old_names():
+        from spikingjelly.clock_driven import layer  # type: ignore[import]
+    container = layer.MultiStepContainer(torch.nn.Linear(3, 2))
+    x = torch.randn(4, 5, 3)
+    assert torch.equal(container(x), torch.stack([container[0](step) for step in x]))
+
+
+def test_a_missing_name_is_reported_with_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "wants.py"
+    path.write_text("from timm.models.layers import Swish\n")
+    with pytest.raises(InputError, match=r"cannot be loaded: ImportError: .*Swish.*wants.py:1"):
+        call_factory(f"{path}:anything", {}, {})
+    assert stand_ins() == []
+
+
+def test_drop_path_and_pairs() -> None:
+    x = torch.ones(1000, 2)
+    dropped = DropPath(0.25)(x)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert 0.2 < (dropped == 0).float().mean() < 0.3
+    assert torch.equal(DropPath(0.25).eval()(x), x)
+    assert (to_2tuple(3), to_2tuple((1, 2))) == ((3, 3), (1, 2))
