@@ -54,6 +54,11 @@ def test_every_operator(family: str, seed: int) -> None:
         check(case, reference.run(case.graph, case.inputs, Record.of(case.graph, "all", "all")))
 
 
+def test_a_classifier_after_the_readout() -> None:
+    case = lava_cases.network_case()
+    check(case, reference.run(case.graph, case.inputs, Record.of(case.graph, "all", "all")))
+
+
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
