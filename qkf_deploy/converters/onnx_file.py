@@ -112,10 +112,13 @@ def _check_sizes(model: Any, steps: int) -> None:
     """Infer every shape for one image; all must be known and none huge. Works on a copy without large weights."""
     one = onnx.ModelProto()
     one.CopyFrom(model)
+    rows = {"batch": 1, "steps_x_batch": steps}
     for value in (*one.graph.input, *one.graph.output):
         for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param not in rows:
+                raise InputError(f"a dimension called {dim.dim_param[:60]!r}", where=value.name[:200])
             if dim.dim_param:
-                dim.dim_value = {"batch": 1, "steps_x_batch": steps}.get(dim.dim_param, 0)
+                dim.dim_value = rows[dim.dim_param]
     del one.graph.value_info[:]
     try:
         onnx.checker.check_model(one)

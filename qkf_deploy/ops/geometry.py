@@ -9,6 +9,10 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 
 
+#: Longer axes are refused: a damaged file must not make us allocate an array per position.
+_MAX_LENGTH = 2**24
+
+
 @dataclass(frozen=True)
 class Axis:
     """One spatial axis of a sliding window.
@@ -32,10 +36,12 @@ class Axis:
 
     @property
     def out(self) -> int:
-        """Output length. Raises GraphError if no window fits."""
+        """Output length. Raises GraphError if no window fits, or for a length no device holds."""
         length = (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
         if length < 1:
             raise GraphError(f"a window of {self.kernel} does not fit an axis of {self.size}")
+        if length > _MAX_LENGTH:
+            raise GraphError(f"a window that gives {length} elements along one axis")
         return length
 
     def positions(self) -> np.ndarray:
