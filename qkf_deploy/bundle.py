@@ -182,7 +182,8 @@ def _check_header(graph: Graph) -> None:
     pre = graph.preprocessing
     if pre is not None:
         channels = graph.input.type.shape[0]
-        if len(pre.mean) != channels or len(pre.std) != channels or not all(s > 0 for s in pre.std):
+        finite = np.isfinite([*pre.mean, *pre.std]).all()
+        if len(pre.mean) != channels or len(pre.std) != channels or not finite or min(pre.std) <= 0:
             raise InputError("mean and std do not fit the input channels")
     for name in graph.widths:
         if name not in graph.nodes:
