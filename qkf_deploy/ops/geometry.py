@@ -8,9 +8,8 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError
 
-
 #: Longer axes are refused: a damaged file must not make us allocate an array per position.
-_MAX_LENGTH = 2**24
+_MAX_LENGTH = 2**20
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ NIR: dict[str, Make] = {
     "input of 10^12": put("input", "shape", np.array([10**6, 10**6])),
     "input negative": put("input", "shape", np.array([-2, 6, 6])),
     "input without axes": put("input", "shape", np.zeros(0, np.int64)),
-    "flatten out of range": put("head", "type", "Flatten", dtype=TEXT),
+    "flatten out of range": put("head", "start_dim", 9),
     "type missing": edited(lambda f: node(f, "stem_lif").__delitem__("type")),
     "type unknown": put("stem_lif", "type", "__import__('os')", dtype=TEXT),
     "type a number": put("stem_lif", "type", 7),

@@ -216,6 +216,8 @@ def _flatten(r: Raising, name: str, node: RawNode) -> Operand:
     if not 0 <= first < len(shape) or last >= len(shape):
         # Tools that count the batch axis say 1..-1 for a whole sample.
         first, last = max(first - 1, 0), len(shape) - 1
+        if first > last:
+            raise InputError(f"start_dim {start} and end_dim {end} for values of shape {shape}", where=name)
     if first >= last:
         return value
     return r.flattened(value, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
