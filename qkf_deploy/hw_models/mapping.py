@@ -18,6 +18,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.chips import Chip
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.values import Kind
 from qkf_deploy.ledger import Ledger
 
 
@@ -233,6 +234,8 @@ def _flow(flows: nx.DiGraph, source: str, target: str, events: Fraction) -> None
 def _events(graph: Graph, ledger: Ledger, node: str) -> Fraction:
     if graph[node].op.kind == "input":
         return Fraction(graph[node].type.size * (ledger.time_steps if graph.input_encoding == "frames" else 1))
+    if graph[node].type.kind is Kind.DRIVE:  # a membrane shortcut sends every value at every step
+        return Fraction(graph[node].type.size * ledger.time_steps)
     return Fraction(ledger[node].total("events_out_graded"), ledger.images)
 
 

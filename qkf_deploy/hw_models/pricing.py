@@ -62,6 +62,11 @@ class LayerEnergy:
     energy_per_image_pj: tuple[Decimal, ...]
     share: Fraction
 
+    @property
+    def sops_difference(self) -> Fraction | None:
+        """How far mean value x dense MACs lies above the exact count, as a share of it; ``None`` without operations."""
+        return Fraction(self.sops_rate, self.sops_exact) - 1 if self.sops_exact else None
+
 
 @dataclass(frozen=True)
 class EnergyReport:

@@ -155,97 +155,6 @@ def _by_class(name: str) -> Callable[[LayerRecord, Ledger], PerImage]:
     return lambda layer, ledger: class_counts(layer, ledger, name)
 
 
-def _derived() -> tuple[Quantity, ...]:
-    events, real = frozenset({"synapse.binary", "synapse.integer"}), frozenset({"synapse.real"})
-    binary, integer = frozenset({"synapse.binary"}), frozenset({"synapse.integer"})
-    return (
-        Quantity("sop_rate", events, "mean input value x T x dense MACs (Eq. 22)", rate_times_dense),
-        Quantity(
-            "mac_dense",
-            real,
-            "dense MACs of real-valued input, padding counted; an input constant over time once",
-            lambda layer, ledger: _dense_real(layer, ledger, every_step=False),
-        ),
-        Quantity(
-            "mac_dense_every_step",
-            real,
-            "dense MACs of real-valued input x T, padding counted",
-            lambda layer, ledger: _dense_real(layer, ledger, every_step=True),
-        ),
-        Quantity(
-            "mac_nonzero_every_step",
-            real,
-            "MACs of real-valued input, zero inputs and weights skipped, at every step",
-            _nonzero_every_step,
-        ),
-        Quantity(
-            "binary_ac_rate",
-            binary,
-            "rate x T x dense MACs where every input is 0 or 1",
-            lambda layer, ledger: _only(layer, ledger, True, rate_times_dense(layer, ledger)),
-        ),
-        Quantity(
-            "binary_ac",
-            binary,
-            "ac_graded where every input is 0 or 1",
-            lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded")),
-        ),
-        Quantity(
-            "binary_ac_nonzero_weights",
-            binary,
-            "ac_graded_nonzero_weights where every input is 0 or 1",
-            lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
-        ),
-        Quantity("integer_mac_dense", integer, "dense MACs x T where some input exceeds 1", _integer_dense),
-        Quantity(
-            "integer_mac_nonzero",
-            integer,
-            "MACs of non-zero inputs and weights where some input exceeds 1",
-            lambda layer, ledger: _only(layer, ledger, False, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
-        ),
-        Quantity(
-            "product_rate",
-            frozenset({"products"}),
-            "smallest rate of the spike operands x T x dense MACs of a product of activations",
-            spike_product_rate,
-        ),
-        Quantity(
-            "product_coincidence_or_fanout",
-            frozenset({"products"}),
-            "coincidences where both operands are 0 or 1, else fan-out of the operand that is",
-            _coincidence_or_fanout,
-        ),
-        Quantity("head_macs_nonzero", frozenset({"head.macs"}), "MACs of the head, zero inputs skipped", _head_nonzero),
-        Quantity(
-            "attention_sum_dense",
-            frozenset({"attention_sums"}),
-            "Q-K sums executed densely: elements in - elements out, x T",
-            _dense_sum,
-        ),
-        Quantity(
-            "residual_adds_tensor",
-            frozenset({"residual"}),
-            "residual additions of a tensor library: non-zeros of both operands if all are 0 or 1, else every element",
-            _tensor_add,
-        ),
-        Quantity("neuron_updates", frozenset({"neuron.driven", "neuron.idle"}), "neurons x T", _neuron_updates),
-        Quantity(
-            "weight_reads",
-            frozenset({"memory.weights"}),
-            "weights read, one per graded addition or multiply-accumulate; buffers of 32-bit words",
-            _weight_reads,
-            lambda layer, ledger: 4 * layer.parameters,
-        ),
-        Quantity(
-            "state_accesses_per_synop",
-            frozenset({"memory.state"}),
-            "membranes read and written at every graded addition and every neuron update; buffers of 32-bit words",
-            _state_accesses,
-            lambda layer, ledger: 4 * layer.output_size,
-        ),
-    )
-
-
 def _dense_sum(layer: LayerRecord, ledger: Ledger) -> PerImage:
     occurs = "attention_sum_adds_unary" in layer.counts
     return ((elements_in(layer) - layer.output_size) * ledger.time_steps * occurs,) * ledger.images
@@ -301,8 +210,101 @@ def _coincidence_or_fanout(layer: LayerRecord, ledger: Ledger) -> PerImage:
     return spike_product_rate(layer, ledger)
 
 
+_EVENTS = frozenset({"synapse.binary", "synapse.integer"})
+_REAL = frozenset({"synapse.real"})
+_BINARY = frozenset({"synapse.binary"})
+_INTEGER = frozenset({"synapse.integer"})
+
+#: Quantities that no single ledger class gives.
+_DERIVED = (
+    Quantity("sop_rate", _EVENTS, "mean input value x T x dense MACs (Eq. 22)", rate_times_dense),
+    Quantity(
+        "mac_dense",
+        _REAL,
+        "dense MACs of real-valued input, padding counted; an input constant over time once",
+        lambda layer, ledger: _dense_real(layer, ledger, every_step=False),
+    ),
+    Quantity(
+        "mac_dense_every_step",
+        _REAL,
+        "dense MACs of real-valued input x T, padding counted",
+        lambda layer, ledger: _dense_real(layer, ledger, every_step=True),
+    ),
+    Quantity(
+        "mac_nonzero_every_step",
+        _REAL,
+        "MACs of real-valued input, zero inputs and weights skipped, at every step",
+        _nonzero_every_step,
+    ),
+    Quantity(
+        "binary_ac_rate",
+        _BINARY,
+        "rate x T x dense MACs where every input is 0 or 1",
+        lambda layer, ledger: _only(layer, ledger, True, rate_times_dense(layer, ledger)),
+    ),
+    Quantity(
+        "binary_ac",
+        _BINARY,
+        "ac_graded where every input is 0 or 1",
+        lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded")),
+    ),
+    Quantity(
+        "binary_ac_nonzero_weights",
+        _BINARY,
+        "ac_graded_nonzero_weights where every input is 0 or 1",
+        lambda layer, ledger: _only(layer, ledger, True, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
+    ),
+    Quantity("integer_mac_dense", _INTEGER, "dense MACs x T where some input exceeds 1", _integer_dense),
+    Quantity(
+        "integer_mac_nonzero",
+        _INTEGER,
+        "MACs of non-zero inputs and weights where some input exceeds 1",
+        lambda layer, ledger: _only(layer, ledger, False, class_counts(layer, ledger, "ac_graded_nonzero_weights")),
+    ),
+    Quantity(
+        "product_rate",
+        frozenset({"products"}),
+        "smallest rate of the spike operands x T x dense MACs of a product of activations",
+        spike_product_rate,
+    ),
+    Quantity(
+        "product_coincidence_or_fanout",
+        frozenset({"products"}),
+        "coincidences where both operands are 0 or 1, else fan-out of the operand that is",
+        _coincidence_or_fanout,
+    ),
+    Quantity("head_macs_nonzero", frozenset({"head.macs"}), "MACs of the head, zero inputs skipped", _head_nonzero),
+    Quantity(
+        "attention_sum_dense",
+        frozenset({"attention_sums"}),
+        "Q-K sums executed densely: elements in - elements out, x T",
+        _dense_sum,
+    ),
+    Quantity(
+        "residual_adds_tensor",
+        frozenset({"residual"}),
+        "residual additions of a tensor library: non-zeros of both operands if all are 0 or 1, else every element",
+        _tensor_add,
+    ),
+    Quantity("neuron_updates", frozenset({"neuron.driven", "neuron.idle"}), "neurons x T", _neuron_updates),
+    Quantity(
+        "weight_reads",
+        frozenset({"memory.weights"}),
+        "weights read, one per graded addition or multiply-accumulate; buffers of 32-bit words",
+        _weight_reads,
+        lambda layer, ledger: 4 * layer.parameters,
+    ),
+    Quantity(
+        "state_accesses_per_synop",
+        frozenset({"memory.state"}),
+        "membranes read and written at every graded addition and every neuron update; buffers of 32-bit words",
+        _state_accesses,
+        lambda layer, ledger: 4 * layer.output_size,
+    ),
+)
+
 #: Every quantity a profile can price, by name.
-QUANTITIES: Mapping[str, Quantity] = {**_ledger_quantities(), **{q.name: q for q in _derived()}}
+QUANTITIES: Mapping[str, Quantity] = {**_ledger_quantities(), **{q.name: q for q in _DERIVED}}
 
 
 def occurring(layer: LayerRecord, work: str) -> int:

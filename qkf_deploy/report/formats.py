@@ -181,6 +181,11 @@ def percent(value: Fraction | float) -> str:
     return f"{100 * float(value):.2f} %"
 
 
+def signed_percent(value: Fraction | None) -> str:
+    """A difference for people; empty where there is none."""
+    return "" if value is None else f"{100 * float(value):+.2f} %"
+
+
 def whole(value: int | Fraction) -> str:
     """A whole number (or a mean, rounded to one) with thousands separators."""
     return f"{round(value):,}"

@@ -73,8 +73,8 @@ def summary(mapping: CoreMapping) -> str:
 _OWN = (
     "Every unit is cut into equal pieces of channels x positions, one piece per core, cores filled in order of "
     "computation: a compiler that shares cores or places better needs fewer.",
-    "Residual additions and gates are routing: events of both operands are delivered, masked events are dropped where "
-    "they arise.",
+    "Residual additions of spikes and gates are routing: events of both operands are delivered, masked events are "
+    "dropped where they arise. Drives that leave a unit (membrane shortcuts) are sent whole at every step.",
     "A message is one event to one core; inputs of a core are not multicast. Events are taken as spread evenly over "
     "positions and source cores.",
 )

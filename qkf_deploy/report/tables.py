@@ -16,6 +16,7 @@ from qkf_deploy.report.formats import (
     percent,
     rate,
     si,
+    signed_percent,
     to_csv,
     to_json,
     to_markdown,
@@ -34,6 +35,7 @@ _COLUMNS = (
     Column("dense_macs_per_step", "dense MACs/step"),
     Column("sops_rate_times_dense", "SOPs rate × dense"),
     Column("sops_exact", "SOPs exact"),
+    Column("sops_difference", "difference"),
     Column("macs", "MACs"),
     Column("energy_pj", "energy"),
     Column("share", "share"),
@@ -119,6 +121,7 @@ def _cells(row: LayerEnergy) -> tuple[Any, ...]:
         row.dense_macs,
         row.sops_rate,
         row.sops_exact,
+        row.sops_difference,
         row.macs,
         row.energy_pj,
         row.share,
@@ -145,16 +148,19 @@ def energy_sheet(report: EnergyReport, *, every_node: bool = False) -> Sheet:
             whole(r.dense_macs) if r.dense_macs else "",
             whole(Fraction(r.sops_rate, n)) if r.sops_rate else "",
             whole(Fraction(r.sops_exact, n)) if r.sops_exact else "",
+            signed_percent(r.sops_difference),
             whole(Fraction(r.macs, n)) if r.macs else "",
             joules(Fraction(r.energy_pj) / n),
             percent(r.share),
         )
         for r in layers
     )
-    totals = [sum(getattr(r, k) for r in report.layers) for k in ("dense_macs", "sops_rate", "sops_exact", "macs")]
+    dense, by_rate, exact, macs = (
+        sum(getattr(r, k) for r in report.layers) for k in ("dense_macs", "sops_rate", "sops_exact", "macs")
+    )
     footer = (
-        "total", "", "", "", "",
-        whole(totals[0]), *(whole(Fraction(t, n)) for t in totals[1:]),
+        "total", "", "", "", "", whole(dense), whole(Fraction(by_rate, n)), whole(Fraction(exact, n)),
+        signed_percent(Fraction(by_rate, exact) - 1 if exact else None), whole(Fraction(macs, n)),
         joules(report.mean_energy_pj), "100.00 %" if report.total_energy_pj else "",
     )  # fmt: skip
     title = f"Energy per image, profile {report.profile.id}: {report.profile.title}"

@@ -186,3 +186,34 @@ def test_chip_files(tmp_path: Path) -> None:
             load_chip(path)
         assert caught.value.where == f"{path}:{line}"
         assert message in caught.value.message
+
+
+def test_membrane_shortcuts_send_whole_drives() -> None:
+    """Pre-activation shortcuts (Eq. 11): a drive read by several units is sent whole, it has no events to count."""
+    import numpy as np
+    import torch
+
+    from qkf_deploy import api
+    from qkf_deploy.ir.values import Kind
+    from qkf_deploy.models.config import QKFormerConfig
+    from qkf_deploy.models.qkformer import QKFormer
+
+    torch.manual_seed(0)
+    config = QKFormerConfig(
+        layout="cifar", in_channels=1, num_classes=2, image_size=8, embed_dim=32, depths=(1, 1, 1), heads=(2, 2, 2),
+        attention=("qkta", "qkta", "ssa"), shortcut="pa", time_steps=2,
+    )  # fmt: skip
+    traced = api.trace(QKFormer(config), time_steps=2, image_size=8, in_channels=1, preset="none")
+    graph = api.quantize(traced, 8)
+    run = api.simulate(graph, np.zeros((1, 1, 8, 8), np.uint8), engine="reference")
+    mapping = map_network(graph, CHIP, run.ledger)
+    assert mapping.infeasible == ()
+    owner = unit_of(units(graph))
+    shared = [
+        (node, unit) for unit in units(graph) for node in unit.sources
+        if node in owner and graph[node].type.kind is Kind.DRIVE
+    ]  # fmt: skip
+    assert shared
+    flows = {(t.source, t.target): t.events for t in mapping.traffic}
+    for node, target in shared:
+        assert flows[owner[node], target.name] >= graph[node].type.size * 2

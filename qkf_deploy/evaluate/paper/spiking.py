@@ -44,12 +44,10 @@ def spiking_cost(build: str, image_size: int) -> SpikingCost:
     _drop_neurons(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(config.input_shape, device="meta"))
-    by_module = counter.get_flop_counts()
-
-    def macs(module: str) -> int:
-        return sum(by_module[module].values()) // 2  # torch counts a multiplication and an addition
-
-    return SpikingCost(parameters, macs("Global"), macs("QKFormer.patch_embed1.proj_conv"), macs("QKFormer.head"))
+    modules = ("Global", "QKFormer.patch_embed1.proj_conv", "QKFormer.head")
+    # torch counts a multiplication and an addition for each multiply-accumulate
+    total, first, head = (sum(counter.get_flop_counts()[name].values()) // 2 for name in modules)
+    return SpikingCost(parameters, total, first, head)
 
 
 def _drop_neurons(model: nn.Module) -> None:
