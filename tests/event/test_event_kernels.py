@@ -114,14 +114,18 @@ def exact_kernels(layer: SynapseLayer, stream: Stream) -> list[str]:
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 5), tokens=st.integers(1, 9), channels=st.sampled_from([1, 31, 32, 70]),
+    seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 5), tokens=st.integers(1, 9),
+    channels=st.sampled_from([1, 31, 32, 70]),
     high=st.sampled_from([(1, 1), (1, 3), (200, 55), (100, 1)]),
 )  # fmt: skip
 @settings(max_examples=25, **_SETTINGS)
 def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, high: tuple[int, int]) -> None:
     """Adding, expanding and every way of counting."""
     rng = np.random.default_rng(seed)
-    plain = [rng.integers(0, h + 1, (steps, 1, channels, tokens)) * (rng.random((steps, 1, channels, tokens)) < 0.5) for h in high]
+    plain = [
+        rng.integers(0, h + 1, (steps, 1, channels, tokens)) * (rng.random((steps, 1, channels, tokens)) < 0.5)
+        for h in high
+    ]
     a, b = (to_stream(x, channels, h, steps) for x, h in zip(plain, high, strict=True))
     out = np.empty((a.data.shape[0], 32 * a.words), np.uint8)
     both = add_streams(isa.tag, a.data, b.data, a.words, out)
@@ -130,7 +134,11 @@ def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, hi
     assert both == np.count_nonzero((plain[0] != 0) & (plain[1] != 0))
     for stream, x in ((a, plain[0]), (total, plain[0] + plain[1])):
         x = x[:, 0]
-        unary, graded, lengths = np.empty(steps, np.int64), np.empty(steps, np.int64), np.empty(len(stream.data), np.int32)
+        unary, graded, lengths = (
+            np.empty(steps, np.int64),
+            np.empty(steps, np.int64),
+            np.empty(len(stream.data), np.int32),
+        )
         step_totals(isa.tag, stream.data, stream.words, steps, unary, graded, lengths)
         assert np.array_equal(unary, x.sum(axis=(1, 2)))
         assert np.array_equal(graded, np.count_nonzero(x, axis=(1, 2)))

@@ -61,7 +61,9 @@ def _layer(weight: int, channels: int, high: int, soft: bool = False, theta: int
 
 
 @pytest.mark.parametrize("weight", [127, -127])
-@pytest.mark.parametrize(("channels", "fits"), [(128, True), (129, True), (172, False), (258, False), (259, False), (600, False)])
+@pytest.mark.parametrize(
+    ("channels", "fits"), [(128, True), (129, True), (172, False), (258, False), (259, False), (600, False)]
+)
 def test_sixteen_bits_only_where_no_input_can_pass_them(weight: int, channels: int, fits: bool) -> None:
     """The largest input drives every sum to its bound; the narrow path is taken exactly where the proof allows."""
     graph = _layer(weight, channels, high=1, theta=40000 if weight > 0 else 1)

@@ -60,7 +60,7 @@ def token_gate(
 def channel_gate(
     sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray
 ) -> int:
-    """Q-K channel attention: a channel's spikes in q over all tokens drive a neuron that passes or stops the channel of k.
+    """Q-K channel attention: a channel's spikes in q over all tokens drive a neuron that passes or stops its k.
 
     Args:
         sums: int64 ``(T, channels)``; k: u32 ``(rows, words)``; theta: int64 ``(channels,)``.
@@ -128,6 +128,31 @@ def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
                 out[j] += row[j]
 
 
+@njit(nogil=True, cache=True)
+def _context(
+    isa: np.generic, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, t: int, bits: np.ndarray,
+    context: np.ndarray,
+) -> None:  # fmt: skip
+    """``k^T v`` of one head at one step into ``context``, s32 ``(dim, 32 * words)``; ``bits`` is scratch."""
+    ones, counts = np.empty(32 * bits.shape[0], np.uint8), np.empty(32 * bits.shape[0], np.int32)
+    context[:] = 0
+    for n in range(k.shape[0] // steps):
+        _take_bits(v, n * steps + t, first, dim, bits)
+        ones[:] = 0
+        for w in range(bits.shape[0]):
+            add_bits(isa, bits[w], ones, 32 * w)
+        for c in range(counts.shape[0]):
+            counts[c] = ones[c]
+        _take_bits(k, n * steps + t, first, dim, bits)
+        for w in range(bits.shape[0]):
+            word = np.uint64(bits[w])
+            while word != 0:
+                target = context[32 * w + lowest_bit(word)]
+                word &= word - np.uint64(1)
+                for c in range(counts.shape[0]):
+                    target[c] += counts[c]
+
+
 #: Columns of the statistics that :func:`self_attention` returns per step.
 CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
@@ -159,7 +184,6 @@ def self_attention(
     words = (dim + 31) // 32
     tokens, first = q.shape[0] // steps, head * dim
     bits, spikes = np.empty(words, np.uint32), np.empty((1, words), np.uint32)
-    ones, counts = np.empty(32 * words, np.uint8), np.empty(32 * words, np.int32)
     context = np.empty((dim, 32 * words), np.int32)
     row_nonzero, row_sum = np.empty(dim, np.int64), np.empty(dim, np.int64)
     mixed, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
@@ -168,22 +192,7 @@ def self_attention(
     state = np.zeros((tokens, 32 * words), np.int32)
     state_flat = state.reshape(-1)
     for t in range(steps):
-        context[:] = 0
-        for n in range(tokens):
-            _take_bits(v, n * steps + t, first, dim, bits)
-            ones[:] = 0
-            for w in range(words):
-                add_bits(isa, bits[w], ones, 32 * w)
-            for c in range(32 * words):
-                counts[c] = ones[c]
-            _take_bits(k, n * steps + t, first, dim, bits)
-            for w in range(words):
-                word = np.uint64(bits[w])
-                while word != 0:
-                    target = context[32 * w + lowest_bit(word)]
-                    word &= word - np.uint64(1)
-                    for c in range(32 * words):
-                        target[c] += counts[c]
+        _context(isa, k, v, first, dim, steps, t, bits, context)
         for i in range(dim):
             nonzero, total = np.int64(0), np.int64(0)
             for c in range(dim):

@@ -38,7 +38,8 @@ class Isa:
         name: what the kernels use, for reports.
         tag: numpy scalar passed to every kernel; its *type* selects the instructions when the kernel is compiled.
         dense_crossover: fraction of non-zero inputs from which the dense kernel is faster than gathering events.
-        saturating_pairs: True if dense byte products are added in pairs to 16 bits (``vpmaddubsw``), which limits the values.
+        saturating_pairs: True if dense byte products are added in pairs to 16 bits (``vpmaddubsw``), which limits the
+            values.
         vector_bytes: bytes per vector, 0 for plain loops.
     """
 

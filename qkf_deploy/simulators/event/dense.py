@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 
@@ -33,15 +33,25 @@ def _per_step(isa: types.Type, words: bool) -> tuple[int, ir.VectorType, ir.Vect
     return outputs, v.vec(v.I8, size), v.vec(v.I32, outputs), False
 
 
-@intrinsic
+@v.intrinsic
 def _dense_rows(
-    typingctx: Any, isa: Any, a: Any, starts: Any, rows: Any, taps: Any, n_taps: Any, steps: Any, flush: Any, w: Any, x: Any
+    typingctx: Any,
+    isa: Any,
+    a: Any,
+    starts: Any,
+    rows: Any,
+    taps: Any,
+    n_taps: Any,
+    steps: Any,
+    flush: Any,
+    w: Any,
+    x: Any,
 ) -> Any:
     """``x[r, 0:32] += sum over taps and inputs`` for rows in groups of :func:`rows_at_once`.
 
     ``a``: the input array; every other pointer is an address: ``starts`` and ``taps`` s64 element offsets, ``w``
-    ``(taps, steps, 32, 4 bytes)``, ``x`` ``(rows, 32)`` s32. ``steps``: 32-bit groups of inputs per tap; ``flush``: steps
-    after which 16-bit sums are widened.
+    ``(taps, steps, 32, 4 bytes)``, ``x`` ``(rows, 32)`` s32. ``steps``: 32-bit groups of inputs per tap; ``flush``:
+    steps after which 16-bit sums are widened.
     """
     words = a.dtype == types.int16
     outputs, operand, sums, narrow = _per_step(isa, words)
@@ -50,12 +60,12 @@ def _dense_rows(
     wide = v.vec(v.I32, outputs)
     signature = types.void(isa, a, *[types.int64] * 8)
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, array, starts, rows, taps, n_taps, steps, flush, w, x = args
         base = b.ptrtoint(context.make_array(a)(context, b, array).data, v.I64)
         acc = [v.accumulators(b, sums, parts) for _ in range(group)]
 
-        def write_out(x_rows: ir.Value) -> None:
+        def write_out(x_rows: v.Value) -> None:
             ones = ir.Constant(sums, [1] * sums.count)
             for r in range(group):
                 for j in range(parts):
@@ -65,7 +75,7 @@ def _dense_rows(
                     v.store(b, b.add(v.load(b, address, wide), total), address)
                     b.store(ir.Constant(sums, None), acc[r][j])
 
-        def multiply(begins: list[ir.Value], first: ir.Value, count: ir.Value, w_tap: ir.Value) -> None:
+        def multiply(begins: list[v.Value], first: v.Value, count: v.Value, w_tap: v.Value) -> None:
             with cgutils.for_range(b, count) as loop:
                 k = b.add(first, loop.index)
                 at, w_at = b.shl(k, v.const(2)), b.add(w_tap, b.mul(k, v.const(4 * TILE)))
@@ -73,7 +83,9 @@ def _dense_rows(
                 for r in range(group):
                     inputs = v.splat(b, v.load(b, b.add(begins[r], at), v.I32), outputs)
                     for j in range(parts):
-                        _multiply_add(b, isa, acc[r][j], b.bitcast(inputs, operand), weights[j], words=words, narrow=narrow)
+                        _multiply_add(
+                            b, isa, acc[r][j], b.bitcast(inputs, operand), weights[j], words=words, narrow=narrow
+                        )
 
         with cgutils.for_range_slice(b, v.const(0), rows, v.const(group), v.I64) as (row, _):
             x_rows = b.add(x, b.mul(row, v.const(4 * TILE)))
@@ -99,7 +111,7 @@ def _dense_rows(
 
 
 def _multiply_add(
-    b: ir.IRBuilder, isa: types.Type, acc: ir.Value, inputs: ir.Value, weights: ir.Value, *, words: bool, narrow: bool
+    b: v.Builder, isa: types.Type, acc: v.Value, inputs: v.Value, weights: v.Value, *, words: bool, narrow: bool
 ) -> None:
     if words:
         v.add_to(b, acc, v.word_dot(b, isa, inputs, weights))
@@ -126,15 +138,22 @@ def dense_block(
 
 
 @overload(dense_block, strict=False)
-def _overload_dense_block(
-    isa: Any, a: Any, starts: Any, rows: Any, taps: Any, flush: Any, w: Any, x: Any
-) -> Any:
+def _overload_dense_block(isa: Any, a: Any, starts: Any, rows: Any, taps: Any, flush: Any, w: Any, x: Any) -> Any:
     if isa == v.PLAIN:
         return _dense_block_plain
 
     def vectorized(isa, a, starts, rows, taps, flush, w, x):  # type: ignore[no-untyped-def]
         _dense_rows(
-            isa, a, starts.ctypes.data, rows, taps.ctypes.data, taps.shape[0], w.shape[1], flush, w.ctypes.data, x.ctypes.data
+            isa,
+            a,
+            starts.ctypes.data,
+            rows,
+            taps.ctypes.data,
+            taps.shape[0],
+            w.shape[1],
+            flush,
+            w.ctypes.data,
+            x.ctypes.data,
         )
 
     return vectorized

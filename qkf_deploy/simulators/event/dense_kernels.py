@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -31,7 +33,7 @@ def dense_synapse(
     drive: np.ndarray,
     p0: int,
     p1: int,
-) -> int:
+) -> Any:
     """Output pixels ``p0 .. p1`` of a convolution over a zero-padded grid.
 
     Args:

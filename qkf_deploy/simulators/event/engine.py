@@ -36,16 +36,17 @@ class Engine:
     Args:
         graph: integer graph (float graphs run through the operators' own semantics).
         record: what to keep.
-        tier: forces a tier, see :func:`qkf_deploy.simulators.event.cpu.select`.
+        tier: forces a tier, see :func:`qkf_deploy.simulators.event.cpu.select`, or an instruction set as it is (for
+            measurements).
 
     Raises:
         ProofError: the graph's stored widths are narrower than what its weights can reach.
         UsageError: an unknown or unavailable tier.
     """
 
-    def __init__(self, graph: Graph, record: Record = _NOTHING, tier: str | None = None) -> None:
+    def __init__(self, graph: Graph, record: Record = _NOTHING, tier: str | cpu.Isa | None = None) -> None:
         self.graph, self.record = graph, record
-        self.isa = cpu.select(tier)
+        self.isa = tier if isinstance(tier, cpu.Isa) else cpu.select(tier)
         widths = proofs.proven_widths(graph) if graph.arithmetic == "integer" else {}
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
@@ -112,9 +113,13 @@ class Engine:
         output = self.graph.output
         raw = np.concatenate([i.kept[output.name] for i in images], axis=1)
         logits = output.op.logits(raw, output.params) if isinstance(output.op, Output) else raw
-        kept = {n: np.concatenate([i.kept[n] for i in images], axis=1) for n in self.graph.nodes if n in self.record.values}
+        kept = {
+            n: np.concatenate([i.kept[n] for i in images], axis=1) for n in self.graph.nodes if n in self.record.values
+        }
         membranes = {
-            n: np.concatenate([i.membranes[n] for i in images], axis=1) for n in self.graph.nodes if n in self.record.membranes
+            n: np.concatenate([i.membranes[n] for i in images], axis=1)
+            for n in self.graph.nodes
+            if n in self.record.membranes
         }
         spikes = {n: v for n, v in kept.items() if is_neuron(self.graph[n].op.kind)}
         return Run(logits, raw, self._ledger(images), spikes, kept, membranes)

@@ -50,7 +50,9 @@ class Layer:
 
     def file(self, directory: Path, image: int, format_: str) -> Path:
         """Where the events of an image are."""
-        return directory / f"image_{image:05d}" / f"{quote(self.name, safe='.#')}.{'npz' if format_ == 'npz' else 'aer'}"
+        return (
+            directory / f"image_{image:05d}" / f"{quote(self.name, safe='.#')}.{'npz' if format_ == 'npz' else 'aer'}"
+        )
 
 
 def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
@@ -59,8 +61,8 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
     Args:
         run: a run with recorded values.
         directory: created if missing.
-        fmt: ``npz`` (one array per column, u32) or ``aer`` (text: a header line, then one event per line, in order of t,
-            c, y, x).
+        fmt: ``npz`` (one array per column, u32) or ``aer`` (text: a header line, then one event per line, in order of
+            t, c, y, x).
 
     Returns:
         The manifest's path.
@@ -135,7 +137,9 @@ def read_events(directory: str | Path) -> dict[str, np.ndarray]:
     readers: Mapping[str, Callable[[Path], np.ndarray]] = {"npz": _from_npz, "aer": _from_aer}
     out = {}
     for layer in layers:
-        tensors = [_rebuild(layer, readers[format_](p), p) for p in (layer.file(root, i, format_) for i in range(images))]
+        tensors = [
+            _rebuild(layer, readers[format_](p), p) for p in (layer.file(root, i, format_) for i in range(images))
+        ]
         out[layer.name] = np.stack(tensors, axis=1)
     return out
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.words import nonzero_word
@@ -55,12 +54,12 @@ def _bits_table() -> np.ndarray:
 _BITS = _bits_table()
 
 
-@intrinsic
+@v.intrinsic
 def _spread(typingctx: Any, table: Any, byte: Any, base: Any, out: Any) -> Any:
-    """Store ``base + position`` of the set bits of ``byte`` as eight u16 at the address ``out``; returns their number."""
+    """Store ``base + position`` of the set bits of ``byte`` as eight u16 at an address; returns their number."""
     signature = types.int64(types.int64, types.int64, types.int64, types.int64)
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         table, byte, base, out = args
         positions = v.load(b, b.add(table, b.shl(byte, v.const(4))), v.vec(v.I16, 8))
         v.store(b, b.add(positions, v.splat(b, b.trunc(base, v.I16), 8)), out)
@@ -96,7 +95,9 @@ def _overload_append_bits(isa: Any, table: Any, bits: Any, base: Any, out: Any, 
     return vectorized
 
 
-def copy_values(stream: np.ndarray, row: int, offset: int, idx: np.ndarray, val: np.ndarray, start: int, end: int) -> None:
+def copy_values(
+    stream: np.ndarray, row: int, offset: int, idx: np.ndarray, val: np.ndarray, start: int, end: int
+) -> None:
     """``val[e] = stream[row, idx[e] - offset]`` for a count stream; a bit stream's values are ones already."""
     raise NotImplementedError("compiled code only")
 
@@ -133,8 +134,8 @@ def _row_at(i: int, line: int, steps: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _list_rows(
-    isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int, ptr: np.ndarray,
-    idx: np.ndarray, val: np.ndarray,
+    isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int,
+    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray,
 ) -> None:  # fmt: skip
     """List the events of all rows; zero words (closed tokens) are skipped."""
     for i in range(stream.shape[0]):

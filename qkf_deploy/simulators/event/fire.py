@@ -1,6 +1,6 @@
 """The canonical neuron on 32 channels at once.
 
-    U = ((M * m) >> k) + (X << f);  S = U >= theta;  M = 0 (hard) or U - theta (soft) where S, else U
+U = ((M * m) >> k) + (X << f);  S = U >= theta;  M = 0 (hard) or U - theta (soft) where S, else U
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 
@@ -18,7 +18,7 @@ from qkf_deploy.simulators.event import vector_ir as v
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
 
 
-@intrinsic(prefer_literal=True)
+@v.intrinsic(prefer_literal=True)
 def _fire32(
     typingctx: Any, multiply: Any, keep: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, u_out: Any
 ) -> Any:
@@ -28,11 +28,11 @@ def _fire32(
     """
     signature = types.int64(multiply, keep, *[types.int64] * 6)
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, x, m, theta, form, spikes, u_out = args
         kind = v.vec(v.I32, 32)
 
-        def parameter(index: int) -> ir.Value:
+        def parameter(index: int) -> v.Value:
             return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), v.I32), 32)
 
         drive, state, threshold = v.load(b, x, kind), v.load(b, m, kind), v.load(b, theta, kind)
@@ -52,14 +52,25 @@ def _fire32(
 
 
 def fire(
-    isa: Any, x: np.ndarray, x0: int, m: np.ndarray, m0: int, theta: np.ndarray, th0: int, form: np.ndarray,
-    units: int, spikes: np.ndarray, row: int, word: int,
+    isa: Any,
+    x: np.ndarray,
+    x0: int,
+    m: np.ndarray,
+    m0: int,
+    theta: np.ndarray,
+    th0: int,
+    form: np.ndarray,
+    units: int,
+    spikes: np.ndarray,
+    row: int,
+    word: int,
 ) -> int:
     """One time step of ``32 * units`` neurons.
 
     Args:
         isa: instruction set tag.
-        x: drive, s32 flat, from ``x0``. ``m``: state M, s32 flat, from ``m0``, updated. ``theta``: s32 flat, from ``th0``.
+        x: drive, s32 flat, from ``x0``. ``m``: state M, s32 flat, from ``m0``, updated. ``theta``: s32 flat, from
+            ``th0``.
         form: int64 ``(4,)``: multiplier, shift, fraction bits, soft reset.
         units: neurons / 32.
         spikes: u32 ``(rows, words)``; ``spikes[row, word:]`` is written.
@@ -72,7 +83,18 @@ def fire(
 
 @overload(fire, strict=False)
 def _overload_fire(
-    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any, word: Any
+    isa: Any,
+    x: Any,
+    x0: Any,
+    m: Any,
+    m0: Any,
+    theta: Any,
+    th0: Any,
+    form: Any,
+    units: Any,
+    spikes: Any,
+    row: Any,
+    word: Any,
 ) -> Any:
     if isa == v.PLAIN:
         return _fire_plain
@@ -113,8 +135,19 @@ def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word): 
 
 
 def fire_keeping(
-    isa: Any, x: np.ndarray, x0: int, m: np.ndarray, m0: int, theta: np.ndarray, th0: int, form: np.ndarray,
-    units: int, spikes: np.ndarray, row: int, word: int, u_out: np.ndarray,
+    isa: Any,
+    x: np.ndarray,
+    x0: int,
+    m: np.ndarray,
+    m0: int,
+    theta: np.ndarray,
+    th0: int,
+    form: np.ndarray,
+    units: int,
+    spikes: np.ndarray,
+    row: int,
+    word: int,
+    u_out: np.ndarray,
 ) -> int:
     """:func:`fire`, storing the charged membranes U in ``u_out[row, 32 * word:]`` (s32 ``(rows, columns)``)."""
     raise NotImplementedError("compiled code only")
@@ -122,14 +155,27 @@ def fire_keeping(
 
 @overload(fire_keeping, strict=False)
 def _overload_fire_keeping(
-    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
-    word: Any, u_out: Any,
+    isa: Any,
+    x: Any,
+    x0: Any,
+    m: Any,
+    m0: Any,
+    theta: Any,
+    th0: Any,
+    form: Any,
+    units: Any,
+    spikes: Any,
+    row: Any,
+    word: Any,
+    u_out: Any,
 ) -> Any:
     if isa == v.PLAIN:
 
         def plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word, u_out):  # type: ignore[no-untyped-def]
             for c in range(32 * units):
-                u_out[row, 32 * word + c] = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (np.int64(x[x0 + c]) << form[2])
+                u_out[row, 32 * word + c] = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (
+                    np.int64(x[x0 + c]) << form[2]
+                )
             return fire(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word)
 
         return plain

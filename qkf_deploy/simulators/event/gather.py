@@ -8,7 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.fire import SHIFT, SOFT
@@ -54,13 +54,13 @@ class _Tile:
     so that 16-bit sums leave the multiplier directly. The caller bounds the accumulators.
     """
 
-    def __init__(self, b: ir.IRBuilder, isa: types.Type, units: int) -> None:
+    def __init__(self, b: v.Builder, isa: types.Type, units: int) -> None:
         self.b, self.isa, self.width = b, isa, UNIT * units
         self.size = _vector_bytes(isa, units)
         self.sums = v.vec(v.I16, self.size // 2)
         self.acc = v.accumulators(b, self.sums, 2 * self.width // self.size)
 
-    def add_segments(self, w: ir.Value, idx: ir.Value, val: ir.Value, segments: ir.Value, count: ir.Value) -> None:
+    def add_segments(self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value) -> None:
         """Add all events; arguments are addresses but ``count``."""
         b = self.b
         with cgutils.for_range(b, count) as loop:
@@ -68,7 +68,7 @@ class _Tile:
             start, pairs, offset = (v.load(b, b.add(at, v.const(8 * i)), v.I64) for i in range(3))
             self._add_pairs(b.add(w, offset), b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
 
-    def _add_pairs(self, w: ir.Value, idx: ir.Value, val: ir.Value, pairs: ir.Value) -> None:
+    def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
         b, size = self.b, self.size
         bytes_type, row_bytes = v.vec(v.I8, size), v.const(self.width)
         with cgutils.for_range(b, pairs) as loop:
@@ -86,14 +86,14 @@ class _Tile:
                     v.add_to(b, self.acc[2 * part + half], v.pair_dot(b, self.isa, values, woven))
 
 
-@intrinsic(prefer_literal=True)
+@v.intrinsic(prefer_literal=True)
 def _gather(
     typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, base: Any, x: Any
 ) -> Any:
     """``x = base + sum of the segments``, 32-bit; pointers are addresses, ``units`` literal."""
     signature = types.void(isa, units, *[types.int64] * 7)
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, w, idx, val, segments, count, base, x = args
         tile = _Tile(b, isa, units.literal_value)
         tile.add_segments(w, idx, val, segments, count)
@@ -107,7 +107,7 @@ def _gather(
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
+@v.intrinsic(prefer_literal=True)
 def _gather_fire(
     typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, m: Any,
     theta: Any, form: Any, spikes: Any,
@@ -115,7 +115,7 @@ def _gather_fire(
     """Gather and fire in 16 bits without leaving registers; multiplier 1, no fraction bits. Returns non-zero drives."""
     signature = types.int64(isa, units, *[types.int64] * 10)
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, w, idx, val, segments, count, bias, m, theta, form, spikes = args
         tile = _Tile(b, isa, units.literal_value)
         lanes = tile.sums.count
@@ -123,7 +123,7 @@ def _gather_fire(
             b.store(v.load(b, b.add(bias, v.const(2 * lanes * i)), tile.sums), a)
         tile.add_segments(w, idx, val, segments, count)
 
-        def parameter(index: int) -> ir.Value:
+        def parameter(index: int) -> v.Value:
             return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), v.I16), lanes)
 
         shift, soft = parameter(SHIFT), b.neg(parameter(SOFT))
@@ -210,8 +210,8 @@ def gather_fire(
     bias: np.ndarray, bias0: int, m: np.ndarray, theta: np.ndarray, theta0: int, form: np.ndarray, spikes: np.ndarray,
     row: int, word: int,
 ) -> int:  # fmt: skip
-    """:func:`gather` and :func:`qkf_deploy.simulators.event.fire.fire` in 16 bits, for layers whose drives, partial sums
-    and membranes provably fit; multiplier 1, no fraction bits.
+    """:func:`gather` and :func:`qkf_deploy.simulators.event.fire.fire` in 16 bits, for layers whose drives, partial
+    sums and membranes provably fit; multiplier 1, no fraction bits.
 
     Args:
         bias, theta: s16, flat; m: s16 state of the tile, updated; the others as in the two functions.
@@ -224,8 +224,8 @@ def gather_fire(
 
 @overload(gather_fire, strict=False)
 def _overload_gather_fire(
-    isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, bias: Any, bias0: Any, m: Any,
-    theta: Any, theta0: Any, form: Any, spikes: Any, row: Any, word: Any,
+    isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, bias: Any, bias0: Any,
+    m: Any, theta: Any, theta0: Any, form: Any, spikes: Any, row: Any, word: Any,
 ) -> Any:  # fmt: skip
     if isa == v.PLAIN:
         return _gather_fire_plain

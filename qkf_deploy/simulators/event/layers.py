@@ -17,12 +17,16 @@ from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
-from qkf_deploy.simulators.event.event_kernels import event_synapse
+from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Shape, event_synapse
 from qkf_deploy.simulators.event.packing import (
-    EventWeights, pack_dense, pack_events, pack_theta, padded_columns,
+    EventWeights,
+    pack_dense,
+    pack_events,
+    pack_theta,
+    padded_columns,
 )  # fmt: skip
 from qkf_deploy.simulators.event.stream_kernels import expand, pool_fire
-from qkf_deploy.simulators.event.values import Drive, Stream, size_of, words_of
+from qkf_deploy.simulators.event.values import Drive, Stream, words_of
 from qkf_deploy.simulators.event.windows import Window
 
 _NO_FORM = np.zeros(4, np.int64)
@@ -96,7 +100,11 @@ class SynapseLayer:
         self.channels_out, self.channels_in = weight.shape[:2]
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
-        self.fits16 = self.fused and neuron is not None and proofs.neuron_fits16(neuron[0], widths[conv.name], widths[neuron[0].name])
+        self.fits16 = (
+            self.fused
+            and neuron is not None
+            and proofs.neuron_fits16(neuron[0], widths[conv.name], widths[neuron[0].name])
+        )
         self._packs: dict[object, Any] = {}
         self._lock = threading.Lock()
         self.magnitude = proofs.weight_magnitude(weight)
@@ -114,8 +122,9 @@ class SynapseLayer:
             return False
         if type_.is_events:
             return type_.high is not None and type_.high <= proofs.LARGEST_COUNT and type_.timing is Timing.STEP
-        known = type_.low is not None and type_.high is not None
-        return known and proofs.fits((type_.low, type_.high), proofs.INT16) and type_.timing is Timing.CONSTANT
+        if type_.low is None or type_.high is None or type_.timing is not Timing.CONSTANT:
+            return False
+        return proofs.fits((type_.low, type_.high), proofs.INT16)
 
     def kernel_for(self, stream: Stream) -> str:
         """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
@@ -187,7 +196,7 @@ class SynapseLayer:
             else:
                 largest = max(x.largest(), 1)
                 out, driven, gathered = self._dense(self._padded_rows(x, chosen), chosen, largest, ranges)
-        if self.form is None or self.fused:
+        if self.form is None or isinstance(out, Stream):
             return out, driven, gathered
         stream, driven = self._fire(out, ranges)
         return stream, driven, gathered
@@ -211,18 +220,16 @@ class SynapseLayer:
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
         bias, case = self._bias(pack.columns)
         theta, form = self._theta(pack.columns), self.form.form if self.form else _NO_FORM
-        bias16, theta16 = self._narrow(bias, theta)
+        neurons = Neurons(bias, case, theta, form, *self._narrow(bias, theta))
         spikes, drive = self._output(pack.columns)
         w = self.window
         by_line = w.x.kernel > 1
-        events = x.events(tag, w.x.size if by_line else 0)
+        listed = x.events(tag, w.x.size if by_line else 0)
+        events = Events(listed.ptr, listed.idx, listed.val, max(listed.largest, 1), by_line, self.limit)
+        shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units)
 
         def task(p0: int, p1: int) -> tuple[int, int]:
-            return event_synapse(
-                tag, events.ptr, events.idx, events.val, max(events.largest, 1), self.limit, by_line, w.ypos, w.first_columns,
-                w.x.kernel, w.y.size, w.x.size, self.channels_in, self.steps, pack.units, pack.data, bias, case, theta, form,
-                bias16, theta16, spikes, drive, p0, p1,
-            )  # fmt: skip
+            return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, spikes, drive, p0, p1)
 
         done = ranges(w.pixels_out, task)
         return self._result(spikes, drive), sum(d for d, _ in done), sum(g for _, g in done)
@@ -239,7 +246,21 @@ class SynapseLayer:
 
         def task(p0: int, p1: int) -> int:
             return dense_synapse(
-                self.isa.tag, a, row_of, taps, self.steps, max(flush, 1), weights, bias, case, theta, form, spikes, drive, p0, p1
+                self.isa.tag,
+                a,
+                row_of,
+                taps,
+                self.steps,
+                max(flush, 1),
+                weights,
+                bias,
+                case,
+                theta,
+                form,
+                spikes,
+                drive,
+                p0,
+                p1,
             )
 
         done = ranges(self.window.pixels_out, task)
@@ -260,7 +281,7 @@ class SynapseLayer:
         return a, w.first_pixels * self.steps, w.tap_pixels * self.steps * columns, weights
 
     def _pixel_rows(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """As :meth:`_padded_rows` for constant pixels ``(C, H, W)``; the taps of a line are contiguous and become one."""
+        """As :meth:`_padded_rows` for constant pixels ``(C, H, W)``; the taps of a line, neighbours, become one."""
         w = self.window
         height, width = w.padded
         channels, line = self.channels_in, w.x.kernel * self.channels_in

@@ -1,7 +1,7 @@
 """From a graph to steps: which nodes run together, and on which kernels.
 
-A pattern is fused only if nothing else reads, and nobody recorded, what stays inside it. Whatever matches no pattern runs
-through the operator's own semantics, so every graph has a plan.
+A pattern is fused only if nothing else reads, and nobody recorded, what stays inside it. Whatever matches no pattern
+runs through the operator's own semantics, so every graph has a plan.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from qkf_deploy.ir import Graph, Kind, Node, Operand, Widths
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Add, Conv, IntegerNeuron, Mask, MatMul, MaxPool, Sum
 from qkf_deploy.simulators.event import proofs
+from qkf_deploy.simulators.event.attention_steps import AttentionStep, ChannelGateStep, TokenGateStep
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
 from qkf_deploy.simulators.event.steps import (
-    AddDrivesStep, AddStep, AttentionStep, ChannelGateStep, GeneralStep, NeuronStep, Step, SynapseStep, TokenGateStep,
+    AddDrivesStep,
+    AddStep,
+    GeneralStep,
+    NeuronStep,
+    Step,
+    SynapseStep,
     TokenSumStep,
 )  # fmt: skip
 from qkf_deploy.simulators.event.values import size_of
@@ -39,7 +45,9 @@ class Plan:
 
     def explain(self) -> list[str]:
         """One line per step: kind and nodes."""
-        return [f"{type(s).__name__.removesuffix('Step').lower()}: {', '.join(n.name for n in s.nodes)}" for s in self.steps]
+        return [
+            f"{type(s).__name__.removesuffix('Step').lower()}: {', '.join(n.name for n in s.nodes)}" for s in self.steps
+        ]
 
 
 class Planner:
@@ -78,7 +86,15 @@ class Planner:
         general = GeneralStep(node, node.name in self.record.membranes)
         if not self.widths:
             return general
-        for pattern in (self._synapse, self._token_gate, self._channel_gate, self._attention, self._neuron, self._add, self._token_sum):
+        for pattern in (
+            self._synapse,
+            self._token_gate,
+            self._channel_gate,
+            self._attention,
+            self._neuron,
+            self._add,
+            self._token_sum,
+        ):
             step = pattern(node)
             if step is not None:
                 return step
@@ -124,8 +140,12 @@ class Planner:
             pool, after = after, self._only_reader(after)
         form = self._fusable_form(after, channels)
         if form is None or after is None:
-            return SynapseStep(self.graph, node, None, None, SynapseLayer(self.graph, node, None, None, self.widths, self.isa))
-        return SynapseStep(self.graph, node, pool, after, SynapseLayer(self.graph, node, pool, (after, form), self.widths, self.isa))
+            return SynapseStep(
+                self.graph, node, None, None, SynapseLayer(self.graph, node, None, None, self.widths, self.isa)
+            )
+        return SynapseStep(
+            self.graph, node, pool, after, SynapseLayer(self.graph, node, pool, (after, form), self.widths, self.isa)
+        )
 
     def _gate(self, node: Node) -> tuple[Node, Node, NeuronForm, tuple[int, ...]] | None:
         """(neuron, mask, form, summed shape) if ``node`` is a sum of spikes that gates other spikes."""
@@ -133,7 +153,12 @@ class Planner:
             return None
         source = self.graph.operand_type(node.inputs[0])
         neuron = self._only_reader(node)
-        if source.kind is not Kind.SPIKE or source.timing is not Timing.STEP or neuron is None or neuron.inputs[0].view is not None:
+        if (
+            source.kind is not Kind.SPIKE
+            or source.timing is not Timing.STEP
+            or neuron is None
+            or neuron.inputs[0].view is not None
+        ):
             return None
         masks = self.readers[neuron.name] if isinstance(neuron.op, IntegerNeuron) else []
         form = self._fusable_form(neuron, node.type.size)
@@ -170,7 +195,9 @@ class Planner:
             return None
         k, v, q = node.inputs[0], node.inputs[1], mixed.inputs[0]
         types = [self.graph.operand_type(o) for o in (k, v, q)]
-        if any(t.kind is not Kind.SPIKE or t.timing is not Timing.STEP for t in types) or mixed.inputs[1] != Operand(node.name):
+        if any(t.kind is not Kind.SPIKE or t.timing is not Timing.STEP for t in types) or mixed.inputs[1] != Operand(
+            node.name
+        ):
             return None
         heads, dim, tokens = types[0].shape
         split = np.arange(heads * dim * tokens).reshape(heads, dim, tokens)

@@ -50,7 +50,7 @@ def neuron_fits(node: Node, drive: Widths, proven: Widths) -> bool:
     return (
         state * max(op.decay_multiplier, 1) < INT32
         and shifted < INT32
-        and -INT32 < lowest
+        and lowest > -INT32
         and highest < INT32
         and op.decay_shift < 32
         and op.fraction_bits < 32

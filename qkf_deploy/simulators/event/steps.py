@@ -9,16 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from qkf_deploy.ir import Graph, Node, Operand
+from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Conv
 from qkf_deploy.simulators.counting import count_node, state_word
-from qkf_deploy.simulators.event.attention_kernels import channel_gate, self_attention, token_gate
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive, pointwise
-from qkf_deploy.simulators.event.packing import pack_theta
 from qkf_deploy.simulators.event.stream_kernels import add_streams
-from qkf_deploy.simulators.event.values import Drive, Plain, Stream, words_of
+from qkf_deploy.simulators.event.values import Drive, Plain, Stream
 
 
 class Step(ABC):
@@ -48,7 +46,8 @@ def neuron_counts(graph: Graph, node: Node, driven: int, out: NodeCounts) -> Nod
     }
 
 
-def _store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
+def store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
+    """Store a neuron's output and enter its counts."""
     image.store(node, spikes)
     out, steps = image.leaving(spikes)
     image.tally(node, {**neuron_counts(image.graph, node, driven, out), **(entering or {})}, steps)
@@ -82,7 +81,7 @@ class SynapseStep(Step):
         if self.pool is not None:
             image.tally(self.pool, self._pool_comparisons)
         if self.neuron is not None and isinstance(out, Stream):
-            _store_neuron(image, self.neuron, out, driven)
+            store_neuron(image, self.neuron, out, driven)
         else:
             image.store(self.conv, out)
 
@@ -156,7 +155,7 @@ class NeuronStep(Step):
         if kept is not None:
             image.membranes[self.neuron.name] = _unpack(kept, self.neuron.type.shape)
         entering = _plain_entering(image, self.neuron) if not isinstance(source, Drive) else None
-        _store_neuron(image, self.neuron, spikes, driven, entering)
+        store_neuron(image, self.neuron, spikes, driven, entering)
 
 
 def _unpack(drive: Drive, shape: tuple[int, ...]) -> np.ndarray:
@@ -210,145 +209,6 @@ class AddDrivesStep(Step):
         a, b = (image.drive(o, self.channels) for o in self.add.inputs)
         image.store(self.add, Drive(a.data + b.data, self.channels, a.tokens, a.steps))
         image.tally(self.add, {"residual_adds": self.add.type.size * a.steps})
-
-
-@dataclass(frozen=True, eq=False)
-class TokenGateStep(Step):
-    """Q-K token attention: sum over a head's channels, neuron, mask."""
-
-    sum: Node
-    neuron: Node
-    mask: Node
-    form: NeuronForm
-    heads: int
-    dim: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return self.sum, self.neuron, self.mask
-
-    @cached_property
-    def _head_bits(self) -> np.ndarray:
-        """Channels of each head as u32 words, ``(heads, words)``."""
-        member = np.zeros((self.heads, 32 * words_of(self.heads * self.dim)), np.uint8)
-        for head in range(self.heads):
-            member[head, head * self.dim : (head + 1) * self.dim] = 1
-        return np.packbits(member, axis=1, bitorder="little").view(np.uint32)
-
-    def run(self, image: Image) -> None:
-        channels = self.heads * self.dim
-        q = image.stream(self.sum.inputs[0], channels)
-        k = image.stream(self.mask.inputs[1], channels)
-        gate = np.zeros((q.data.shape[0], words_of(self.heads)), np.uint32)
-        out = np.zeros_like(k.data)
-        theta, form = self.form.theta, self.form.form
-        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out)
-        _tally_gate(image, self, q, k, Stream(gate, self.heads, q.tokens, q.steps), Stream(out, channels, q.tokens, q.steps), driven)
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelGateStep(Step):
-    """Q-K channel attention: sum over tokens, neuron, mask."""
-
-    sum: Node
-    neuron: Node
-    mask: Node
-    form: NeuronForm
-    channels: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return self.sum, self.neuron, self.mask
-
-    def run(self, image: Image) -> None:
-        q = image.stream(self.sum.inputs[0], self.channels)
-        k = image.stream(self.mask.inputs[1], self.channels)
-        sums = np.ascontiguousarray(q.column_sums(image.isa.tag))
-        gate, out = np.zeros((q.steps, q.words), np.uint32), np.empty_like(k.data)
-        driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out)
-        _tally_gate(image, self, q, k, Stream(gate, self.channels, 1, q.steps), Stream(out, self.channels, q.tokens, q.steps), driven)
-
-
-def _tally_gate(
-    image: Image, step: TokenGateStep | ChannelGateStep, q: Stream, k: Stream, gate: Stream, out: Stream, driven: int
-) -> None:
-    """Counts of sum, neuron and mask; the sums themselves are never stored: their total is that of q."""
-    entering, (leaving, per_step) = image.entering(q), image.leaving(q)
-    sums = {"events_out_unary": leaving["events_out_unary"], "events_out_graded": driven}
-    adds = {
-        "attention_sum_adds_unary": entering["events_in_unary"],
-        "attention_sum_adds_graded": entering["events_in_graded"],
-    }
-    image.tally(step.sum, {**adds, **entering, **sums}, per_step)
-    into_neuron = {"events_in_unary": sums["events_out_unary"], "events_in_graded": driven}
-    _store_neuron(image, step.neuron, gate, driven, into_neuron)
-    image.store(step.mask, out)
-    met, passed = image.entering(k), image.leaving(out)[0]
-    stopped = met["events_in_graded"] - passed["events_out_graded"]
-    counts = {"gate_ands": met["events_in_graded"], "events_stopped": stopped, **image.entering(gate, k), **passed}
-    image.tally(step.mask, counts, image.leaving(out)[1])
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionStep(Step):
-    """Spiking self-attention: ``k^T v``, ``q (k^T v)``, neuron."""
-
-    context: Node
-    mixed: Node
-    neuron: Node
-    form: NeuronForm
-    heads: int
-    dim: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return self.context, self.mixed, self.neuron
-
-    def run(self, image: Image) -> None:
-        channels = self.heads * self.dim
-        # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
-        q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
-        out = np.zeros_like(q.data)
-        theta = pack_theta(self.form.theta, channels + 32)
-        stats = np.zeros((self.heads, q.steps, 5), np.int64)
-        for head in range(self.heads):
-            self_attention(
-                image.isa.tag, q.data, k.data, v.data, head, self.dim, q.steps, theta, self.form.form, out, stats[head]
-            )
-        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats.sum(axis=0))
-
-    def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
-        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = (int(n) for n in stats.sum(axis=0))
-        from_q, from_k, from_v = (image.entering(s) for s in (q, k, v))
-        image.tally(
-            self.context,
-            {
-                "coincidences": context_sum,
-                "coincidences_unary": context_sum,
-                "fanout_left": from_k["events_in_graded"] * self.dim,
-                "fanout_right": from_v["events_in_graded"] * self.dim,
-                **image.entering(k, v),
-                "events_out_unary": context_sum,
-                "events_out_graded": context_nonzero,
-            },
-            stats[:, 0],
-        )
-        image.tally(
-            self.mixed,
-            {
-                "coincidences": pairs,
-                "coincidences_unary": mixed_sum,
-                "fanout_left": from_q["events_in_graded"] * self.dim,
-                "fanout_right": context_nonzero * q.tokens,
-                "events_in_unary": from_q["events_in_unary"] + context_sum,
-                "events_in_graded": from_q["events_in_graded"] + context_nonzero,
-                "events_out_unary": mixed_sum,
-                "events_out_graded": mixed_nonzero,
-            },
-            stats[:, 2],
-        )
-        entering = {"events_in_unary": mixed_sum, "events_in_graded": mixed_nonzero}
-        _store_neuron(image, self.neuron, out, mixed_nonzero, entering)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -10,7 +12,7 @@ from qkf_deploy.simulators.event.words import add_bits, add_two, add_values, non
 
 
 @njit(nogil=True, cache=True)
-def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: np.ndarray) -> int:
+def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: np.ndarray) -> Any:
     """``out = a + b`` as u8 counts ``(rows, 32 * words)``; returns the number of elements where both are non-zero."""
     flat = out.reshape(-1)
     both = np.int64(0)
@@ -22,9 +24,17 @@ def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: 
 
 @njit(nogil=True, cache=True)
 def expand(
-    isa: np.generic, stream: np.ndarray, words: int, steps: int, width: int, top: int, left: int, width_out: int, out: np.ndarray
+    isa: np.generic,
+    stream: np.ndarray,
+    words: int,
+    steps: int,
+    width: int,
+    top: int,
+    left: int,
+    width_out: int,
+    out: np.ndarray,
 ) -> None:
-    """Copy a stream into zeroed u8 rows of a padded grid ``width_out`` pixels wide, from line ``top``, column ``left``."""
+    """Copy a stream into zeroed u8 rows of a grid ``width_out`` pixels wide, from line ``top``, column ``left``."""
     flat = out.reshape(-1)
     for r in range(stream.shape[0]):
         pixel = r // steps
@@ -35,7 +45,13 @@ def expand(
 
 @njit(nogil=True, cache=True)
 def step_totals(
-    isa: np.generic, stream: np.ndarray, words: int, steps: int, unary: np.ndarray, graded: np.ndarray, lengths: np.ndarray
+    isa: np.generic,
+    stream: np.ndarray,
+    words: int,
+    steps: int,
+    unary: np.ndarray,
+    graded: np.ndarray,
+    lengths: np.ndarray,
 ) -> None:
     """Sum of the values and number of non-zero elements at each time step, int64 ``(T,)`` each, and of each row.
 
@@ -136,7 +152,7 @@ def pool_fire(
     membranes: np.ndarray,
     p0: int,
     p1: int,
-) -> int:
+) -> Any:
     """Max pool (a 1 x 1 window: none) and neuron for output pixels ``p0 .. p1``.
 
     Args:

@@ -1,7 +1,7 @@
 """Values of one image as the kernels store them, and their conversion to plain arrays.
 
-Every value is seen as ``(channels, tokens)`` per time step, ``flat index = channel * tokens + token``; the kernels store
-rows ``token * T + t`` of channels padded to a multiple of 32.
+Every value is seen as ``(channels, tokens)`` per time step, ``flat index = channel * tokens + token``; the kernels
+store rows ``token * T + t`` of channels padded to a multiple of 32.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Stream:
         return self._cache["largest"]
 
     def events(self, isa: np.generic, line: int = 0) -> EventList:
-        """Event list (``line``: by lines of so many pixels), made once and shared by all synapses that read the stream."""
+        """Event list (``line``: by lines of so many pixels), made once for all synapses that read the stream."""
         key = ("events", line)
         if key not in self._cache:
             self.totals(isa)
@@ -71,8 +71,10 @@ class Stream:
             self._cache[key] = list_events(isa, self.data, lengths, self.channels, self.steps, self.largest(), line)
         return self._cache[key]
 
-    def class_counts(self, isa: np.generic, class_of: np.ndarray, classes: int, key: object) -> tuple[np.ndarray, np.ndarray]:
-        """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)``; see ``key``.
+    def class_counts(
+        self, isa: np.generic, class_of: np.ndarray, classes: int, key: object
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)`` each.
 
         Args:
             isa: instruction set tag.

@@ -6,8 +6,16 @@ directly. Addresses are plain 64-bit integers; alignment is never assumed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.extending import intrinsic as _intrinsic
+
+# llvmlite and numba carry no usable types: builders, values and decorated intrinsics are opaque to a type checker.
+Builder = Any
+Value = Any
+intrinsic: Any = _intrinsic
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 
@@ -30,38 +38,38 @@ def const(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def load(b: ir.IRBuilder, address: ir.Value, type_: ir.Type) -> ir.Value:
+def load(b: Builder, address: Value, type_: ir.Type) -> Value:
     """Unaligned load from an integer address."""
     instruction = b.load(b.inttoptr(address, type_.as_pointer()))
     instruction.align = 1
     return instruction
 
 
-def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+def store(b: Builder, value: Value, address: Value) -> None:
     """Unaligned store to an integer address."""
     instruction = b.store(value, b.inttoptr(address, value.type.as_pointer()))
     instruction.align = 1
 
 
-def splat(b: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+def splat(b: Builder, value: Value, count: int) -> Value:
     """Vector whose elements are all ``value``."""
     v = ir.Constant(vec(value.type, count), ir.Undefined)
     v = b.insert_element(v, value, ir.Constant(I32, 0))
     return b.shuffle_vector(v, v, ir.Constant(vec(I32, count), [0] * count))
 
 
-def shuffle(b: ir.IRBuilder, x: ir.Value, y: ir.Value, order: list[int]) -> ir.Value:
+def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
     """Elements of ``x`` followed by ``y`` in the given order."""
     return b.shuffle_vector(x, y, ir.Constant(vec(I32, len(order)), order))
 
 
-def accumulators(b: ir.IRBuilder, type_: ir.Type, count: int) -> list[ir.Value]:
+def accumulators(b: Builder, type_: ir.Type, count: int) -> list[Value]:
     """Zeroed variables; LLVM keeps them in registers over the loops that use them."""
     zero = ir.Constant(type_, None)
     return [cgutils.alloca_once_value(b, zero) for _ in range(count)]
 
 
-def add_to(b: ir.IRBuilder, accumulator: ir.Value, value: ir.Value) -> None:
+def add_to(b: Builder, accumulator: Value, value: Value) -> None:
     """``accumulator += value``."""
     b.store(b.add(b.load(accumulator), value), accumulator)
 
@@ -75,11 +83,11 @@ def interleave_order(size: int, half: int) -> list[int]:
     return order
 
 
-def _strided(b: ir.IRBuilder, x: ir.Value, step: int, phase: int) -> ir.Value:
+def _strided(b: Builder, x: Value, step: int, phase: int) -> Value:
     return shuffle(b, x, x, list(range(phase, x.type.count, step)))
 
 
-def _portable_dot(b: ir.IRBuilder, x: ir.Value, w: ir.Value, terms: int, out: ir.Type, *, signed_x: bool) -> ir.Value:
+def _portable_dot(b: Builder, x: Value, w: Value, terms: int, out: ir.Type, *, signed_x: bool) -> Value:
     """Sums of ``terms`` neighbouring products, in elements of type ``out``."""
     total = None
     for phase in range(terms):
@@ -91,7 +99,7 @@ def _portable_dot(b: ir.IRBuilder, x: ir.Value, w: ir.Value, terms: int, out: ir
     return total
 
 
-def pair_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.Value:
+def pair_dot(b: Builder, isa: types.Type, x: Value, w: Value) -> Value:
     """u8 x s8 products added in pairs to 16 bits. The caller guarantees that no pair passes 16 bits."""
     if isa not in (AVX2, AVX512):
         return _portable_dot(b, x, w, 2, I16, signed_x=False)
@@ -100,7 +108,7 @@ def pair_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.V
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
 
 
-def quad_dot_add(b: ir.IRBuilder, isa: types.Type, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+def quad_dot_add(b: Builder, isa: types.Type, acc: Value, x: Value, w: Value) -> Value:
     """``acc`` plus u8 x s8 products added in fours to 32 bits (``vpdpbusd``)."""
     if isa != AVX512:
         return b.add(acc, _portable_dot(b, x, w, 4, I32, signed_x=False))
@@ -111,7 +119,7 @@ def quad_dot_add(b: ir.IRBuilder, isa: types.Type, acc: ir.Value, x: ir.Value, w
     return b.call(function, [acc, b.bitcast(x, kind), b.bitcast(w, kind)])
 
 
-def word_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.Value:
+def word_dot(b: Builder, isa: types.Type, x: Value, w: Value) -> Value:
     """s16 x s16 products added in pairs to 32 bits."""
     name = {AVX2: "llvm.x86.avx2.pmadd.wd", AVX512: "llvm.x86.avx512.pmaddw.d.512"}.get(isa)
     if name is None:
@@ -120,7 +128,7 @@ def word_dot(b: ir.IRBuilder, isa: types.Type, x: ir.Value, w: ir.Value) -> ir.V
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
 
 
-def population(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def population(b: Builder, x: Value) -> Value:
     """Number of set bits of an integer."""
     name = f"llvm.ctpop.i{x.type.width}"
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(x.type, [x.type]), name), [x])

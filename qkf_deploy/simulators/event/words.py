@@ -10,33 +10,33 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 
 
-@intrinsic
+@v.intrinsic
 def popcount(typingctx: Any, x: Any) -> Any:
     """Number of set bits of an unsigned word."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         return v.population(b, args[0])
 
     return types.int64(types.uint64), generate
 
 
-@intrinsic
+@v.intrinsic
 def _nonzero_bits(typingctx: Any, address: Any) -> Any:
     """Bit i is set where byte i of the 32 bytes at an address is not 0."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         bytes_type = v.vec(v.I8, 32)
         return b.bitcast(b.icmp_unsigned("!=", v.load(b, args[0], bytes_type), ir.Constant(bytes_type, None)), v.I32)
 
     return types.uint32(types.int64), generate
 
 
-def _values(b: ir.IRBuilder, context: Any, array_type: Any, array: Any, row: ir.Value, word: ir.Value) -> ir.Value:
+def _values(b: v.Builder, context: Any, array_type: Any, array: Any, row: v.Value, word: v.Value) -> v.Value:
     """The 32 values of a word of a stream as bytes."""
     a = context.make_array(array_type)(context, b, array)
     columns = b.extract_value(a.shape, 1)
@@ -49,11 +49,11 @@ def _values(b: ir.IRBuilder, context: Any, array_type: Any, array: Any, row: ir.
     return v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), bytes_type)
 
 
-@intrinsic
+@v.intrinsic
 def _add_word(typingctx: Any, stream: Any, row: Any, word: Any, address: Any) -> Any:
     """Add the 32 values of a word to the 32 bytes at an address."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         array, row, word, address = args
         values = _values(b, context, stream, array, row, word)
         v.store(b, b.add(v.load(b, address, values.type), values), address)
@@ -62,11 +62,11 @@ def _add_word(typingctx: Any, stream: Any, row: Any, word: Any, address: Any) ->
     return types.void(stream, types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@v.intrinsic
 def _add_two(typingctx: Any, x: Any, y: Any, row: Any, word: Any, address: Any) -> Any:
     """Store the sum of two words at an address; returns the elements where both are not 0."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         first, second, row, word, address = args
         a, c = _values(b, context, x, first, row, word), _values(b, context, y, second, row, word)
         v.store(b, b.add(a, c), address)
@@ -77,24 +77,26 @@ def _add_two(typingctx: Any, x: Any, y: Any, row: Any, word: Any, address: Any) 
     return types.int64(x, y, types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@v.intrinsic
 def _sum_word(typingctx: Any, stream: Any, row: Any, word: Any) -> Any:
     """Sum of the 32 values of a word."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         wide = v.vec(v.I32, 32)
         values = b.zext(_values(b, context, stream, *args), wide)
-        reduce = cgutils.get_or_insert_function(b.module, ir.FunctionType(v.I32, [wide]), "llvm.vector.reduce.add.v32i32")
+        reduce = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(v.I32, [wide]), "llvm.vector.reduce.add.v32i32"
+        )
         return b.zext(b.call(reduce, [values]), v.I64)
 
     return types.int64(stream, types.int64, types.int64), generate
 
 
-@intrinsic
+@v.intrinsic
 def _count_word(typingctx: Any, bits: Any, address: Any) -> Any:
     """Add bit i to byte i of the 32 bytes at an address."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         bits, address = args
         bytes_type = v.vec(v.I8, 32)
         ones = b.zext(b.bitcast(bits, v.vec(v.I1, 32)), bytes_type)
@@ -222,11 +224,11 @@ def _overload_sum_word(isa: Any, stream: Any, row: Any, word: Any) -> Any:
     return lambda isa, stream, row, word: _sum_word(stream, row, word)
 
 
-@intrinsic
+@v.intrinsic
 def lowest_bit(typingctx: Any, x: Any) -> Any:
     """Position of the lowest set bit of an unsigned word that is not 0."""
 
-    def generate(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> Any:
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(v.I64, [v.I64, v.I1])
         return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.cttz.i64"), [args[0], ir.Constant(v.I1, 1)])
 

@@ -1,0 +1,171 @@
+"""The steps of attention: Q-K gates and spiking self-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from qkf_deploy.ir import Node, Operand
+from qkf_deploy.simulators.event.attention_kernels import channel_gate, self_attention, token_gate
+from qkf_deploy.simulators.event.context import Image
+from qkf_deploy.simulators.event.layers import NeuronForm
+from qkf_deploy.simulators.event.packing import pack_theta
+from qkf_deploy.simulators.event.steps import Step, store_neuron
+from qkf_deploy.simulators.event.values import Stream, words_of
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGateStep(Step):
+    """Q-K token attention: sum over a head's channels, neuron, mask."""
+
+    sum: Node
+    neuron: Node
+    mask: Node
+    form: NeuronForm
+    heads: int
+    dim: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.sum, self.neuron, self.mask
+
+    @cached_property
+    def _head_bits(self) -> np.ndarray:
+        """Channels of each head as u32 words, ``(heads, words)``."""
+        member = np.zeros((self.heads, 32 * words_of(self.heads * self.dim)), np.uint8)
+        for head in range(self.heads):
+            member[head, head * self.dim : (head + 1) * self.dim] = 1
+        return np.packbits(member, axis=1, bitorder="little").view(np.uint32)
+
+    def run(self, image: Image) -> None:
+        channels = self.heads * self.dim
+        q = image.stream(self.sum.inputs[0], channels)
+        k = image.stream(self.mask.inputs[1], channels)
+        gate = np.zeros((q.data.shape[0], words_of(self.heads)), np.uint32)
+        out = np.zeros_like(k.data)
+        theta, form = self.form.theta, self.form.form
+        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out)
+        _tally_gate(
+            image,
+            self,
+            q,
+            k,
+            Stream(gate, self.heads, q.tokens, q.steps),
+            Stream(out, channels, q.tokens, q.steps),
+            driven,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGateStep(Step):
+    """Q-K channel attention: sum over tokens, neuron, mask."""
+
+    sum: Node
+    neuron: Node
+    mask: Node
+    form: NeuronForm
+    channels: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.sum, self.neuron, self.mask
+
+    def run(self, image: Image) -> None:
+        q = image.stream(self.sum.inputs[0], self.channels)
+        k = image.stream(self.mask.inputs[1], self.channels)
+        sums = np.ascontiguousarray(q.column_sums(image.isa.tag))
+        gate, out = np.zeros((q.steps, q.words), np.uint32), np.empty_like(k.data)
+        driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out)
+        _tally_gate(
+            image,
+            self,
+            q,
+            k,
+            Stream(gate, self.channels, 1, q.steps),
+            Stream(out, self.channels, q.tokens, q.steps),
+            driven,
+        )
+
+
+def _tally_gate(
+    image: Image, step: TokenGateStep | ChannelGateStep, q: Stream, k: Stream, gate: Stream, out: Stream, driven: int
+) -> None:
+    """Counts of sum, neuron and mask; the sums themselves are never stored: their total is that of q."""
+    entering, (leaving, per_step) = image.entering(q), image.leaving(q)
+    sums = {"events_out_unary": leaving["events_out_unary"], "events_out_graded": driven}
+    adds = {
+        "attention_sum_adds_unary": entering["events_in_unary"],
+        "attention_sum_adds_graded": entering["events_in_graded"],
+    }
+    image.tally(step.sum, {**adds, **entering, **sums}, per_step)
+    into_neuron = {"events_in_unary": sums["events_out_unary"], "events_in_graded": driven}
+    store_neuron(image, step.neuron, gate, driven, into_neuron)
+    image.store(step.mask, out)
+    met, passed = image.entering(k), image.leaving(out)[0]
+    stopped = met["events_in_graded"] - passed["events_out_graded"]
+    counts = {"gate_ands": met["events_in_graded"], "events_stopped": stopped, **image.entering(gate, k), **passed}
+    image.tally(step.mask, counts, image.leaving(out)[1])
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStep(Step):
+    """Spiking self-attention: ``k^T v``, ``q (k^T v)``, neuron."""
+
+    context: Node
+    mixed: Node
+    neuron: Node
+    form: NeuronForm
+    heads: int
+    dim: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.context, self.mixed, self.neuron
+
+    def run(self, image: Image) -> None:
+        channels = self.heads * self.dim
+        # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
+        q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
+        out = np.zeros_like(q.data)
+        theta = pack_theta(self.form.theta, channels + 32)
+        stats = np.zeros((self.heads, q.steps, 5), np.int64)
+        for head in range(self.heads):
+            self_attention(
+                image.isa.tag, q.data, k.data, v.data, head, self.dim, q.steps, theta, self.form.form, out, stats[head]
+            )
+        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats.sum(axis=0))
+
+    def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
+        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = (int(n) for n in stats.sum(axis=0))
+        from_q, from_k, from_v = (image.entering(s) for s in (q, k, v))
+        image.tally(
+            self.context,
+            {
+                "coincidences": context_sum,
+                "coincidences_unary": context_sum,
+                "fanout_left": from_k["events_in_graded"] * self.dim,
+                "fanout_right": from_v["events_in_graded"] * self.dim,
+                **image.entering(k, v),
+                "events_out_unary": context_sum,
+                "events_out_graded": context_nonzero,
+            },
+            stats[:, 0],
+        )
+        image.tally(
+            self.mixed,
+            {
+                "coincidences": pairs,
+                "coincidences_unary": mixed_sum,
+                "fanout_left": from_q["events_in_graded"] * self.dim,
+                "fanout_right": context_nonzero * q.tokens,
+                "events_in_unary": from_q["events_in_unary"] + context_sum,
+                "events_in_graded": from_q["events_in_graded"] + context_nonzero,
+                "events_out_unary": mixed_sum,
+                "events_out_graded": mixed_nonzero,
+            },
+            stats[:, 2],
+        )
+        entering = {"events_in_unary": mixed_sum, "events_in_graded": mixed_nonzero}
+        store_neuron(image, self.neuron, out, mixed_nonzero, entering)
