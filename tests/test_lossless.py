@@ -34,6 +34,7 @@ def test_spikes_of_the_float64_torch_model(digits_checkpoint: Path, digits_float
     # Fed the torch model's spikes, one neuron fires a step too late, and so misses the next one too.
     assert {layer.name: layer.differ_forced for layer in narrow.layers if layer.differ_forced} == {CLOSE[1]: 2}
     assert narrow.same_class == 360
+    assert int((wide.reference_predicted == digits_data.test_labels).sum()) == 355
 
 
 def test_the_one_spike_that_24_bits_lose(digits_float: Graph, digits_data: Digits) -> None:
@@ -54,23 +55,11 @@ def test_the_one_spike_that_24_bits_lose(digits_float: Graph, digits_data: Digit
     assert 0 < theta - got.membranes[name][first] <= 1e-7 * theta
 
 
-@pytest.fixture(scope="module")
-def right(digits_float: Graph, digits_data: Digits) -> dict[int, int]:
-    """Held-out images classified right: float64 under 0, integer networks under their bits."""
-
-    def count(graph: Graph) -> int:
-        logits = qd.simulate(graph, digits_data.test_images).logits
-        return int((logits.argmax(-1) == digits_data.test_labels).sum())
-
-    return {0: count(digits_float), **{bits: count(qd.quantize(digits_float, bits)) for bits in (4, 8)}}
-
-
-@pytest.mark.slow
-def test_accuracy_at_each_width(right: dict[int, int]) -> None:
-    """8 bits lose at most 0.5 points (1 of 360 images); 4 bits run and stay far above chance."""
-    assert right[0] == 355
-    assert right[0] - right[8] <= 1
-    assert right[4] > 340
+@pytest.mark.parametrize(("bits", "most_lost"), [(8, 1), (4, 10)])
+def test_accuracy(digits_float: Graph, digits_data: Digits, bits: int, most_lost: int) -> None:
+    """The float model has 355 of 360 right; 8 bits lose at most 0.5 points, that is one image."""
+    logits = qd.simulate(qd.quantize(digits_float, bits), digits_data.test_images).logits
+    assert int((logits.argmax(-1) == digits_data.test_labels).sum()) >= 355 - most_lost
 
 
 def test_float_pixels_and_bytes_are_the_same_input(digits_int8: Graph, digits_data: Digits) -> None:

@@ -1,0 +1,109 @@
+"""Imports point one way, and what is heavy is loaded only by what needs it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "qkf_deploy"
+HEAVY = ("torch", "onnx", "onnxruntime", "h5py", "nir", "numba", "dask", "jinja2", "sklearn", "spikingjelly", "lava")
+#: Layer -> what it may import of this package. Anything not named here may be imported by nobody below it.
+LAYERS = {
+    "errors": set(),
+    "ir": {"errors"},
+    "ops": {"errors", "ir"},
+    "ledger": {"errors"},
+    "passes": {"errors", "ir", "ops", "simulators"},  # carry: leftovers come from the reference engine
+    "bundle": {"errors", "ir", "ops"},
+    "hw_models": {"errors", "ledger", "ir", "ops", "simulators"},  # simulators: widths in bits, of counting
+    "report": {"errors", "ledger", "hw_models", "ir", "ops", "bundle", "simulators"},
+    "models": {"errors"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of what a file imports, anywhere in it, imports for type checking left out."""
+    names: set[str] = set()
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(layer: str) -> list[Path]:
+    single = PACKAGE / f"{layer}.py"
+    return [single] if single.exists() else sorted((PACKAGE / layer).rglob("*.py"))
+
+
+def own(names: set[str]) -> set[str]:
+    """First part below the package of each of its own modules."""
+    return {n.split(".")[1] for n in names if n.startswith("qkf_deploy.")}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_one_way(layer: str) -> None:
+    assert files(layer)
+    wrong = {}
+    for path in files(layer):
+        beyond = own(imported(path)) - LAYERS[layer] - {layer}
+        if beyond:
+            wrong[str(path.relative_to(PACKAGE))] = sorted(beyond)
+    assert wrong == {}
+
+
+def test_nothing_imports_the_command_line_or_the_api() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        layer = path.relative_to(PACKAGE).parts[0]
+        if layer in ("cli", "__init__.py", "api.py") or "paper" in path.parts:  # the paper check runs whole pipelines
+            continue
+        assert not {"cli", "api"} & own(imported(path)), path
+
+
+@pytest.mark.parametrize("layer", ["errors", "ir", "ops", "ledger", "bundle", "passes"])
+def test_the_core_needs_no_framework(layer: str) -> None:
+    for path in files(layer):
+        heads = {name.split(".")[0] for name in imported(path)}
+        foreign = heads - set(sys.stdlib_module_names) - {"qkf_deploy", "numpy", "safetensors", "networkx"}
+        assert not foreign, (path, foreign)
+
+
+LIGHT = {
+    "import": "import qkf_deploy",
+    "help": "from qkf_deploy.cli import run; assert run(['--help']) == 0",
+    "version": "from qkf_deploy.cli import run; assert run(['--version']) == 0",
+}
+
+
+@pytest.mark.parametrize("code", LIGHT.values(), ids=LIGHT)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    script = f"{code}\nimport sys\nprint('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_inspecting_a_file_loads_no_torch(tmp_path: Path, digits_int8) -> None:
+    import qkf_deploy as qd
+
+    qd.save(digits_int8, tmp_path / "net.qkf")
+    script = (
+        "from qkf_deploy.cli import run\nimport sys\n"
+        f"assert run(['inspect', {str(tmp_path / 'net.qkf')!r}]) == 0\n"
+        f"print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
