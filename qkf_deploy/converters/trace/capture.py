@@ -29,6 +29,8 @@ def _(x: torch.Tensor, path: str) -> torch.Tensor:
     return torch.empty_like(x)
 
 
+#: A missing Triton (not used here), and the traceback of a failed shape rule (the exception says it too).
+_LOGGERS = ("torch._library.triton", "torch._subclasses.fake_tensor", "torch.export", "torch._dynamo")
 NEURON_CALL = "qkf_deploy.neuron.default"
 
 
@@ -125,16 +127,18 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings while the context lasts, and no log lines of torch about a missing Triton, which is not used."""
-    logger = logging.getLogger("torch._library.triton")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """No warnings and no log lines of torch about what is reported anyway or does not matter, while it lasts."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def find_neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:

@@ -128,7 +128,7 @@ def _mask(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
     if types[order[0]].kind is not Kind.SPIKE:
         kinds = " and ".join(t.kind.value for t in types)
         raise UnsupportedError(
-            f"multiplies {kinds} values element by element; one of them must be spikes (a gate)",
+            f"multiplies {kinds} values element by element; one must be spikes (a gate) and not the larger one",
             hint="put a spiking neuron in front of one operand",
         )
     return low.emit(call, "mask", Mask(), (left, right), layout, operands=(pair[order[0]], pair[order[1]]))
