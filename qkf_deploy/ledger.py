@@ -52,7 +52,7 @@ COUNT_CLASSES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerRecord:
     """Counts of one node.
 
@@ -91,6 +91,10 @@ class LayerRecord:
             raise InputError(f"no count class {name!r}", hint="see qkf_deploy.ledger.COUNT_CLASSES")
         return sum(int(v) for v in self.counts[name]) if name in self.counts else 0
 
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field and count."""
+        return isinstance(other, LayerRecord) and self.to_dict() == other.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         out = {k: v for k, v in vars(self).items() if k not in ("counts", "spikes_per_step")}
@@ -117,7 +121,7 @@ class LayerRecord:
             ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ledger:
     """Counts of one run.
 
@@ -136,6 +140,10 @@ class Ledger:
     input_encoding: str
     layers: tuple[LayerRecord, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every count of every layer, images in the same order."""
+        return isinstance(other, Ledger) and self.to_dict() == other.to_dict()
 
     def __iter__(self) -> Iterator[LayerRecord]:
         return iter(self.layers)
