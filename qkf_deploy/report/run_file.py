@@ -24,6 +24,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.ops import Mask
+from qkf_deploy.report.run_check import check_content
 from qkf_deploy.report.widths import width_rows
 from qkf_deploy.simulators.run import Run
 
@@ -95,7 +96,7 @@ def from_data(data: Mapping[str, Any]) -> RunFile:
     if data.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"run schema {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}", hint=_AGAIN)
     try:
-        return RunFile(
+        run = RunFile(
             Ledger.from_dict(data["ledger"]),
             tuple(data["widths"]),
             data["graph"],
@@ -104,6 +105,8 @@ def from_data(data: Mapping[str, Any]) -> RunFile:
             {str(k): str(v) for k, v in data["provenance"].items()},
             tuple(map(str, data["notices"])),
         )
+        check_content(run)
+        return run
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"a damaged run file: {type(error).__name__}: {error}", hint=_AGAIN) from error
 

@@ -25,6 +25,9 @@ _COLUMNS = (
     Column("output_bits", "output"),
 )
 
+#: Keys of a row of :func:`width_rows`.
+WIDTH_KEYS = tuple(c.key for c in _COLUMNS)
+
 
 def width_rows(graph: Graph) -> list[dict[str, Any]]:
     """One row per node with proven widths, as plain data; empty for a float graph.

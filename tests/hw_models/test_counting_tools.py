@@ -76,29 +76,57 @@ def test_neurobench_metric_totals(network: DigitsNetwork, batch: torch.Tensor) -
     assert found["Effective_MACs"] == macs / IMAGES
 
 
-def spikingjelly_counts(network: DigitsNetwork, batch: torch.Tensor) -> dict[str, dict[str, int]]:
-    from spikingjelly.activation_based import op_counter
+Counts = dict[str, dict[str, int]]  # module -> aten operator -> number; a module includes what lies inside it
 
-    counters = {"ac": op_counter.ACCounter(), "mac": op_counter.MACCounter()}
-    with op_counter.DispatchCounterMode(list(counters.values())):
+
+def spikingjelly_counts(network: DigitsNetwork, batch: torch.Tensor) -> tuple[Counts, Counts]:
+    op_counter = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    additions, macs = op_counter.ACCounter(), op_counter.MACCounter()
+    with op_counter.DispatchCounterMode([additions, macs]):
         forward(network, batch)
-    out: dict[str, dict[str, int]] = {}
-    for kind, counter in counters.items():
-        for operation, number in counter.records["Global"].items():
-            name = str(operation).split(".")[1] if "." in str(operation) else str(operation)
-            out.setdefault(name, {"ac": 0, "mac": 0})[kind] += number
-    return out
+
+    def plain(records: dict[str, dict[object, int]]) -> Counts:
+        out: Counts = {}
+        for module, numbers in records.items():
+            target = out.setdefault(module.removeprefix("QKFormer."), {})
+            for operator, number in numbers.items():
+                name = str(operator).split(".")[1]
+                target[name] = target.get(name, 0) + number
+        return out
+
+    return plain(additions.records), plain(macs.records)
 
 
-def test_spikingjelly_counters(network: DigitsNetwork, batch: torch.Tensor) -> None:
-    pytest.importorskip("spikingjelly.activation_based.op_counter")
-    found = spikingjelly_counts(network, batch)
-    report = price(network.float_ledger, "spikingjelly-2.0")
-    assert found["convolution"]["ac"] == priced_as(report, "binary_ac") > 0
-    assert found["convolution"]["mac"] == priced_as(report, "integer_mac_dense", "mac_dense_every_step") > 0
-    assert found["bmm"] == {"ac": priced_as(report, "product_coincidence_or_fanout"), "mac": 0}
-    assert found["addmm"] == {"ac": 0, "mac": priced_as(report, "head_macs")}
-    assert found["sum"]["ac"] == priced_as(report, "attention_sum_dense") > 0
+def test_spikingjelly_counters_per_layer(network: DigitsNetwork, batch: torch.Tensor) -> None:
+    additions, macs = spikingjelly_counts(network, batch)
+    rows = {row.layer: row.counts for row in price(network.float_ledger, "spikingjelly-2.0").layers}
+    convolutions = [n for n, m in network.model.named_modules() if isinstance(m, torch.nn.Conv1d | torch.nn.Conv2d)]
+    as_mac = 0
+    for name in convolutions:
+        wanted = (additions[name].get("convolution", 0), macs[name].get("convolution", 0))
+        dense = rows[name].get("integer_mac_dense", 0) + rows[name].get("mac_dense_every_step", 0)
+        assert (rows[name].get("binary_ac", 0), dense) == wanted, name
+        as_mac += dense > 0
+    assert (len(convolutions), as_mac) == (25, 15)
+    assert (additions["head"].get("addmm", 0), macs["head"]["addmm"]) == (0, rows["head"]["head_macs"])
+    for block in ("stage1.0.tssa", "stage2.0.tssa"):
+        assert additions[block]["sum"] == rows[f"{block}.sum"]["attention_sum_dense"]
+    products = sum(c.get("product_coincidence_or_fanout", 0) for c in rows.values())
+    assert additions["stage3.0.ssa"]["bmm"] == products > 0
+    assert macs["stage3.0.ssa"].get("bmm", 0) == 0
+
+
+def test_spikingjelly_residual_additions(network: DigitsNetwork, batch: torch.Tensor) -> None:
+    """The additions of a block that are not those inside its neurons."""
+    from spikingjelly.activation_based.neuron import BaseNode
+
+    additions, _ = spikingjelly_counts(network, batch)
+    neurons = [n for n, m in network.model.named_modules() if isinstance(m, BaseNode)]
+    rows = price(network.float_ledger, "spikingjelly-2.0").layers
+    for block in ("patch_embed1", "patch_embed2", "patch_embed3", "stage1.0", "stage2.0", "stage3.0"):
+        inside = sum(additions[n].get("add", 0) for n in neurons if n.startswith(f"{block}."))
+        ours = sum(r.counts.get("residual_adds_tensor", 0) for r in rows if r.layer.startswith(f"{block}."))
+        assert additions[block]["add"] - inside == ours > 0, block
 
 
 def test_sinabs_connection_map(network: DigitsNetwork, batch: torch.Tensor) -> None:

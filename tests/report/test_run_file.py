@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,36 @@ def test_widths_cover_every_partial_sum(network: DigitsNetwork) -> None:
             assert rows[node.name]["output_bits"] == 1
     assert rows["patch_embed1.add"]["output_bits"] == 2
     assert len(width_sheet(list(rows.values())).rows) == len(rows)
+
+
+def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
+    """Whatever is changed in a run file: an InputError, or a page without a traceback."""
+    from qkf_deploy.errors import QkfError
+    from qkf_deploy.report.page import render_page
+    from qkf_deploy.report.run_file import from_data
+
+    rng = random.Random(11)
+    source = json.dumps(run_data(network.integer_graph, network.run))
+    junk = [None, -1, 0, 10**30, 1.5, "x", [], {}, True, [[]], {"a": 1}]
+    refused = 0
+    for _ in range(150):
+        data = json.loads(source)
+        place = data
+        while True:  # walk to a random place of the tree
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = rng.choice(keys)
+            child = place[key]
+            if not isinstance(child, dict | list) or not child or rng.random() < 0.2:
+                break
+            place = child
+        if rng.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = rng.choice(junk)
+        try:
+            run = from_data(data)
+        except QkfError:
+            refused += 1
+            continue
+        assert "</html>" in render_page(run, ["exact-fp32", "horowitz45-sram"])
+    assert 40 < refused < 150
