@@ -73,13 +73,14 @@ def natural(shape: tuple[int, ...]) -> tuple[tuple[int, ...], View]:
 
 
 def _stand_in(source: tuple[int, ...], target: tuple[int, ...]) -> object:
-    nodes: dict[str, object] = {"n0_input": nir.Input({"input": np.array(source)})}
+    """Names sort in the order of the nodes; the ends are called what stock nir expects of any node's ports."""
+    nodes: dict[str, object] = {"input": nir.Input({"input": np.array(source)})}
     if len(source) == len(target) == 3:
         nodes["n1_shape"] = _reshaping_convolution(source, target)
     else:
         _add_flat(nodes, source, target)
     nodes["n3_refuse"] = nir.Threshold(np.full(target, np.nan, np.float32))
-    nodes["n4_output"] = nir.Output({"output": np.array(target)})
+    nodes["output"] = nir.Output({"output": np.array(target)})
     names = list(nodes)
     return nir.NIRGraph(nodes, list(itertools.pairwise(names)))
 

@@ -1,0 +1,90 @@
+"""Operators x formats x cases: what the declared table says is what the exporters do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from zoo import ZOO
+
+from qkf_deploy import bundle
+from qkf_deploy.converters import formats
+from qkf_deploy.converters.nir import lowering
+from qkf_deploy.converters.nir.export import nir_bytes, offenders
+from qkf_deploy.converters.nir.partition import plan
+from qkf_deploy.converters.onnx_export import build_onnx, unsupported_reasons
+from qkf_deploy.converters.onnx_ops import LOWERINGS
+from qkf_deploy.ir import Graph
+from qkf_deploy.ops import OPERATORS
+from qkf_deploy.passes.quantize import QuantizeOptions, quantize
+
+DOCS = Path(__file__).parents[2] / "docs" / "interchange.md"
+
+
+def carried_over(rng: np.random.Generator) -> Graph:
+    """Membranes carried over between images."""
+    graph = ZOO["convnet"](rng)
+    nodes = {n.name: replace(n, op=replace(n.op, carry="official")) if n.op.kind == "neuron" else n for n in graph}
+    return replace(graph, nodes=nodes)
+
+
+CASES = {**ZOO, "carried_over": carried_over}
+OPTIONS = {"float": None, "int8": QuantizeOptions(), "fixed": QuantizeOptions(bits=4, input="fixed")}
+
+
+def case(name: str, option: str) -> Graph:
+    graph = CASES[name](np.random.default_rng(0))
+    chosen = OPTIONS[option]
+    return graph if chosen is None else quantize(graph, chosen)
+
+
+def pairs():
+    return [(n, o) for n in CASES for o in OPTIONS if n != "carried_over" or o == "float"]
+
+
+def test_every_operator_is_declared_for_every_format():
+    assert set(formats.ONNX) == set(formats.NIR) == set(OPERATORS)
+    assert set(LOWERINGS) == set(lowering.LOWERINGS) == set(OPERATORS) - {"input"}
+    for operator in OPERATORS:
+        for form in formats.FORMATS:
+            cell = formats.support(operator, form)
+            assert cell.verdict in ("yes", "partly", "no")
+            assert cell.how
+
+
+def test_the_cases_use_every_operator():
+    used = {node.op.kind for name, option in pairs() for node in case(name, option)}
+    assert used == set(OPERATORS)
+
+
+@pytest.mark.parametrize(("name", "option"), pairs())
+def test_onnx_does_what_the_table_says(name, option):
+    graph = case(name, option)
+    reasons = unsupported_reasons(graph)
+    if not reasons:
+        build_onnx(graph)
+        return
+    refused = {node.op.kind for node in graph if any(line.strip().startswith(f"{node.name}: ") for line in reasons)}
+    assert refused
+    assert all(formats.ONNX[kind].verdict != "yes" for kind in refused)
+
+
+@pytest.mark.parametrize(("name", "option"), pairs())
+def test_nir_does_what_the_table_says(name, option):
+    graph = case(name, option)
+    refused = offenders(graph)
+    kinds = {graph[node].op.kind for node in refused}
+    assert all(formats.NIR[kind].verdict != "yes" for kind in kinds)
+    assert all(reason for reason in refused.values())
+    never = {node.name for node in graph if formats.NIR[node.op.kind].verdict == "no"}
+    assert never <= set(refused)
+    assert nir_bytes(graph, "annotated")
+    outside = set(plan(graph).reasons)
+    assert never <= outside
+    assert bundle.from_bytes(bundle.to_bytes(graph)).nodes.keys() == graph.nodes.keys()
+
+
+def test_the_docs_show_this_table():
+    assert formats.markdown() in DOCS.read_text(encoding="utf-8")
