@@ -28,23 +28,35 @@ _LAYER_NUMBERS = (
 def check_content(run: RunFile) -> None:
     """Raises InputError, naming the place, for fields that are missing, of the wrong type, or that contradict."""
     _check_ledger(run.ledger)
-    if not isinstance(run.graph, Mapping) or not isinstance(run.graph.get("nodes"), list):
-        raise InputError("a damaged run file: the graph has no nodes")
-    _is(run.graph.get("parameters"), int, "graph.parameters")
-    for index, node in enumerate(run.graph["nodes"]):
-        _check_table(node, _NODE, f"graph.nodes[{index}]")
-    names = [node["name"] for node in run.graph["nodes"]]
-    for index, node in enumerate(run.graph["nodes"]):
-        if not set(map(str, node["inputs"])) <= set(names[:index]):
-            raise InputError(f"a damaged run file: {node['name']} reads a node that does not come before it")
-    if not names or len(set(names)) != len(names):
-        raise InputError("a damaged run file: node names are missing or repeated")
+    _check_graph(run.graph)
     for index, row in enumerate(run.widths):
-        if not isinstance(row, Mapping) or set(row) != set(WIDTH_KEYS):
-            raise InputError(f"a damaged run file: widths[{index}] has other columns")
+        _check_widths(row, f"widths[{index}]")
     for index, gate in enumerate(run.gates):
         _check_table(gate, _GATE, f"gates[{index}]")
         _check_gate(gate, f"gates[{index}]")
+
+
+def _check_graph(graph: Any) -> None:
+    if not isinstance(graph, Mapping) or not isinstance(graph.get("nodes"), list):
+        raise InputError("a damaged run file: the graph has no nodes")
+    _is(graph.get("parameters"), int, "graph.parameters")
+    names: list[str] = []
+    for index, node in enumerate(graph["nodes"]):
+        _check_table(node, _NODE, f"graph.nodes[{index}]")
+        if not set(map(str, node["inputs"])) <= set(names):
+            raise InputError(f"a damaged run file: {node['name']} reads a node that does not come before it")
+        names.append(node["name"])
+    if not names or len(set(names)) != len(names):
+        raise InputError("a damaged run file: node names are missing or repeated")
+
+
+def _check_widths(row: Any, place: str) -> None:
+    if not isinstance(row, Mapping) or set(row) != set(WIDTH_KEYS):
+        raise InputError(f"a damaged run file: {place} has other columns")
+    for key, value in row.items():
+        text = key in ("layer", "type")
+        if text or value is not None:
+            _is(value, str if text else int, f"{place}.{key}")
 
 
 def _check_table(table: Any, fields: Mapping[str, Any], place: str) -> None:
