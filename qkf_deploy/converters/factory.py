@@ -110,7 +110,8 @@ def _import_file(path: Path) -> Any:
         raise InputError("not a Python file", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # as `python file.py` does: its neighbours can be imported
+    places = [str(path.parent.resolve()), str(Path.cwd())]  # as `python file.py` and `python -m` do: its neighbours
+    sys.path[:0] = places
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -118,5 +119,6 @@ def _import_file(path: Path) -> Any:
             f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
         ) from error
     finally:
-        sys.path.remove(str(path.parent.resolve()))
+        for place in places:
+            sys.path.remove(place)
     return module

@@ -18,7 +18,8 @@ def torch_oracle(source: Source) -> Oracle:
     """Runs the source's model in float64 at batch size 1, memories reset before every image.
 
     Returns:
-        From images (pixels, normalized floats or event frames) to spikes by module path and logits.
+        From images (pixels, normalized floats or event frames) to spikes by module path and logits; a neuron that the
+        model holds and never calls is left out.
     """
     model = copy.deepcopy(source.model).double().eval()
     neurons = {path: module for path, module in model.named_modules() if recognize(module) is not None}
@@ -35,7 +36,7 @@ def torch_oracle(source: Source) -> Oracle:
         finally:
             for hook in hooks:
                 hook.remove()
-        return {path: _stack(parts, len(images)) for path, parts in record.items()}, logits
+        return {path: _stack(parts, len(images)) for path, parts in record.items() if parts}, logits
 
     return run
 

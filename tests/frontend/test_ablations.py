@@ -1,4 +1,4 @@
-"""The ablations of arXiv 2403.16552, Tables 5 to 7, end to end on small inputs: torch, float, integer, counts, energy."""
+"""Ablations of arXiv 2403.16552, Tables 5 to 7, end to end on small inputs: torch, float, integer, counts, energy."""
 
 from __future__ import annotations
 

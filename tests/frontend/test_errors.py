@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_traced(bad: Path, name: str) -> None:
 
 
 def test_a_branch_on_values_is_named_by_the_exporter_too(bad: Path) -> None:
-    with pytest.raises(UnsupportedError, match="torch.export cannot capture") as caught:
+    with pytest.raises(UnsupportedError, match=r"torch\.export cannot capture") as caught:
         qd.trace(f"{bad}:branch", image_size=8, input="image", time_steps=2)
     assert caught.value.where is not None
     assert caught.value.where.startswith("middle (bad.py:")
