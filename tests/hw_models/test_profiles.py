@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 from pathlib import Path
 
@@ -127,3 +128,36 @@ def test_lines_survive_multi_line_strings_and_arrays(tmp_path: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         load_profile(path)
     assert caught.value.where == f"{path}:18"
+
+
+@pytest.mark.parametrize("kind", ["profile", "chip"])
+def test_mutated_files_are_read_or_refused_with_their_line(tmp_path: Path, kind: str) -> None:
+    """Any damage to a TOML file: a ProfileError that names the file, or a file that still makes sense."""
+    from importlib import resources
+
+    from qkf_deploy.hw_models.chips import load_chip
+
+    folder = resources.files("qkf_deploy.hw_models")
+    file = folder / "profiles" / "horowitz45-sram.toml" if kind == "profile" else folder / "chips" / "loihi2.toml"
+    load = load_profile if kind == "profile" else load_chip
+    source = file.read_text(encoding="utf-8")
+    rng = random.Random(3)
+    path = tmp_path / "mutated.toml"
+    refused = 0
+    for _ in range(300):
+        text = source
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(text))
+            stop = start + rng.choice([0, 1, 1, 20, 200])
+            text = (
+                text[:start]
+                + rng.choice(["", '"', "[", "]", "=", "\n", "-", "9", "e9", "\x00", "é", "#"])
+                + text[stop:]
+            )
+        path.write_text(text, encoding="utf-8")
+        try:
+            load(path)
+        except ProfileError as error:
+            refused += 1
+            assert str(error.where).startswith(f"{path}:")
+    assert refused > 150

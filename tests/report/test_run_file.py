@@ -109,7 +109,7 @@ def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
     source = json.dumps(run_data(network.integer_graph, network.run))
     junk = [None, -1, 0, 10**30, 1.5, "x", [], {}, True, [[]], {"a": 1}]
     refused = 0
-    for _ in range(150):
+    for _ in range(60):
         data = json.loads(source)
         place = data
         while True:  # walk to a random place of the tree
@@ -128,5 +128,5 @@ def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
         except QkfError:
             refused += 1
             continue
-        assert "</html>" in render_page(run, ["exact-fp32", "horowitz45-sram"])
-    assert 40 < refused < 150
+        assert "</html>" in render_page(run, ["exact-fp32"])
+    assert 15 < refused < 60
