@@ -9,9 +9,13 @@ from numba import njit
 
 from qkf_deploy.simulators.event.fire import fire
 from qkf_deploy.simulators.event.gather import gather, gather_fire
+from qkf_deploy.simulators.event.vector_ir import BORROW
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 64
+
+
+_tile_kernel = njit(cache=True, **BORROW)
 
 
 class Shape(NamedTuple):
@@ -55,13 +59,13 @@ class Neurons(NamedTuple):
     theta16: np.ndarray
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _bias_at(neurons: Neurons, p: int, c0: int) -> int:
     """Where the bias of a pixel and tile begins in the flat bias."""
     return (neurons.case[p] if neurons.case.shape[0] > 1 else 0) * neurons.bias.shape[1] + c0
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _line_segment(
     events: Events, shape: Shape, line: int, ky: int, first_column: int, t: int, segments: np.ndarray, at: int
 ) -> int:
@@ -81,7 +85,7 @@ def _line_segment(
     return end - start
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _block_segments(
     events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray
 ) -> Any:
@@ -96,7 +100,7 @@ def _block_segments(
     return gathered
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _gather_in_parts(
     isa: np.generic, events: Events, units: int, w: np.ndarray, segments: np.ndarray, s: int, part: np.ndarray,
     base: np.ndarray, base0: int, x: np.ndarray, x0: int,
@@ -115,14 +119,13 @@ def _gather_in_parts(
         total += pair
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _narrow_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, segments: np.ndarray,
-    lines: int, b0: int, b1: int, m16: np.ndarray, spikes: np.ndarray,
+    lines: int, b0: int, b1: int, bias: np.ndarray, m16: np.ndarray, spikes: np.ndarray,
 ) -> Any:  # fmt: skip
-    """Gather and fire one tile of a block in 16 bits; returns the non-zero drives."""
+    """Gather and fire one tile of a block in 16 bits (``bias`` flat); returns the non-zero drives."""
     c0 = tile * 32 * shape.units
-    bias = neurons.bias16.reshape(-1)
     driven = np.int64(0)
     for p in range(b0, b1):
         from_bias = _bias_at(neurons, p, c0)
@@ -136,17 +139,16 @@ def _narrow_tile(
     return driven
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _wide_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, segments: np.ndarray,
-    lines: int, b0: int, b1: int, out: np.ndarray, out0: int, out_columns: int,
+    lines: int, b0: int, b1: int, bias: np.ndarray, part: np.ndarray, out: np.ndarray, out0: int, out_columns: int,
 ) -> None:  # fmt: skip
     """Drives of one tile of a block, row r of the block at ``out[out0 + r * out_columns:]``.
 
-    One line of the window at a time: its weights then stay in the first cache over all rows of the block.
+    One line of the window at a time: its weights then stay in the first cache over all rows of the block. ``bias`` is
+    flat; ``part`` is scratch, int64 ``(1, 3)``.
     """
-    bias = neurons.bias.reshape(-1)
-    part = np.empty((1, 3), np.int64)
     for ky in range(lines):
         for p in range(b0, b1):
             from_bias = _bias_at(neurons, p, tile * 32 * shape.units)
@@ -160,7 +162,7 @@ def _wide_tile(
                     _gather_in_parts(isa, events, shape.units, w, segments, s, part, base, base0, out, at)
 
 
-@njit(nogil=True, cache=True)
+@_tile_kernel
 def _fire_tile(
     isa: np.generic, shape: Shape, neurons: Neurons, tile: int, b0: int, b1: int, x: np.ndarray, m: np.ndarray,
     spikes: np.ndarray,
@@ -214,7 +216,8 @@ def event_synapse(
     block = max(1, BLOCK_ROWS // steps)
     segments = np.zeros((block * steps * lines, 3), np.int64)
     x, m, m16 = np.empty(block * steps * tile, np.int32), np.empty(tile, np.int32), np.empty(tile, np.int16)
-    drive_flat = drive.reshape(-1)
+    drive_flat, bias, bias16 = drive.reshape(-1), neurons.bias.reshape(-1), neurons.bias16.reshape(-1)
+    part = np.empty((1, 3), np.int64)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, block):
         b1 = min(p1, b0 + block)
@@ -222,11 +225,27 @@ def event_synapse(
         for k in range(weights.shape[0]):
             w = weights[k]
             if neurons.theta16.shape[0] > 0:
-                driven += _narrow_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, m16, spikes)
+                driven += _narrow_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, bias16, m16, spikes)
             elif drive.shape[0] > 0:
                 at = b0 * steps * drive.shape[1] + k * tile
-                _wide_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, drive_flat, at, drive.shape[1])
+                _wide_tile(
+                    isa,
+                    events,
+                    shape,
+                    neurons,
+                    w,
+                    k,
+                    segments,
+                    lines,
+                    b0,
+                    b1,
+                    bias,
+                    part,
+                    drive_flat,
+                    at,
+                    drive.shape[1],
+                )
             else:
-                _wide_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, x, 0, tile)
+                _wide_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, bias, part, x, 0, tile)
                 driven += _fire_tile(isa, shape, neurons, k, b0, b1, x, m, spikes)
     return driven, gathered

@@ -81,7 +81,7 @@ def fire(
     raise NotImplementedError("compiled code only")
 
 
-@overload(fire, strict=False)
+@overload(fire, strict=False, jit_options=v.BORROW)
 def _overload_fire(
     isa: Any,
     x: Any,
@@ -153,7 +153,7 @@ def fire_keeping(
     raise NotImplementedError("compiled code only")
 
 
-@overload(fire_keeping, strict=False)
+@overload(fire_keeping, strict=False, jit_options=v.BORROW)
 def _overload_fire_keeping(
     isa: Any,
     x: Any,

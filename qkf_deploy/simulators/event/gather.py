@@ -168,7 +168,7 @@ def gather(
     raise NotImplementedError("compiled code only")
 
 
-@overload(gather, strict=False)
+@overload(gather, strict=False, jit_options=v.BORROW)
 def _overload_gather(
     isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, base: Any, base0: Any,
     x: Any, x0: Any,
@@ -222,7 +222,7 @@ def gather_fire(
     raise NotImplementedError("compiled code only")
 
 
-@overload(gather_fire, strict=False)
+@overload(gather_fire, strict=False, jit_options=v.BORROW)
 def _overload_gather_fire(
     isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, bias: Any, bias0: Any,
     m: Any, theta: Any, theta0: Any, form: Any, spikes: Any, row: Any, word: Any,
