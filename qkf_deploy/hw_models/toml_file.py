@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 _MAX_BYTES = 1_000_000
+#: Bounds that keep every sum of counts x prices exact.
+_LARGEST, _DECIMALS = 10**9, 12
 _UNITS = ("j", "mj", "uj", "nj", "fj", "aj", "ev", "wh", "kwh", "mw", "w")
 _HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
@@ -84,12 +86,15 @@ class TomlFile:
         return value.strip()
 
     def number(self, key: str, value: Any) -> Decimal:
-        """A finite number that is not negative, else ProfileError."""
+        """A finite number that is not negative, within the bounds of exact sums, else ProfileError."""
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             raise self.error(key, f"{key} must be a number, not {value!r}")
         exact = Decimal(value)
         if not exact.is_finite() or exact < 0:
             raise self.error(key, f"{key} must be a finite number, zero or above, not {value}")
+        exponent = exact.as_tuple().exponent
+        if exact > _LARGEST or (isinstance(exponent, int) and exponent < -_DECIMALS):
+            raise self.error(key, f"{key} must be at most 1e9 with at most {_DECIMALS} decimals, not {value}")
         return exact
 
     def whole(self, key: str, value: Any, *, least: int = 0) -> int:
