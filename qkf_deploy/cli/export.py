@@ -11,6 +11,7 @@ from qkf_deploy import api
 from qkf_deploy.cli.common import emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.errors import CheckFailed, UsageError
+from qkf_deploy.ir import Graph
 from qkf_deploy.report.formats import Column, Sheet
 
 
@@ -66,13 +67,7 @@ def export(
     mode = "annotated" if annotated else "partitioned" if partitioned else "portable"
     with progress("exporting"):
         graph = api.load(network)
-        if target == "onnx":
-            api.export_onnx(graph, output, form=form, precision=precision)
-            said = f"ONNX, {form} form"
-        elif target == "lava":
-            said = f"Lava, run {api.export_lava(graph, output).name} in the Python 3.10 environment"
-        else:
-            said = f"NIR, {api.export_nir(graph, output, mode)}"
+        said = _write(graph, target, output, mode, form, precision)
     notices(graph.notices)
     if check:
         given = image_files.load(images, graph, limit=limit).array if images else None
@@ -97,6 +92,22 @@ def _refuse_contradictions(target: str, annotated: bool, partitioned: bool, chec
         )
     if check and annotated:
         raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
+
+
+def _check_options(target: str, annotated: bool, partitioned: bool, check: bool) -> None:
+    if annotated and partitioned:
+        raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
+    if target == "onnx" and (annotated or partitioned):
+        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
+    if check and annotated:
+        raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
+
+
+def _write(graph: Graph, target: str, output: Path, mode: str, form: str, precision: str) -> str:
+    if target == "nir":
+        return f"NIR, {api.export_nir(graph, output, mode)}"
+    api.export_onnx(graph, output, form=form, precision=precision)
+    return f"ONNX, {form} form"
 
 
 def _sheet(results: list[Any]) -> Sheet:

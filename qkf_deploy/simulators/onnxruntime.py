@@ -69,7 +69,7 @@ def run(
     """
     names = [n.name for n in graph if n.op.kind not in ("input", "output")]
     options = OnnxOptions(form, precision, values=names, membranes=sorted(record.membranes))
-    session = open_session(build_onnx(graph, options).SerializeToString(), threads)
+    session = _session(graph, options, threads)
     if form == "step":
         outputs = run_steps(session, graph, inputs, progress)
     else:
@@ -77,6 +77,19 @@ def run(
         if progress is not None:
             progress(graph.time_steps, graph.time_steps)
     return _collect(graph, inputs, outputs, record)
+
+
+#: The last session, so that the batches of one simulation share it: (graph, options, threads, session).
+_LAST: list[tuple[Graph, OnnxOptions, int, Any]] = []
+
+
+def _session(graph: Graph, options: OnnxOptions, threads: int) -> Any:
+    for known, same, width, session in _LAST:
+        if known is graph and same == options and width == threads:
+            return session
+    session = open_session(build_onnx(graph, options).SerializeToString(), threads)
+    _LAST[:] = [(graph, options, threads, session)]
+    return session
 
 
 def run_steps(
