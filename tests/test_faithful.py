@@ -89,6 +89,16 @@ def test_random_weights_on_real_images(case: Case) -> None:
     assert sum(n.op.kind == "neuron" for n in graph) == sum(hasattr(m, "v_threshold") for m in model.modules())
 
 
+@pytest.mark.slow
+def test_full_size() -> None:
+    """HST-10-384 at 224 x 224, T = 4, one photograph: all 49,185,024 neuron outputs."""
+    model, images = Case("qkformer-10-384", {}, "imagenet").make()
+    graph = qd.fold(qd.trace(model, preset="imagenet"))
+    found = agreement(model, graph, images[:1], preset="imagenet")
+    assert (found.outputs, len(found.layers)) == (49_185_024, 77)
+    assert_faithful(found)
+
+
 @pytest.mark.parametrize("case", ["imagenet", "cifar10, pre-activation", "cifar10-dvs"])
 def test_lossless_on_random_weights(case: str) -> None:
     """The 24-bit integer network too: byte images or event frames in, 0 of all spikes differ from torch."""
