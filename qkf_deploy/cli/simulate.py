@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -24,6 +24,7 @@ from qkf_deploy.datasets import images as image_files
 from qkf_deploy.ir import Graph
 from qkf_deploy.report.formats import Column, Sheet, si
 from qkf_deploy.report.run_file import gate_nodes, write_run
+from qkf_deploy.simulators.event_files import write_events
 from qkf_deploy.simulators.run import Run
 
 #: The counts a user sees at once; the run file has all of them.
@@ -45,6 +46,8 @@ _SHOWN = (
 @output_option("Write the run (counts, widths, provenance) as JSON, for `qkf-deploy report`.", required=False)
 @click.option("--save", "save", type=click.Path(path_type=Path), help="Write logits and --record values as .npz.")
 @click.option("--record", multiple=True, metavar="NODE", help="Keep a node's output in --save; 'all' keeps every node.")
+@click.option("--events", type=click.Path(path_type=Path), help="Write every layer's events (t,c,y,x,value) here.")
+@click.option("--event-format", type=click.Choice(["npz", "aer"]), default="npz", show_default=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
 @engine_options
 @click.option(
@@ -61,6 +64,8 @@ def simulate(
     output: Path | None,
     save: Path | None,
     record: tuple[str, ...],
+    events: Path | None,
+    event_format: Literal["npz", "aer"],
     top: int,
     engine: str,
     threads: int | None,
@@ -82,16 +87,26 @@ def simulate(
     given = image_files.load(images, graph, resize=resize, limit=limit)
     asked = {"threads": threads, "timeout_s": timeout, "granularity": granularity}
     options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    wanted = "all" if "all" in record else tuple(dict.fromkeys([*record, *(gate_nodes(graph) if output else ())]))
+    wanted = _recorded(graph, record, gates=output is not None, events=events is not None)
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, record=wanted, engine=engine, progress=tick, **options)
     notices(run.notices)
     show(_classes(graph, given, run, top), fmt, _below(given, run))
+    if events is not None:
+        note(f"wrote {write_events(run, events, event_format)}")
     if save is not None:
         _save_arrays(save, run)
     if output is not None:
         write_run(output, graph, run)
         note(f"wrote {output}")
+
+
+def _recorded(graph: Graph, record: tuple[str, ...], *, gates: bool, events: bool) -> str | tuple[str, ...]:
+    """Nodes to keep: those asked for, the gates for a run file, every layer of events for event files."""
+    if "all" in record:
+        return "all"
+    layers = [n.name for n in graph if n.type.is_events and n.op.kind not in ("input", "output")] if events else []
+    return tuple(dict.fromkeys([*record, *(gate_nodes(graph) if gates else ()), *layers]))
 
 
 def _classes(graph: Graph, given: image_files.Images, run: Run, top: int) -> Sheet:

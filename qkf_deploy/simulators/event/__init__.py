@@ -7,10 +7,9 @@ import numpy as np
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators.event.cpu import available_tiers
 from qkf_deploy.simulators.event.engine import Engine, engine_for
-from qkf_deploy.simulators.event.event_files import read_events, write_events
 from qkf_deploy.simulators.run import Progress, Record, Run
 
-__all__ = ["Engine", "available_tiers", "read_events", "run", "write_events"]
+__all__ = ["Engine", "available_tiers", "run"]
 
 
 def run(
