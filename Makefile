@@ -11,7 +11,7 @@ demo: $(VENV)/.demo
 	$(BIN)/qkf-deploy demo --output out/demo
 
 test: $(VENV)/.test lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 15
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
