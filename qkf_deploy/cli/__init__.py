@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 130
 #: Command name -> where its click command is. Imported when it is called (or shown in its own help).
 COMMANDS: Mapping[str, str] = {
     "demo": "qkf_deploy.cli.demo:demo",
+    "models": "qkf_deploy.cli.models:models",
     "trace": "qkf_deploy.cli.trace:trace",
     "quantize": "qkf_deploy.cli.quantize:quantize",
     "simulate": "qkf_deploy.cli.simulate:simulate",

@@ -18,7 +18,7 @@ def trace_module(model: torch.nn.Module, spec: InputSpec) -> Graph:
     """The float graph of a module in evaluation mode, named by module paths.
 
     Args:
-        model: any module made of the operators in docs/operators.md; it is left as it was, but in evaluation mode.
+        model: any module made of the operators in docs/graph.md; it is left as it was, but in evaluation mode.
         spec: the input it takes.
 
     Raises:

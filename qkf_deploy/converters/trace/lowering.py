@@ -98,7 +98,7 @@ class Lowering:
             raise UnsupportedError(
                 f"{count} cannot be lowered:\n  " + "\n  ".join(lines),
                 hint="\n       ".join(hints)
-                or "replace them by operators of docs/operators.md, or move them out of the model",
+                or "replace them by operators of docs/graph.md, or move them out of the model",
             )
         self._output()
         steps = self.steps or self.spec.time_steps
