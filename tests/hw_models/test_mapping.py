@@ -217,3 +217,11 @@ def test_membrane_shortcuts_send_whole_drives() -> None:
     flows = {(t.source, t.target): t.events for t in mapping.traffic}
     for node, target in shared:
         assert flows[owner[node], target.name] >= graph[node].type.size * 2
+
+
+def test_memory_of_a_core_by_hand() -> None:
+    """Kernels once, thresholds and biases per channel, a membrane per neuron."""
+    found = place(None, unit(), CHIP)  # type: ignore[arg-type]  # no node is looked up
+    bits = 32 * 144 * 8 + 32 * 40 + 32 * 64 * 14
+    assert found.memory_per_core_bytes == bits // 8
+    assert bits % 8 == 0
