@@ -246,7 +246,7 @@ def test_a_learned_scale_per_channel() -> None:
             self.conv, self.lif = conv(C, C), lif()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.lif(self.conv(x) * self.gamma * torch.sigmoid(self.logit) + self.beta + 0.0)
+            return self.lif(self.conv(x) * self.gamma * torch.sigmoid(self.logit) + self.beta + 0.05 - 0.1)
 
     net = traced(Net(Scaled()), image_size=8)
     assert_sound(net)

@@ -18,6 +18,7 @@ from qkf_deploy.ops import Add, BatchNorm, Mask
 
 @rule("aten.add.Tensor", "aten.add_.Tensor")
 def add(low: Lowering, call: Call) -> Symbol:
+    """Residual addition, a running sum over time, or a constant per channel."""
     if argument(call, 2, "alpha", 1) != 1:
         raise UnsupportedError("an addition with a factor")
     a, b = low.number(call.args[0]), low.number(call.args[1])
@@ -46,13 +47,17 @@ def joint_layout(a: Symbol, b: Symbol) -> Layout:
 
 @rule("aten.rsub.Scalar", "aten.rsub.Tensor")
 def one_minus(low: Lowering, call: Call) -> Symbol:
+    """``1 - spikes``."""
     return _complement(low, low.symbol(call.args[0]), low.number(call.args[1]))
 
 
 @rule("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
 def sub(low: Lowering, call: Call) -> Symbol:
+    """``1 - spikes``, or a constant subtracted."""
     if low.number(call.args[1]) == 0.0:
         return low.symbol(call.args[0])
+    if low.is_traced(call.args[0]) and not low.is_traced(call.args[1]):
+        return _affine(low, call, low.symbol(call.args[0]), None, -low.array(call.args[1]))
     if low.is_traced(call.args[0]):
         raise UnsupportedError("subtracts", hint="additions, and 1 - spikes as a gate, are understood")
     return _complement(low, low.symbol(call.args[1]), low.number(call.args[0]))
@@ -66,6 +71,7 @@ def _complement(low: Lowering, x: Symbol, number: float | None) -> Symbol:
 
 @rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.mul_.Tensor", "aten.mul_.Scalar")
 def mul(low: Lowering, call: Call) -> Symbol:
+    """A constant factor, or a gate."""
     for value, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
         factor = low.number(other)
         if factor is not None:
@@ -78,6 +84,7 @@ def mul(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.div.Tensor", "aten.div.Scalar", "aten.div_.Tensor", "aten.div_.Scalar")
 def div(low: Lowering, call: Call) -> Symbol:
+    """Division by a constant."""
     divisor = low.number(call.args[1])
     if not divisor:
         raise UnsupportedError("divides by something that is not a constant number")
@@ -99,7 +106,9 @@ def _affine(low: Lowering, call: Call, x: Symbol, factor: np.ndarray | None, shi
     constant = factor if factor is not None else shift
     shape = () if constant is None else constant.shape
     wide = [a for a, n in enumerate((1,) * (len(x.shape) - len(shape)) + shape) if n != 1]
-    if constant is None or len(wide) != 1 or layout[wide[0]] is not None or x.inverted:
+    if not wide and None in layout:  # one number for all: the same for every channel
+        wide = [layout.index(None)]
+    if len(wide) != 1 or layout[wide[0]] is not None or x.inverted:
         what = "multiplies by" if shift is None else "adds"
         raise UnsupportedError(
             f"{what} a constant that differs from element to element",
@@ -110,8 +119,8 @@ def _affine(low: Lowering, call: Call, x: Symbol, factor: np.ndarray | None, shi
     order = [*leads, axis, *(a for a in range(len(layout)) if layout[a] is None and a != axis)]
     moved = x.transposed(order)
     ones = np.ones(x.shape[axis])
-    weight = ones if factor is None else factor.reshape(-1)
-    bias = 0.0 * ones if shift is None else shift.reshape(-1)
+    weight = ones if factor is None else factor.reshape(-1) * ones
+    bias = 0.0 * ones if shift is None else shift.reshape(-1) * ones
     what = "scale" if shift is None else "shift"
     params = {"mean": 0.0 * ones, "var": ones, "weight": weight, "bias": bias}
     out = low.emit(call, what, BatchNorm(0.0), (moved,), moved.layout(), **params)

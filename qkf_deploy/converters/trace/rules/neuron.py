@@ -14,6 +14,7 @@ from qkf_deploy.ops import Neuron
 
 @rule(NEURON_CALL)
 def neuron(low: Lowering, call: Call) -> Symbol:
+    """A spiking neuron, multi-step or single-step."""
     x, path = low.symbol(call.args[0]), str(call.args[1])
     found = low.program.neurons[path]
     if not found.multi_step:

@@ -15,6 +15,7 @@ from qkf_deploy.ops import MaxPool, Readout, Sum, SumPool
 
 @rule("aten.max_pool1d.default", "aten.max_pool2d.default")
 def max_pool(low: Lowering, call: Call) -> Symbol:
+    """Max pooling of drives or spikes."""
     x = low.symbol(call.args[0])
     rank = 1 if "1d" in call.target else 2
     kernel = per_axis(call.args[1], rank)
@@ -27,6 +28,7 @@ def max_pool(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.avg_pool1d.default", "aten.avg_pool2d.default")
 def avg_pool(low: Lowering, call: Call) -> Symbol:
+    """Average pooling: a sum and a scale."""
     x = low.symbol(call.args[0])
     rank = 1 if "1d" in call.target else 2
     kernel = per_axis(call.args[1], rank)
@@ -41,6 +43,7 @@ def avg_pool(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")
 def adaptive_avg_pool(low: Lowering, call: Call) -> Symbol:
+    """Average pooling to a given size, where all windows are equal."""
     x = low.symbol(call.args[0])
     rank = 1 if "1d" in call.target else 2
     target = per_axis(call.args[1], rank)
@@ -60,6 +63,7 @@ def adaptive_avg_pool(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.sum.dim_IntList", "aten.mean.dim")
 def reduce(low: Lowering, call: Call) -> Symbol:
+    """Sum or mean over features (tokens, a head), over time, or both."""
     x = low.symbol(call.args[0])
     axes = [positive(a, len(x.shape)) for a in ([call.args[1]] if isinstance(call.args[1], int) else call.args[1])]
     keepdim = bool(argument(call, 2, "keepdim", False))

@@ -16,6 +16,7 @@ from qkf_deploy.ops import BatchNorm, Conv, Linear, MatMul
 
 @rule("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding")
 def conv(low: Lowering, call: Call) -> Symbol:
+    """Convolution, 1-d or 2-d: ``(lead, C, *spatial)``."""
     x = low.symbol(call.args[0])
     weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
     if weight is None:
@@ -42,6 +43,7 @@ def _named_padding(padding: str, kernel: Sequence[int], dilation: Sequence[int])
 
 @rule("aten.linear.default")
 def linear(low: Lowering, call: Call) -> Symbol:
+    """Linear layer over the last axis."""
     x = low.symbol(call.args[0])
     layout = x.layout()
     if layout[-1] is not None:
@@ -52,6 +54,7 @@ def linear(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.batch_norm.default")
 def batch_norm(low: Lowering, call: Call) -> Symbol:
+    """Batch norm with running statistics, channel axis behind time and batch."""
     x = low.symbol(call.args[0])
     layout = batch_first(x, len(x.shape) - 1)
     mean, var = low.constant(call.args[3]), low.constant(call.args[4])
@@ -66,6 +69,7 @@ def batch_norm(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.matmul.default", "aten.bmm.default")
 def matmul(low: Lowering, call: Call) -> Symbol:
+    """Product of two activations with equal leading axes."""
     if not (low.is_traced(call.args[0]) and low.is_traced(call.args[1])):
         raise UnsupportedError("a matrix product with a constant", hint="write it as a linear layer")
     left, right = low.symbol(call.args[0]), low.symbol(call.args[1])

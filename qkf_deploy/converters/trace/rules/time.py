@@ -13,6 +13,7 @@ from qkf_deploy.errors import UnsupportedError
 
 @rule("aten.repeat.default")
 def repeat(low: Lowering, call: Call) -> Symbol:
+    """Repeating an image over time."""
     x = low.symbol(call.args[0])
     factors = [int(n) for n in call.args[1]]
     if len(factors) > len(x.shape):
@@ -22,6 +23,7 @@ def repeat(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.expand.default")
 def expand(low: Lowering, call: Call) -> Symbol:
+    """Repeating an image over time, without a copy."""
     x, target = low.symbol(call.args[0]), low.program.shapes[call.name]
     x = x.reshaped((*[1] * (len(target) - len(x.shape)), *x.shape))
     return _repeated(low, x, [t // n for t, n in zip(target, x.shape, strict=True)])
@@ -38,12 +40,14 @@ def _repeated(low: Lowering, x: Symbol, factors: Sequence[int]) -> Symbol:
 
 @rule("aten.stack.default")
 def stack(low: Lowering, call: Call) -> Symbol:
+    """The steps of a loop, stacked."""
     parts = [low.symbol(a) for a in call.args[0]]
     return _steps(low, parts, positive(argument(call, 1, "dim", 0), len(parts[0].shape) + 1))
 
 
 @rule("aten.cat.default")
 def cat(low: Lowering, call: Call) -> Symbol:
+    """The steps of a loop, put together along an axis of size 1."""
     parts = [low.symbol(a) for a in call.args[0]]
     axis = positive(argument(call, 1, "dim", 0), len(parts[0].shape))
     if len(parts) == 1:

@@ -17,17 +17,20 @@ from qkf_deploy.errors import UnsupportedError
     "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
 )  # fmt: skip
 def reshape(low: Lowering, call: Call) -> Symbol:
+    """Any change of shape that keeps the order of elements."""
     return low.symbol(call.args[0]).reshaped(low.program.shapes[call.name])
 
 
 @rule("aten.permute.default")
 def permute(low: Lowering, call: Call) -> Symbol:
+    """Axes in another order."""
     x = low.symbol(call.args[0])
     return x.transposed([positive(a, len(x.shape)) for a in call.args[1]])
 
 
 @rule("aten.transpose.int", "aten.swapaxes.default", "aten.transpose_.int", "aten.movedim.int")
 def transpose(low: Lowering, call: Call) -> Symbol:
+    """Two axes exchanged, or one moved."""
     x = low.symbol(call.args[0])
     order = list(range(len(x.shape)))
     a, b = (positive(v, len(order)) for v in call.args[1:3])
@@ -40,6 +43,7 @@ def transpose(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.t.default", "aten.mT.default", "aten.adjoint.default")
 def swap_last(low: Lowering, call: Call) -> Symbol:
+    """The last two axes exchanged."""
     x = low.symbol(call.args[0])
     return x.transposed([*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2])
 
@@ -51,11 +55,13 @@ def swap_last(low: Lowering, call: Call) -> Symbol:
     "aten.view_as.default",
 )  # fmt: skip
 def same(low: Lowering, call: Call) -> Symbol:
+    """What changes nothing in evaluation mode."""
     return low.symbol(call.args[0])
 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
 def cut(low: Lowering, call: Call) -> Symbol:
+    """A range of one axis."""
     x = low.symbol(call.args[0])
     axis = positive(argument(call, 1, "dim", 0), len(x.shape))
     start, stop, step = argument(call, 2, "start") or 0, argument(call, 3, "end"), argument(call, 4, "step", 1)
@@ -69,6 +75,7 @@ def cut(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.select.int")
 def select(low: Lowering, call: Call) -> Symbol:
+    """One element of an axis; of the time axis, one step."""
     x = low.symbol(call.args[0])
     axis = positive(call.args[1], len(x.shape))
     return _one(x, axis, positive(int(call.args[2]), x.shape[axis]))
@@ -83,6 +90,7 @@ def _one(x: Symbol, axis: int, index: int) -> Symbol:
 
 @rule("aten.unbind.int")
 def unbind(low: Lowering, call: Call) -> Any:
+    """All elements of an axis."""
     x = low.symbol(call.args[0])
     axis = positive(argument(call, 1, "dim", 0), len(x.shape))
     return [_one(x, axis, i) for i in range(x.shape[axis])]
@@ -90,6 +98,7 @@ def unbind(low: Lowering, call: Call) -> Any:
 
 @rule("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default")
 def split(low: Lowering, call: Call) -> Any:
+    """An axis cut into parts."""
     x = low.symbol(call.args[0])
     axis = positive(argument(call, 2, "dim", 0), len(x.shape))
     n = x.shape[axis]
@@ -104,6 +113,7 @@ def split(low: Lowering, call: Call) -> Any:
 
 @rule("getitem")
 def getitem(low: Lowering, call: Call) -> Symbol:
+    """One of several results."""
     source = call.args[0]
     parts = low.symbols.get(source.name) if isinstance(source, Ref) else None
     if not isinstance(parts, list):
