@@ -26,6 +26,7 @@ from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, join
 
 if TYPE_CHECKING:
+    from qkf_deploy.converters.source import Source
     from qkf_deploy.evaluate.agreement import Agreement
     from qkf_deploy.hw_models.pricing import EnergyReport
 
@@ -51,8 +52,14 @@ def trace(source: Any, **options: Any) -> Graph:
     from qkf_deploy.models.lazy import import_torch_module
 
     loader = import_torch_module("qkf_deploy.converters.source")
+    return _trace(loader.resolve(source, _options(loader.TraceOptions, options)))
+
+
+def _trace(resolved: Source) -> Graph:
+    """The float graph of a loaded model."""
+    from qkf_deploy.models.lazy import import_torch_module
+
     tracer = import_torch_module("qkf_deploy.converters.trace")
-    resolved = loader.resolve(source, _options(loader.TraceOptions, options))
     graph = tracer.trace_module(resolved.model, tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps))
     return replace(
         graph,
@@ -168,9 +175,9 @@ def verify(
     loader = import_torch_module("qkf_deploy.converters.source")
     runner = import_torch_module("qkf_deploy.converters.torch_run")
     options.setdefault("time_steps", graph.time_steps)
-    floating = fold(trace(against, **options))
-    _check_same_input(graph, floating)
     resolved = loader.resolve(against, _options(loader.TraceOptions, options))
+    floating = fold(_trace(resolved))  # the same object for both: a factory without a checkpoint has random weights
+    _check_same_input(graph, floating)
     images = _as_batch(graph, images)
     oracle = runner.torch_oracle(resolved)
     torch_float, float_graph = compare_chain(oracle, (floating, graph), images, batch, progress)
