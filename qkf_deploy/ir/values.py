@@ -21,7 +21,7 @@ class Kind(str, Enum):
 
 
 class Timing(str, Enum):
-    """``step``: one value per time step. ``constant``: the same at every step. ``image``: one per image, after readout."""
+    """When a value exists: at every ``step``; ``constant`` over the steps; once per ``image``, after the readout."""
 
     STEP = "step"
     CONSTANT = "constant"
