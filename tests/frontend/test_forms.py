@@ -178,8 +178,11 @@ def test_shortcuts(name: str) -> None:
     (found,) = compare_chain(graph_oracle(net.graph), (integer,), net.images)
     # Behind a synapse on drives or pixels the sum is rounded to the shortcut's unit: close, not lossless.
     assert found.differ_free <= (0 if spiking_stem else 1e-3 * found.outputs)
-    (found8,) = compare_chain(graph_oracle(net.graph), (qd.quantize(net.graph, 8),), net.images)
+    eight = qd.quantize(net.graph, 8)
+    (found8,) = compare_chain(graph_oracle(net.graph), (eight,), net.images)
     assert found8.differ_forced < 0.02 * found8.outputs
+    reference, onnx = (qd.simulate(eight, net.images, engine=engine) for engine in ("reference", "onnx"))
+    assert np.array_equal(reference.raw_output, onnx.raw_output)
     shifted = [n.name for n in integer if isinstance(n.op, Shift)]
     assert bool(shifted) == (not spiking_stem)
     assert any("identity synapse" in text for text in integer.notices) == spiking_stem

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from frontend_networks import assert_sound, multi_step, traced
 
+import qkf_deploy as qd
 from qkf_deploy.converters.factory import call_factory
 from qkf_deploy.errors import UnsupportedError
 
@@ -82,6 +83,13 @@ def test_models_in_single_step_mode_take_one_step_per_call() -> None:
     net = traced(call_factory(ZOO + factory, arguments, {}), time_steps=2, **options)
     assert net.source.layout == "step"
     assert_sound(net)
+
+
+def test_verify_takes_a_module_that_is_called_once_per_step() -> None:
+    factory, arguments, options = STEP_MODES["sew-resnet iand"]
+    net = traced(call_factory(ZOO + factory, arguments, {}), time_steps=2, **options)
+    torch_float, float_integer = qd.verify(qd.quantize(net.graph, 24), net.images, net.source.model, **options)
+    assert (torch_float.differ_free, float_integer.differ_free) == (0, 0)
 
 
 def test_spiking_vgg() -> None:
