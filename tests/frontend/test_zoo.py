@@ -53,11 +53,14 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 SPIKING = {"spiking_neuron": LIF, "num_classes": 5}
+#: The residual networks with one block per stage.
+SEW = {**SPIKING, "block": f"{ZOO}sew_resnet:BasicBlock", "layers": (1, 1, 1, 1)}
+RESNET = {**SPIKING, "block": f"{ZOO}spiking_resnet:BasicBlock", "layers": (1, 1, 1, 1)}
 STEP_MODES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "sew-resnet add": ("sew_resnet:sew_resnet18", {**SPIKING, "cnf": "ADD"}, {"image_size": 16}),
-    "sew-resnet and": ("sew_resnet:sew_resnet18", {**SPIKING, "cnf": "AND"}, {"image_size": 16}),
-    "sew-resnet iand": ("sew_resnet:sew_resnet18", {**SPIKING, "cnf": "IAND"}, {"image_size": 16}),
-    "spiking resnet": ("spiking_resnet:spiking_resnet18", SPIKING, {"image_size": 16}),
+    "sew-resnet add": ("sew_resnet:SEWResNet", {**SEW, "cnf": "ADD"}, {"image_size": 16}),
+    "sew-resnet and": ("sew_resnet:SEWResNet", {**SEW, "cnf": "AND"}, {"image_size": 16}),
+    "sew-resnet iand": ("sew_resnet:SEWResNet", {**SEW, "cnf": "IAND"}, {"image_size": 16}),
+    "spiking resnet": ("spiking_resnet:SpikingResNet", RESNET, {"image_size": 16}),
     "plif net": ("parametric_lif_net:CIFAR10Net", {"channels": 8, "spiking_neuron": PLIF}, {"image_size": 32}),
 }
 
