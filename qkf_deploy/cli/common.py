@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,4 +152,46 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        with _engine_messages():
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def start_engine(engine: str, integer: bool) -> None:
+    """Load numba, where the event engine will run, without the BLAS it looks for in scipy.
+
+    Kernels of this package call none, and importing scipy takes a sixth of the start. Only for a process that runs
+    nobody else's kernels.
+
+    Args:
+        engine: as given by the user.
+        integer: the network is an integer one.
+    """
+    absent = "scipy" not in sys.modules
+    if engine not in ("auto", "event") or not integer or not absent or importlib.util.find_spec("numba") is None:
+        return
+    sys.modules["scipy"] = None  # type: ignore[assignment] # makes the import fail, as if scipy were not installed
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        del sys.modules["scipy"]
+
+
+class _Notes(logging.Handler):
+    """Log messages as notes, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+@contextlib.contextmanager
+def _engine_messages() -> Iterator[None]:
+    """What engines log about a long wait goes to stderr meanwhile."""
+    logger, notes = logging.getLogger("qkf_deploy.simulators"), _Notes(logging.INFO)
+    before = logger.level
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
+        logger.setLevel(before)

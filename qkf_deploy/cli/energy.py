@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from qkf_deploy import api
-from qkf_deploy.cli.common import emit, engine_options, format_option, image_options, notices, progress, show
+from qkf_deploy.cli.common import (
+    emit,
+    engine_options,
+    format_option,
+    image_options,
+    notices,
+    progress,
+    show,
+    start_engine,
+)
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ledger import Ledger
 
@@ -84,6 +93,7 @@ def _ledger(
     graph = api.load(network)
     given = image_files.load(images, graph, resize=resize, limit=limit)
     options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    start_engine(engine, graph.arithmetic == "integer")
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, engine=engine, progress=tick, **options)
     notices(run.notices)

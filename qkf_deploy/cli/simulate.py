@@ -19,6 +19,7 @@ from qkf_deploy.cli.common import (
     output_option,
     progress,
     show,
+    start_engine,
 )  # fmt: skip
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.ir import Graph
@@ -88,6 +89,7 @@ def simulate(
     asked = {"threads": threads, "timeout_s": timeout, "granularity": granularity}
     options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     wanted = _recorded(graph, record, gates=output is not None, events=events is not None)
+    start_engine(engine, graph.arithmetic == "integer")
     with progress("simulating") as tick:
         run = api.simulate(graph, given.array, record=wanted, engine=engine, progress=tick, **options)
     notices(run.notices)

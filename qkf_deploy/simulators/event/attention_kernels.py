@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -19,7 +21,7 @@ def token_gate(
     form: np.ndarray,
     gate: np.ndarray,
     out: np.ndarray,
-) -> int:
+) -> Any:
     """Q-K token attention: a head's spikes in q, counted, drive a neuron that passes or stops the token's k.
 
     Args:
@@ -59,7 +61,7 @@ def token_gate(
 @njit(nogil=True, cache=True)
 def channel_gate(
     sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray
-) -> int:
+) -> Any:
     """Q-K channel attention: a channel's spikes in q over all tokens drive a neuron that passes or stops its k.
 
     Args:

@@ -16,7 +16,7 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
 from qkf_deploy.simulators.counting import layer_record
-from qkf_deploy.simulators.event import cpu, proofs
+from qkf_deploy.simulators.event import compiling, cpu, proofs
 from qkf_deploy.simulators.event.context import Image
 from qkf_deploy.simulators.event.layers import Ranges
 from qkf_deploy.simulators.event.plan import Plan, Planner
@@ -47,8 +47,10 @@ class Engine:
     def __init__(self, graph: Graph, record: Record = _NOTHING, tier: str | cpu.Isa | None = None) -> None:
         self.graph, self.record = graph, record
         self.isa = tier if isinstance(tier, cpu.Isa) else cpu.select(tier)
+        compiling.announce(self.isa.name)
         widths = proofs.proven_widths(graph) if graph.arithmetic == "integer" else {}
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
+        self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
         # What a ledger says of a node apart from its counts does not change from run to run.
         self._records = {n.name: layer_record(graph, n, {}, None) for n in graph if n.op.kind != "input"}
@@ -84,7 +86,7 @@ class Engine:
     def _in_lockstep(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
         images = [Image(self.graph, self.isa, ranges) for _ in which]
         for image, b in zip(images, which, strict=True):
-            image.values[self.graph.input.name] = self._input(inputs[:, b : b + 1])
+            image.values[self._given.name] = self._input(inputs[:, b : b + 1])
         for index, step in enumerate(self.plan.steps):
             if isinstance(step, GeneralStep):
                 step.run_batch(images)
@@ -99,18 +101,18 @@ class Engine:
         return images
 
     def _input(self, x: np.ndarray) -> Value:
-        type_ = self.graph.input.type
+        type_ = self._given.type
         if type_.is_events and self.graph.arithmetic == "integer" and int(x.max(initial=0)) <= proofs.LARGEST_COUNT:
             return to_stream(x, type_.shape[0], type_.high, self.graph.time_steps)
         return Plain(x)
 
     def _keep(self, image: Image, names: Sequence[str]) -> None:
         for name in names:
-            if name in self.record.values or name == self.graph.output.name:
+            if name in self.record.values or name == self._wanted.name:
                 image.kept[name] = image.plain(name)
 
     def _result(self, images: Sequence[Image]) -> Run:
-        output = self.graph.output
+        output = self._wanted
         raw = np.concatenate([i.kept[output.name] for i in images], axis=1)
         logits = output.op.logits(raw, output.params) if isinstance(output.op, Output) else raw
         kept = {

@@ -195,7 +195,7 @@ def _fire_tile(
 def event_synapse(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray, first_columns: np.ndarray,
     weights: np.ndarray, spikes: np.ndarray, drive: np.ndarray, p0: int, p1: int,
-) -> tuple[int, int]:  # fmt: skip
+) -> Any:  # fmt: skip
     """Output pixels ``p0 .. p1`` of a convolution without dilation along x (a linear layer on tokens is a 1 x 1 one).
 
     Args:

@@ -21,7 +21,7 @@ I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 
 #: Compile options of inner functions: they borrow their arrays, since counting references (atomically) at every call
 #: would cost more than the work on a tile.
-BORROW: dict[str, Any] = {"nogil": True, "_nrt": False}
+BORROW: Any = {"nogil": True, "_nrt": False}
 
 #: Type of the ``isa`` argument of a kernel -> instruction set (see :mod:`qkf_deploy.simulators.event.cpu`).
 PLAIN, PORTABLE, AVX2, AVX512 = types.int64, types.int8, types.int16, types.int32
