@@ -17,7 +17,6 @@ from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.passes import audit as _audit
-from qkf_deploy.passes import carry as _carry
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.passes.quantize import QuantizeOptions
 from qkf_deploy.passes.quantize import quantize as _quantize
@@ -222,7 +221,9 @@ def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.n
             ``stored`` every step starts from the leftover of a chain of calibration images.
         images: calibration images for ``stored``.
     """
-    return _carry.carry(graph, mode, images)
+    from qkf_deploy.evaluate.carry import carry as _carry
+
+    return _carry(graph, mode, images)
 
 
 def save(graph: Graph, path: str | Path) -> None:

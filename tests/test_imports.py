@@ -17,9 +17,9 @@ LAYERS = {
     "ir": {"errors"},
     "ops": {"errors", "ir"},
     "ledger": {"errors"},
-    "passes": {"errors", "ir", "ops", "simulators"},  # carry: leftovers come from the reference engine
+    "passes": {"errors", "ir", "ops"},
     "bundle": {"errors", "ir", "ops"},
-    "hw_models": {"errors", "ledger", "ir", "ops", "simulators"},  # simulators: widths in bits, of counting
+    "hw_models": {"errors", "ledger", "ir", "ops"},
     "report": {"errors", "ledger", "hw_models", "ir", "ops", "bundle", "simulators"},
     "models": {"errors"},
 }

@@ -30,8 +30,8 @@ from qkf_deploy.ops import (
     Sum,
     SumPool,
 )  # fmt: skip
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.simulators import reference
-from qkf_deploy.simulators.counting import signed_bits
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
 

@@ -9,9 +9,9 @@ import click
 from qkf_deploy import api
 from qkf_deploy.cli.common import format_option, show
 from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.passes.audit import input_words, or_gates
 from qkf_deploy.report.formats import Column, Sheet
-from qkf_deploy.simulators.counting import signed_bits
 
 _COLUMNS = (
     Column("layer", "layer", True),

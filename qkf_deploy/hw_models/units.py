@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ops import Conv, Mask
-from qkf_deploy.simulators.counting import signed_bits
+from qkf_deploy.ops.exact import signed_bits
 
 
 @dataclass(frozen=True)

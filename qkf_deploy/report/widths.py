@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.report.formats import Column, Sheet
-from qkf_deploy.simulators.counting import signed_bits
 
 _COLUMNS = (
     Column("layer", "layer", True),

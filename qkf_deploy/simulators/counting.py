@@ -8,7 +8,7 @@ from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.operator import Arrays, Counts
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ledger import LayerRecord
-from qkf_deploy.ops.exact import nonzero_per_image, per_image
+from qkf_deploy.ops.exact import nonzero_per_image, per_image, signed_bits
 from qkf_deploy.ops.synapse import FLOAT_BITS
 from qkf_deploy.simulators.run import is_neuron
 
@@ -71,8 +71,3 @@ def state_word(graph: Graph, node: Node) -> int:
     if widths is None or widths.membrane is None:
         return FLOAT_BITS // 8
     return -(-signed_bits(*widths.membrane) // 8)
-
-
-def signed_bits(low: int, high: int) -> int:
-    """Bits of the smallest two's-complement integer that holds ``low..high``; exact at powers of two."""
-    return max((~low if low < 0 else low).bit_length(), (~high if high < 0 else high).bit_length()) + 1

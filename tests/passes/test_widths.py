@@ -16,9 +16,9 @@ import qkf_deploy as qd
 from qkf_deploy.errors import ProofError
 from qkf_deploy.ir import Graph, Interval, Widths
 from qkf_deploy.ops import Add, Conv, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Output, Readout, Sum, SumPool
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.passes.widths import UNREACHABLE, check, intervals, prove
 from qkf_deploy.simulators import reference
-from qkf_deploy.simulators.counting import signed_bits
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
 
