@@ -33,5 +33,5 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
         api.save(graph, output)
     notices(graph.notices)
     neurons = sum(n.op.kind == "neuron" for n in graph)
-    size = f"{len(graph.nodes)} nodes, {neurons} neuron layers, {graph.parameter_count():,} stored numbers"
+    size = f"{len(graph.nodes)} nodes, {neurons} neuron layer{'' if neurons == 1 else 's'}, {graph.parameter_count():,} stored numbers"
     emit(f"{output}: {size}, T={graph.time_steps}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qkf_deploy.ir import Graph, Kind, Node, ValueType
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import BatchNorm, Conv, IntegerNeuron, Linear, MatMul, Neuron, Scale
+from qkf_deploy.ops import BatchNorm, Conv, IntegerNeuron, Linear, MatMul, Neuron, Output, Scale
 from qkf_deploy.passes.decay import approximate
 
 
@@ -77,13 +77,17 @@ def _synapse(graph: Graph, node: Node) -> Finding:
 
 def _scale(graph: Graph, node: Node, op: Scale) -> Finding:
     power = abs(op.factor).hex().startswith("0x1.0000000000000p")
-    where = "into the next threshold" if _feeds_neuron(graph, node) else "into the next weights"
+    where = _destination(graph, node)
     kind = "a power of two" if power else "not a power of two"
     return Finding(node.name, "note", f"multiplies by {op.factor:g} ({kind}); quantization moves it {where}")
 
 
-def _feeds_neuron(graph: Graph, node: Node) -> bool:
-    return any(isinstance(user.op, Neuron | IntegerNeuron) for user in graph.consumers()[node.name])
+def _destination(graph: Graph, node: Node) -> str:
+    """Where quantization puts a scale: what reads it decides."""
+    users = [user.op for user in graph.consumers()[node.name]]
+    if any(isinstance(op, Neuron | IntegerNeuron) for op in users):
+        return "into the next threshold"
+    return "into the scale of the logits" if any(isinstance(op, Output) for op in users) else "into the next weights"
 
 
 def _neuron(node: Node, op: Neuron | IntegerNeuron) -> Finding | None:
