@@ -94,18 +94,12 @@ def _refuse_contradictions(target: str, annotated: bool, partitioned: bool, chec
         raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
 
 
-def _check_options(target: str, annotated: bool, partitioned: bool, check: bool) -> None:
-    if annotated and partitioned:
-        raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
-    if target == "onnx" and (annotated or partitioned):
-        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
-    if check and annotated:
-        raise UsageError("no client runs an annotated file", hint="check the --partitioned form")
-
-
 def _write(graph: Graph, target: str, output: Path, mode: str, form: str, precision: str) -> str:
     if target == "nir":
         return f"NIR, {api.export_nir(graph, output, mode)}"
+    if target == "lava":
+        api.export_lava(graph, output)
+        return "Lava script with its weights"
     api.export_onnx(graph, output, form=form, precision=precision)
     return f"ONNX, {form} form"
 

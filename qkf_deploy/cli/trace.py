@@ -33,5 +33,6 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
         api.save(graph, output)
     notices(graph.notices)
     neurons = sum(n.op.kind == "neuron" for n in graph)
-    size = f"{len(graph.nodes)} nodes, {neurons} neuron layer{'' if neurons == 1 else 's'}, {graph.parameter_count():,} stored numbers"
+    layers = "1 neuron layer" if neurons == 1 else f"{neurons} neuron layers"
+    size = f"{len(graph.nodes)} nodes, {layers}, {graph.parameter_count():,} stored numbers"
     emit(f"{output}: {size}, T={graph.time_steps}")
