@@ -98,8 +98,7 @@ def _write(graph: Graph, target: str, output: Path, mode: str, form: str, precis
     if target == "nir":
         return f"NIR, {api.export_nir(graph, output, mode)}"
     if target == "lava":
-        api.export_lava(graph, output)
-        return "Lava script with its weights"
+        return f"run {api.export_lava(graph, output).name} with Python 3.10 and lava-nc"
     api.export_onnx(graph, output, form=form, precision=precision)
     return f"ONNX, {form} form"
 
