@@ -65,6 +65,7 @@ def _trace(resolved: Source) -> Graph:
         preprocessing=resolved.preprocessing,
         class_names=resolved.class_names,
         provenance=dict(resolved.provenance),
+        notices=(*resolved.notices, *graph.notices),
     ).verify()
 
 

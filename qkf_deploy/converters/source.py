@@ -73,6 +73,7 @@ class Source:
         preprocessing: ``None`` for event frames.
         class_names: labels, may be empty.
         provenance: strings for the graph.
+        notices: what was assumed.
     """
 
     model: torch.nn.Module
@@ -82,6 +83,7 @@ class Source:
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
     provenance: Mapping[str, str]
+    notices: tuple[str, ...] = ()
 
 
 def resolve(source: Any, options: TraceOptions) -> Source:
@@ -152,6 +154,9 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
         getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
     )
     size = options.image_size or (config.image_size if config else _own(model, _SIZE_NAMES))
+    assumed = size is None and _has_imagenet_classes(model)
+    if assumed:
+        size = _IMAGENET_SIZE
     if size is None:
         raise UsageError("a module does not say its image size", hint="give --image-size")
     channels = options.in_channels or (config.in_channels if config else _own_channels(model)) or 3
@@ -163,8 +168,23 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
         layout, steps = found.layout, options.time_steps or found.time_steps or steps
     if steps is None:
         raise UsageError("a module does not say its time steps", hint="give --time-steps")
-    pre = None if layout == "frames" else _preprocessing(options, channels, None, {})
-    return Source(model, layout, shape, steps, pre, tuple(options.class_names), provenance)
+    usual = "imagenet" if assumed and channels == 3 else None
+    pre = None if layout == "frames" else _preprocessing(options, channels, usual, {})
+    notices = (_ASSUMED_IMAGENET,) if assumed else ()
+    return Source(model, layout, shape, steps, pre, tuple(options.class_names), provenance, notices)
+
+
+_IMAGENET_SIZE, _IMAGENET_CLASSES = 224, 1000
+_ASSUMED_IMAGENET = (
+    "the model does not say its image size; with 1000 classes it was taken as an ImageNet model: 224 x 224 pixels, "
+    "ImageNet normalization unless given (--image-size, --preset)"
+)
+
+
+def _has_imagenet_classes(model: torch.nn.Module) -> bool:
+    """True if the last linear layer has as many outputs as ImageNet-1k has classes."""
+    outputs = [getattr(m, "out_features", None) for m in model.modules() if hasattr(m, "out_features")]
+    return bool(outputs) and outputs[-1] == _IMAGENET_CLASSES
 
 
 #: Usual names of T, of the image's height and of the input channels, in factories and modules.

@@ -180,3 +180,18 @@ def test_the_model_is_left_as_it_was() -> None:
         traced(model, image_size=4)
     assert "forward" not in vars(model.lif)
     assert model(torch.zeros(1, 3, 4, 4)).shape == (1, 4)
+
+
+def test_a_model_with_1000_classes_is_taken_as_imagenet(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from torch import nn\n"
+        "from spikingjelly.activation_based import neuron\n"
+        "def build():\n"
+        "    lif = neuron.LIFNode(step_mode='s')\n"
+        "    return nn.Sequential(nn.Conv2d(3, 2, 32, 32), lif, nn.Flatten(), nn.Linear(98, 1000))\n"
+    )
+    graph = qd.trace(f"{tmp_path}/plain.py:build", time_steps=2)
+    assert graph.input.type.shape == (3, 224, 224)
+    assert graph.preprocessing is not None
+    assert graph.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert "taken as an ImageNet model" in graph.notices[0]
