@@ -32,7 +32,8 @@ Results go to stdout; progress, notices and errors to stderr. `--format json` an
 
 def reference() -> str:
     """The whole page."""
-    parent = click.Context(group, info_name="qkf-deploy", terminal_width=_WIDTH, max_content_width=_WIDTH)
+    settings = {**group.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    parent = click.Context(group, info_name="qkf-deploy", **settings)
     parts = [_INTRODUCTION, _section("qkf-deploy", group, parent)]
     for name in COMMANDS:
         command = group.get_command(parent, name)

@@ -162,7 +162,7 @@ def test_the_command_line_prints_one_message_and_no_traceback(bad: Path, tmp_pat
 def test_the_command_line_traces_a_file(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "net.qkf"
     assert run(["trace", f"{bad}:fine", "--image-size", "8", "--time-steps", "3", "-o", str(out)]) == 0
-    assert "1 neuron layers" in capsys.readouterr().out
+    assert "1 neuron layer," in capsys.readouterr().out
     assert qd.load(out).time_steps == 3
 
 
