@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from qkf_deploy.converters.source import Source
+from qkf_deploy.converters.trace.capture import quiet
 from qkf_deploy.converters.trace.neurons import recognize
 from qkf_deploy.evaluate.agreement import Oracle, Spikes
 from qkf_deploy.simulators.inputs import normalize
@@ -57,7 +58,7 @@ def _one(model: torch.nn.Module, x: torch.Tensor, calls: int) -> np.ndarray:
         reset = getattr(module, "reset", None)
         if callable(reset) and hasattr(module, "v_threshold"):
             reset()
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         results: list[Any] = [model(x) for _ in range(calls)]
     results = [r[0] if isinstance(r, tuple | list) else r for r in results]
     out = torch.stack(results).mean(0) if calls > 1 else results[0]
