@@ -214,7 +214,7 @@ def audit(graph: Graph) -> tuple[_audit.Finding, ...]:
 
 
 def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.ndarray | None = None) -> Graph:
-    """How neurons whose time axis the model merged with the batch carry their membrane (DESIGN §4).
+    """How neurons whose time axis the model merged with the batch carry their membrane (docs/front-end.md).
 
     Args:
         graph: float graph.

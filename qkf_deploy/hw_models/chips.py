@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.errors import UsageError
-from qkf_deploy.hw_models.toml_file import TomlFile, parse_toml, read_toml
+from qkf_deploy.hw_models.toml_file import TomlFile, bundled_names, find_toml
 from qkf_deploy.ops import OPERATORS
 
 SCHEMA = 1
@@ -56,8 +53,7 @@ class Chip:
 
 def chip_names() -> tuple[str, ...]:
     """Names of the built-in chips, sorted."""
-    folder = resources.files("qkf_deploy.hw_models") / "chips"
-    return tuple(sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml")))
+    return bundled_names("chips")
 
 
 def load_chip(name_or_path: str | Path) -> Chip:
@@ -67,16 +63,7 @@ def load_chip(name_or_path: str | Path) -> Chip:
         UsageError: no built-in chip has this name.
         ProfileError: the file breaks the schema; names file and line.
     """
-    text = str(name_or_path)
-    if text in chip_names():
-        source = resources.files("qkf_deploy.hw_models") / "chips" / f"{text}.toml"
-        return _chip(parse_toml(source.read_text(encoding="utf-8"), f"{text}.toml"))
-    if text.endswith(".toml") or Path(text).is_file():
-        return _chip(read_toml(Path(text)))
-    close = difflib.get_close_matches(text, chip_names(), n=1)
-    raise UsageError(
-        f"no chip {text!r}", hint=f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(chip_names())}"
-    )
+    return _chip(find_toml("chips", name_or_path, "chip", f"one of: {', '.join(chip_names())}"))
 
 
 def _chip(file: TomlFile) -> Chip:

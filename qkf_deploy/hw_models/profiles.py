@@ -11,13 +11,11 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.quantities import MEMORY_WORK, QUANTITIES, WORK
-from qkf_deploy.hw_models.toml_file import TomlFile, parse_toml, read_toml
+from qkf_deploy.hw_models.toml_file import TomlFile, bundled_names, find_toml
 
 SCHEMA = 1
 EVIDENCE = ("measured", "simulated", "table", "assumption")
@@ -112,10 +110,12 @@ class Profile:
         return self.includes.union(*(QUANTITIES[q].work for q in self.prices))
 
 
+_LIST_PROFILES = "`qkf-deploy profiles` lists them; a file must end in .toml"
+
+
 def profile_names() -> tuple[str, ...]:
     """Names of the built-in profiles, sorted."""
-    folder = resources.files("qkf_deploy.hw_models") / "profiles"
-    return tuple(sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml")))
+    return bundled_names("profiles")
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -125,15 +125,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         UsageError: no built-in profile has this name.
         ProfileError: the file breaks the schema; names file and line.
     """
-    text = str(name_or_path)
-    if text in profile_names():
-        source = resources.files("qkf_deploy.hw_models") / "profiles" / f"{text}.toml"
-        return _profile(parse_toml(source.read_text(encoding="utf-8"), f"{text}.toml"))
-    if text.endswith(".toml") or Path(text).is_file():
-        return _profile(read_toml(Path(text)))
-    close = difflib.get_close_matches(text, profile_names(), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "`qkf-deploy profiles` lists them; a file must end in .toml"
-    raise UsageError(f"no energy profile {text!r}", hint=hint)
+    return _profile(find_toml("profiles", name_or_path, "energy profile", _LIST_PROFILES))
 
 
 def _profile(file: TomlFile) -> Profile:

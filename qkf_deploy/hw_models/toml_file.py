@@ -11,10 +11,11 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.errors import ProfileError
+from qkf_deploy.errors import ProfileError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -185,3 +186,32 @@ def _nearest(key: str, known: Collection[str]) -> str:
         return "the only unit is picojoule: pj = 0.9"
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+
+
+def bundled_names(folder: str) -> tuple[str, ...]:
+    """Names of the TOML files that come with the package in a folder beside this module, sorted."""
+    files = (resources.files("qkf_deploy.hw_models") / folder).iterdir()
+    return tuple(sorted(f.name[: -len(".toml")] for f in files if f.name.endswith(".toml")))
+
+
+def find_toml(folder: str, name_or_path: str | Path, what: str, otherwise: str) -> TomlFile:
+    """A bundled file by name, or a user's file (anything that ends in ``.toml`` or names a file).
+
+    Args:
+        folder: of the bundled files.
+        name_or_path: what the user gave.
+        what: what such a file is called in the error.
+        otherwise: hint where no bundled name is close.
+
+    Raises:
+        UsageError: no bundled file has this name.
+        ProfileError: the file cannot be read or is not TOML.
+    """
+    text, names = str(name_or_path), bundled_names(folder)
+    if text in names:
+        source = resources.files("qkf_deploy.hw_models") / folder / f"{text}.toml"
+        return parse_toml(source.read_text(encoding="utf-8"), f"{text}.toml")
+    if text.endswith(".toml") or Path(text).is_file():
+        return read_toml(Path(text))
+    close = difflib.get_close_matches(text, names, n=1)
+    raise UsageError(f"no {what} {text!r}", hint=f"did you mean {close[0]!r}?" if close else otherwise)

@@ -1,4 +1,6 @@
-"""Float graph to integer graph: per-channel weights, integer thresholds, byte input, proven widths (DESIGN §5).
+"""Float graph to integer graph: per-channel weights, integer thresholds, byte input, proven widths.
+
+The semantics are in docs/integer-semantics.md.
 
 Every value of the integer graph is an integer times a positive scale. Spikes and counts have scale 1; a synapse sets
 the scale of its drive per channel; a neuron absorbs it into its thresholds, which ends it.
