@@ -11,8 +11,9 @@ from numba import njit
 from qkf_deploy.ledger import LayerRecord
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense import TILE, dense_block
-from qkf_deploy.simulators.event.gather import UNIT, gather
+from qkf_deploy.simulators.event.gather import UNIT, widen_row
 from qkf_deploy.simulators.event.packing import aligned
+from qkf_deploy.simulators.event.vector_ir import address
 
 _REPEATS = 7
 _UNITS, _ROWS, _EVENTS = 6, 96, 4096
@@ -31,7 +32,7 @@ class Peaks:
 @njit(nogil=True)
 def _gather_many(isa, w, idx, val, segments, base, x, times):  # type: ignore[no-untyped-def]
     for _ in range(times):
-        gather(isa, 6, w, idx, val, segments, 0, 1, base, 0, x, 0)
+        widen_row(isa, 6, address(w), address(idx), address(val), address(segments), 1, address(base), address(x))
 
 
 @njit(nogil=True)
@@ -56,7 +57,7 @@ def measure(isa: Isa) -> Peaks:
     width = UNIT * _UNITS
     w = aligned(rng.integers(-127, 128, _ROWS * width).astype(np.int8))
     idx, val = rng.integers(0, _ROWS, _EVENTS).astype(np.uint16), np.ones(_EVENTS, np.uint8)
-    segments = np.array([[0, _EVENTS // 2, 0]])
+    segments = np.array([[0, _EVENTS // 2, 0, _EVENTS]], np.int32)
     x = np.zeros(width, np.int32)
     times = 20
     gathered = _rate(_EVENTS * width * times, _gather_many, isa.tag, w, idx, val, segments, x, x, times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Axis:
                 f"a window needs kernel, stride and dilation of at least 1 and padding of at least 0, got {self}"
             )
 
-    @property
+    @cached_property
     def out(self) -> int:
         """Output length. Raises GraphError if no window fits, or for a length no device holds."""
         length = (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qkf_deploy.simulators.event.compiling import _OnCompile
-from qkf_deploy.simulators.event.stream_kernels import step_totals
+from qkf_deploy.simulators.event.stream_kernels import totals
 
 _LOGGER = "qkf_deploy.simulators.event"
 
@@ -23,8 +23,8 @@ def _compiling(function: Callable[..., Any]) -> Any:
 def test_first_compilation_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     listener = _OnCompile("AVX2")
     with caplog.at_level(logging.INFO, _LOGGER):
-        listener.on_start(_compiling(step_totals.py_func))
-        listener.on_start(_compiling(step_totals.py_func))
+        listener.on_start(_compiling(totals.py_func))
+        listener.on_start(_compiling(totals.py_func))
     assert [r.getMessage() for r in caplog.records] == ["compiling kernels for AVX2, once"]
 
 

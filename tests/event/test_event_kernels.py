@@ -17,18 +17,18 @@ from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
-from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand, step_totals
+from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
 _SETTINGS = dict(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def whole(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+def whole(n: int, task: Callable[[int, int], Any], least: int = 1) -> list[Any]:
     return [task(0, n)]
 
 
-def in_parts(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+def in_parts(n: int, task: Callable[[int, int], Any], least: int = 1) -> list[Any]:
     cut = (2 * n) // 3
     return [task(cut, n), task(0, cut)]
 
@@ -88,8 +88,8 @@ def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
     spikes = lif.op.run([drive], lif.params, steps)
     stream = to_stream(x, shape[0], case["high"], steps)
     form = NeuronForm.of(lif, case["out"])
-    unfused = SynapseLayer(graph, conv, None, None, graph.widths, isa)
-    fused = SynapseLayer(graph, conv, None, (lif, form), graph.widths, isa)
+    unfused = SynapseLayer(graph, conv, None, None, isa)
+    fused = SynapseLayer(graph, conv, None, (lif, form), isa)
     for kernel in exact_kernels(fused, stream):
         out, _, gathered = unfused.run(stream, whole, kernel)
         assert isinstance(out, Drive)
@@ -105,9 +105,9 @@ def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
 def exact_kernels(layer: SynapseLayer, stream: Stream) -> list[str]:
     """All kernels that are exact for this input, the engine's own choice among them."""
     kernels = ["words"]
-    if not layer.isa.saturating_pairs or proofs.dense_flush(layer.weight, max(stream.largest(), 1)) > 0:
+    if not layer.isa.saturating_pairs or proofs.dense_flush(layer.sums.magnitude, max(stream.largest(), 1)) > 0:
         kernels.append("bytes")
-    if layer.window.x.dilation == 1 and 2 * stream.largest() <= layer.limit:
+    if layer.window.x.dilation == 1 and layer.sums.chunk(stream.largest()) > 0:
         kernels.append("event")
     assert layer.kernel_for(stream) in kernels
     return kernels
@@ -134,15 +134,13 @@ def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, hi
     assert both == np.count_nonzero((plain[0] != 0) & (plain[1] != 0))
     for stream, x in ((a, plain[0]), (total, plain[0] + plain[1])):
         x = x[:, 0]
-        unary, graded, lengths = (
-            np.empty(steps, np.int64),
-            np.empty(steps, np.int64),
-            np.empty(len(stream.data), np.int32),
-        )
-        step_totals(isa.tag, stream.data, stream.words, steps, unary, graded, lengths)
-        assert np.array_equal(unary, x.sum(axis=(1, 2)))
-        assert np.array_equal(graded, np.count_nonzero(x, axis=(1, 2)))
-        assert np.array_equal(lengths, np.count_nonzero(x.transpose(2, 0, 1), axis=2).reshape(-1))
+        found = stream.totals(isa.tag)
+        present = x != 0
+        assert np.array_equal(found.unary_per_step, x.sum(axis=(1, 2)))
+        assert (found.unary, found.graded) == (x.sum(), np.count_nonzero(x))
+        events, row_sums = (y.transpose(2, 0, 1).sum(axis=2).reshape(-1) for y in (present, x))
+        assert np.array_equal(found.rows, np.stack([events, row_sums], axis=1))
+        assert (found.longest, found.excess) == (events.max(initial=0), (row_sums - events).max(initial=0))
         sums = np.zeros((steps, 32 * stream.words), np.int64)
         column_sums(isa.tag, stream.data, stream.words, steps, stream.largest(), sums)
         assert np.array_equal(sums[:, :channels], x.sum(axis=2))

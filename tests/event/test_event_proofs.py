@@ -68,9 +68,10 @@ def test_sixteen_bits_only_where_no_input_can_pass_them(weight: int, channels: i
     """The largest input drives every sum to its bound; the narrow path is taken exactly where the proof allows."""
     graph = _layer(weight, channels, high=1, theta=40000 if weight > 0 else 1)
     form = NeuronForm.of(graph["lif"], 40)
-    layer = SynapseLayer(graph, graph["conv"], None, (graph["lif"], form), graph.widths, cpu.select())
-    assert layer.fits16 == fits
+    layer = SynapseLayer(graph, graph["conv"], None, (graph["lif"], form), cpu.select())
     inputs = np.ones((3, 1, channels, 2, 3), np.int64)
+    reach = layer.sums.reach(to_stream(inputs, channels, 1, 3).activity(layer.isa.tag, 1))
+    assert layer.neuron_fits16(reach) == (fits and layer.isa.vector_bytes > 0)
     for tier in cpu.available_tiers():
         check(graph, inputs, tier)
 
@@ -82,7 +83,7 @@ def test_adversarial_inputs_take_a_path_that_holds_them(weight: int, high: int) 
     inputs = np.full((3, 1, 300, 2, 3), high, np.int64)
     inputs[1, :, ::2] = 0
     for isa in ISAS:
-        layer = SynapseLayer(graph, graph["conv"], None, None, graph.widths, isa)
+        layer = SynapseLayer(graph, graph["conv"], None, None, isa)
         stream = to_stream(inputs, 300, high, 3)
         chosen = layer.kernel_for(stream)
         pair_overflows = 2 * high * 127 > 2**15 - 1
@@ -148,7 +149,7 @@ def test_closed_gates_cost_no_work_in_the_projection(tier: str | None) -> None:
         q = np.zeros_like(k)
         q[:, :, ::dim, :open_tokens] = 1  # one spike per head opens it
         inputs = np.concatenate([q, k], axis=2)
-        image = engine._batch(inputs, range(1), lambda n, task: [task(0, n)], _Quiet())[0]
+        image = engine._batch(inputs, range(1), lambda n, task, least=1: [task(0, n)], _Quiet())[0]
         assert image.gathered["proj"] == 2 * c * open_tokens
         assert image.counts["mask"]["events_stopped"] == 2 * c * (tokens - open_tokens)
         check(graph, inputs, tier)

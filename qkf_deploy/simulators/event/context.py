@@ -35,7 +35,7 @@ class Image:
     isa: Isa
     ranges: Ranges
     values: dict[str, Value] = field(default_factory=dict)
-    counts: dict[str, NodeCounts] = field(default_factory=dict)
+    counts: dict[str, Mapping[str, int]] = field(default_factory=dict)
     spikes_per_step: dict[str, np.ndarray | None] = field(default_factory=dict)
     kept: dict[str, np.ndarray] = field(default_factory=dict)
     membranes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -75,21 +75,21 @@ class Image:
 
     def tally(self, node: Node, counts: Mapping[str, int], spikes_per_step: np.ndarray | None = None) -> None:
         """Enter a node's counts in the ledger."""
-        self.counts[node.name] = {name: int(n) for name, n in counts.items()}
+        self.counts[node.name] = counts
         self.spikes_per_step[node.name] = spikes_per_step
 
     def entering(self, *streams: Stream) -> NodeCounts:
         """``events_in`` of operands that are streams."""
         totals = [s.totals(self.isa.tag) for s in streams]
         return {
-            "events_in_unary": sum(int(u.sum()) for u, _ in totals),
-            "events_in_graded": sum(int(g.sum()) for _, g in totals),
+            "events_in_unary": sum(t.unary for t in totals),
+            "events_in_graded": sum(t.graded for t in totals),
         }
 
     def leaving(self, stream: Stream) -> tuple[NodeCounts, np.ndarray]:
         """``events_out`` of a stream and its spikes per step."""
-        unary, graded = stream.totals(self.isa.tag)
-        return {"events_out_unary": int(unary.sum()), "events_out_graded": int(graded.sum())}, unary
+        totals = stream.totals(self.isa.tag)
+        return {"events_out_unary": totals.unary, "events_out_graded": totals.graded}, totals.unary_per_step
 
 
 def plain(x: np.ndarray) -> Plain:

@@ -146,14 +146,14 @@ def _overload_dense_block(isa: Any, a: Any, starts: Any, rows: Any, taps: Any, f
         _dense_rows(
             isa,
             a,
-            starts.ctypes.data,
+            v.address(starts),
             rows,
-            taps.ctypes.data,
+            v.address(taps),
             taps.shape[0],
             w.shape[1],
             flush,
-            w.ctypes.data,
-            x.ctypes.data,
+            v.address(w),
+            v.address(x),
         )
 
     return vectorized

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.simulators.event.dense import TILE, dense_block
+from qkf_deploy.simulators.event.event_kernels import Outputs
 from qkf_deploy.simulators.event.fire import fire
 
 #: Rows (pixels x time steps) that share one pass over a tile's weights.
@@ -29,8 +30,7 @@ def dense_synapse(
     case: np.ndarray,
     theta: np.ndarray,
     form: np.ndarray,
-    spikes: np.ndarray,
-    drive: np.ndarray,
+    out: Outputs,
     p0: int,
     p1: int,
 ) -> Any:
@@ -44,13 +44,13 @@ def dense_synapse(
         steps: T.
         flush: see :func:`qkf_deploy.simulators.event.dense.dense_block`.
         weights: ``(tiles, taps, k, 32, 4 or 2)``.
-        bias, case, theta, form, spikes, drive: as for
-            :func:`qkf_deploy.simulators.event.event_kernels.event_synapse`, with tiles of 32 channels.
+        bias, case, theta, form: as in :class:`qkf_deploy.simulators.event.event_kernels.Neurons`, tiles of 32 channels.
+        out: spikes or 32-bit drives are written.
 
     Returns:
         Non-zero drives met by the neurons.
     """
-    fused = drive.shape[0] == 0
+    fused = out.spikes.shape[0] > 0
     block = max(1, BLOCK_ROWS // steps)
     flat = a.reshape(-1)
     starts = np.zeros(block * steps + SPARE_ROWS, np.int64)
@@ -72,10 +72,12 @@ def dense_synapse(
             for p in range(b0, b1):
                 m[:] = 0
                 for t in range(steps):
-                    local, row = (p - b0) * steps + t, p * steps + t
+                    local, row = (p - b0) * steps + t, (p - out.origin) * steps + t
                     if fused:
-                        driven += fire(isa, x_flat, local * TILE, m, 0, theta, tile * TILE, form, 1, spikes, row, tile)
+                        driven += fire(
+                            isa, x_flat, local * TILE, m, 0, theta, tile * TILE, form, 1, out.spikes, row, tile
+                        )
                     else:
                         for c in range(TILE):
-                            drive[row, tile * TILE + c] = x[local, c]
+                            out.drive[row, tile * TILE + c] = x[local, c]
     return driven

@@ -6,13 +6,12 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.ir import Graph
+from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
 from qkf_deploy.simulators.counting import layer_record
@@ -26,7 +25,6 @@ from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 
 #: Ranges per thread when one image is divided: small enough to balance, large enough to keep weights in cache.
 _RANGES_PER_THREAD = 4
-_MIN_RANGE = 16
 _NOTHING = Record()
 
 
@@ -53,7 +51,7 @@ class Engine:
         self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
         # What a ledger says of a node apart from its counts does not change from run to run.
-        self._records = {n.name: layer_record(graph, n, {}, None) for n in graph if n.op.kind != "input"}
+        self._records = {n.name: _description(graph, n) for n in graph if n.op.kind != "input"}
 
     def run(self, inputs: np.ndarray, progress: Progress | None = None, threads: int = 1) -> Run:
         """Simulate a batch; see :func:`run`."""
@@ -127,23 +125,32 @@ class Engine:
         return Run(logits, raw, self._ledger(images), spikes, kept, membranes)
 
     def _ledger(self, images: Sequence[Image]) -> Ledger:
+        names = {name: tuple(images[0].counts[name]) for name in self._records}
+        every = [[i.counts[name][n] for name, of_node in names.items() for n in of_node] for i in images]
+        # One table for all counts: an array per count would take as long as a small layer.
+        columns = iter(np.ascontiguousarray(np.array(every, np.int64).T))
         layers: list[LayerRecord] = []
         for name, record in self._records.items():
-            counts = {n: np.array([i.counts[name][n] for i in images], np.int64) for n in images[0].counts[name]}
+            counts = dict(zip(names[name], columns, strict=False))
             known = [s for s in (i.spikes_per_step[name] for i in images) if s is not None]
-            steps = np.stack(known, axis=1) if known else None
-            layers.append(replace(record, counts=counts, spikes_per_step=steps))
+            layers.append(LayerRecord(**record, counts=counts, spikes_per_step=np.array(known).T if known else None))
         g = self.graph
         return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
 
 
-def _whole(n: int, task: Callable[[int, int], Any]) -> list[Any]:
+def _description(graph: Graph, node: Node) -> dict[str, Any]:
+    """What a node's record says apart from its counts."""
+    fields = vars(layer_record(graph, node, {}, None))
+    return {name: value for name, value in fields.items() if name not in ("counts", "spikes_per_step")}
+
+
+def _whole(n: int, task: Callable[[int, int], Any], least: int = 1) -> list[Any]:
     return [task(0, n)]
 
 
 def _divider(pool: ThreadPoolExecutor, threads: int) -> Ranges:
-    def ranges(n: int, task: Callable[[int, int], Any]) -> list[Any]:
-        parts = max(1, min(threads * _RANGES_PER_THREAD, n // _MIN_RANGE))
+    def ranges(n: int, task: Callable[[int, int], Any], least: int = 16) -> list[Any]:
+        parts = max(1, min(threads * _RANGES_PER_THREAD, n // least))
         edges = [n * i // parts for i in range(parts + 1)]
         return list(pool.map(task, edges[:-1], edges[1:]))
 

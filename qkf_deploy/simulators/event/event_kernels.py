@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
-from qkf_deploy.simulators.event.fire import fire
-from qkf_deploy.simulators.event.gather import gather, gather_fire
-from qkf_deploy.simulators.event.vector_ir import BORROW
+from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event.fire import fire, fire32
+from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, fire_row_wide, store_row, widen_row
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
-BLOCK_ROWS = 64
+BLOCK_ROWS = 256
 
 
-_tile_kernel = njit(cache=True, **BORROW)
+_tile_kernel = njit(cache=True, **v.BORROW)
 
 
 class Shape(NamedTuple):
@@ -32,15 +33,18 @@ class Shape(NamedTuple):
 class Events(NamedTuple):
     """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`).
 
-    ``by_line`` is its order; ``limit`` the largest sum of values whose weighted sum surely fits 16 bits.
+    ``by_line`` is its order. Weighted sums fit 16 bits for inputs that sum to at most ``limit``, and so for ``chunk``
+    events, an even number; ``whole``: for all events of any output row.
     """
 
     ptr: np.ndarray
+    sums: np.ndarray
     idx: np.ndarray
     val: np.ndarray
-    largest: int
     by_line: bool
     limit: int
+    chunk: int
+    whole: bool
 
 
 class Neurons(NamedTuple):
@@ -48,7 +52,8 @@ class Neurons(NamedTuple):
 
     ``bias`` s32 ``(cases, columns)``; ``case`` int64 ``(pixels,)``, or ``(1,)`` if there is one case; ``theta`` s32
     ``(columns,)``; ``form`` as in :mod:`qkf_deploy.simulators.event.fire`; ``bias16`` and ``theta16`` the same in
-    16 bits where the layer provably fits them, else empty. Columns are padded channels.
+    16 bits: ``bias16`` if the drives of this image provably fit, ``theta16`` if the membranes do too, else empty.
+    Columns are padded channels.
     """
 
     bias: np.ndarray
@@ -57,6 +62,34 @@ class Neurons(NamedTuple):
     form: np.ndarray
     bias16: np.ndarray
     theta16: np.ndarray
+
+
+class Outputs(NamedTuple):
+    """What a layer writes, from output pixel ``origin`` on; only one of the arrays has rows.
+
+    ``spikes`` u32 ``(rows, columns / 32)``; ``drive16`` s16 and ``drive`` s32 ``(rows, columns)``.
+    """
+
+    origin: int
+    spikes: np.ndarray
+    drive16: np.ndarray
+    drive: np.ndarray
+
+
+class Block(NamedTuple):
+    """Output pixels ``first .. end``, their segments s32 ``(row * lines + line, 4)`` and scratch for one tile.
+
+    ``m16`` s16, ``m`` and ``x`` s32, each ``(32 * units,)``; ``part`` s32 ``(1, 4)``.
+    """
+
+    first: int
+    end: int
+    lines: int
+    segments: np.ndarray
+    part: np.ndarray
+    m16: np.ndarray
+    m: np.ndarray
+    x: np.ndarray
 
 
 @_tile_kernel
@@ -71,17 +104,18 @@ def _line_segment(
 ) -> int:
     """Write the segment of one line of a window at one step; returns its number of events."""
     low, high = max(first_column, 0), min(first_column + shape.kernel, shape.width)
-    segments[at, 1] = 0
+    segments[at, 1] = segments[at, 3] = 0
     if low >= high or line < 0 or line >= shape.height:
         return 0
     if events.by_line:
         row = (line * shape.steps + t) * shape.width
-        start, end, weights = events.ptr[row + low], events.ptr[row + high], ky * shape.kernel - first_column
+        first, last, weights = row + low, row + high, ky * shape.kernel - first_column
     else:
-        row = (line * shape.width + low) * shape.steps + t
-        start, end, weights = events.ptr[row], events.ptr[row + 1], ky * shape.kernel
+        first = (line * shape.width + low) * shape.steps + t
+        last, weights = first + 1, ky * shape.kernel
+    start, end = events.ptr[first], events.ptr[last]
     segments[at, 0], segments[at, 1] = start, (end - start) // 2
-    segments[at, 2] = weights * shape.channels * 32 * shape.units
+    segments[at, 2], segments[at, 3] = weights * shape.channels, events.sums[last] - events.sums[first]
     return end - start
 
 
@@ -101,100 +135,186 @@ def _block_segments(
 
 
 @_tile_kernel
-def _gather_in_parts(
-    isa: np.generic, events: Events, units: int, w: np.ndarray, segments: np.ndarray, s: int, part: np.ndarray,
-    base: np.ndarray, base0: int, x: np.ndarray, x0: int,
-) -> None:  # fmt: skip
-    """Gather one segment in parts whose values sum to at most the limit; ``part`` is scratch, int64 ``(1, 3)``."""
-    start, stop = segments[s, 0], segments[s, 0] + 2 * segments[s, 1]
-    part[0, 2] = segments[s, 2]
-    total = np.int64(0)
-    for e in range(start, stop + 2, 2):
-        pair = np.int64(0) if e == stop else np.int64(events.val[e]) + np.int64(events.val[e + 1])
-        if e == stop or total + pair > events.limit:
-            part[0, 0], part[0, 1] = start, (e - start) // 2
-            gather(isa, units, w, events.idx, events.val, part, 0, 1, base, base0, x, x0)
-            base, base0 = x, x0
-            start, total = e, np.int64(0)
-        total += pair
+def _sum_of(segments: np.ndarray, first: int, count: int) -> int:
+    """Sum of the values in some segments."""
+    total = 0
+    for i in range(first, first + count):
+        total += segments[i, 3]
+    return total
 
 
-@_tile_kernel
-def _narrow_tile(
-    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, segments: np.ndarray,
-    lines: int, b0: int, b1: int, bias: np.ndarray, m16: np.ndarray, spikes: np.ndarray,
-) -> Any:  # fmt: skip
-    """Gather and fire one tile of a block in 16 bits (``bias`` flat); returns the non-zero drives."""
-    c0 = tile * 32 * shape.units
-    driven = np.int64(0)
-    for p in range(b0, b1):
-        from_bias = _bias_at(neurons, p, c0)
-        m16[:] = 0
-        for t in range(shape.steps):
-            s = ((p - b0) * shape.steps + t) * lines
-            driven += gather_fire(
-                isa, shape.units, w, events.idx, events.val, segments, s, lines, bias, from_bias, m16, neurons.theta16,
-                c0, neurons.form, spikes, p * shape.steps + t, tile * shape.units,
-            )  # fmt: skip
-    return driven
+def gather_tile(
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
+) -> int:  # fmt: skip
+    """One tile of output channels for all rows of a block.
 
+    Args:
+        isa: instruction set tag.
+        units: ``shape.units`` as a literal: vector code is written per tile width.
+        w: s8, flat; the tile's weights.
+        tile: its number.
 
-@_tile_kernel
-def _wide_tile(
-    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, segments: np.ndarray,
-    lines: int, b0: int, b1: int, bias: np.ndarray, part: np.ndarray, out: np.ndarray, out0: int, out_columns: int,
-) -> None:  # fmt: skip
-    """Drives of one tile of a block, row r of the block at ``out[out0 + r * out_columns:]``.
-
-    One line of the window at a time: its weights then stay in the first cache over all rows of the block. ``bias`` is
-    flat; ``part`` is scratch, int64 ``(1, 3)``.
+    Returns:
+        Non-zero drives met by neurons.
     """
-    for ky in range(lines):
-        for p in range(b0, b1):
-            from_bias = _bias_at(neurons, p, tile * 32 * shape.units)
-            for t in range(shape.steps):
-                local = (p - b0) * shape.steps + t
-                s, at = local * lines + ky, out0 + local * out_columns
-                base, base0 = (bias, from_bias) if ky == 0 else (out, at)
-                if 2 * segments[s, 1] * events.largest <= events.limit:
-                    gather(isa, shape.units, w, events.idx, events.val, segments, s, 1, base, base0, out, at)
+    raise NotImplementedError("compiled code only")
+
+
+@overload(gather_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_gather_tile(
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+) -> Any:
+    if isa == v.PLAIN:
+        return lambda isa, units, events, shape, neurons, w, tile, block, out: _plain_tile(
+            isa, events, shape, neurons, w, tile, block, out
+        )
+
+    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+        if neurons.bias16.shape[0] == 0 or out.drive16.shape[0] + neurons.theta16.shape[0] == 0:
+            return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
+
+    return vectorized
+
+
+def _narrow_tile(
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
+) -> int:  # fmt: skip
+    """:func:`gather_tile` where everything fits 16 bits: sums never leave registers."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_narrow_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_narrow_tile(
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+) -> Any:
+    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+        width, lines = 32 * units, block.lines
+        wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
+        ba, fa, sa = v.address(neurons.bias16), v.address(neurons.form), v.address(block.segments)
+        ma, m16 = v.address(block.m16), block.m16
+        c0 = tile * width
+        ta = v.address(neurons.theta16) + 2 * c0
+        fused = out.spikes.shape[0] > 0
+        spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
+        drive, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
+        driven, row = np.int64(0), (block.first - out.origin) * shape.steps
+        for p in range(block.first, block.end):
+            bias = ba + 2 * _bias_at(neurons, p, c0)
+            m16[:] = 0
+            for _ in range(shape.steps):
+                if fused:
+                    at = spikes + row * spike_row
+                    driven += fire_row(isa, units, wa, ia, va, sa, lines, bias, ma, ta, fa, at)
                 else:
-                    _gather_in_parts(isa, events, shape.units, w, segments, s, part, base, base0, out, at)
+                    store_row(isa, units, wa, ia, va, sa, lines, bias, drive + row * drive_row)
+                sa += SEGMENT_BYTES * lines
+                row += 1
+        return driven
+
+    return vectorized
+
+
+def _wide_tile(
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
+) -> int:  # fmt: skip
+    """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_wide_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_wide_tile(
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+) -> Any:
+    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+        width, lines, segments, part = 32 * units, block.lines, block.segments, block.part
+        wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
+        fa, sa, pa = v.address(neurons.form), v.address(segments), v.address(part)
+        xa, ma, m = v.address(block.x), v.address(block.m), block.m
+        c0 = tile * width
+        ta = v.address(neurons.theta) + 4 * c0
+        fused, plain = out.spikes.shape[0] > 0, neurons.form[0] == 1 and neurons.form[2] == 0
+        driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
+        for p in range(block.first, block.end):
+            bias = v.address(neurons.bias) + 4 * _bias_at(neurons, p, c0)
+            m[:] = 0
+            for _ in range(shape.steps):
+                if not fused:
+                    xa = v.address(out.drive) + 4 * (row * out.drive.shape[1] + c0)
+                at = v.address(out.spikes) + 4 * (row * out.spikes.shape[1] + tile * units)
+                from_s = sa + SEGMENT_BYTES * s
+                whole = events.whole or _sum_of(segments, s, lines) <= events.limit
+                if whole and fused and plain:
+                    driven += fire_row_wide(isa, units, wa, ia, va, from_s, lines, bias, ma, ta, fa, at)
+                else:
+                    if whole:
+                        widen_row(isa, units, wa, ia, va, from_s, lines, bias, xa)
+                    else:
+                        base = bias
+                        for i in range(s, s + lines):
+                            part[0, 2] = segments[i, 2]
+                            start, left = segments[i, 0], 2 * segments[i, 1]
+                            step = left if segments[i, 3] <= events.limit else events.chunk
+                            while left > 0 or base == bias:
+                                part[0, 0], part[0, 1] = start, min(left, step) // 2
+                                widen_row(isa, units, wa, ia, va, pa, 1, base, xa)
+                                base, start, left = xa, start + step, left - step
+                    if fused:
+                        for i in range(units):
+                            o = 128 * i
+                            driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, at + 4 * i, 0)
+                s += lines
+                row += 1
+        return driven
+
+    return vectorized
 
 
 @_tile_kernel
-def _fire_tile(
-    isa: np.generic, shape: Shape, neurons: Neurons, tile: int, b0: int, b1: int, x: np.ndarray, m: np.ndarray,
-    spikes: np.ndarray,
+def _plain_tile(
+    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
 ) -> Any:  # fmt: skip
-    """Fire one tile of a block from its drives; returns the non-zero ones."""
-    columns = 32 * shape.units
-    driven = np.int64(0)
-    for p in range(b0, b1):
+    """:func:`gather_tile` in plain loops."""
+    width = 32 * shape.units
+    c0 = tile * width
+    bias, x, m = neurons.bias.reshape(-1), block.x, block.m
+    driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
+    for p in range(block.first, block.end):
         m[:] = 0
-        for t in range(shape.steps):
-            at, row = ((p - b0) * shape.steps + t) * columns, p * shape.steps + t
-            driven += fire(
-                isa,
-                x,
-                at,
-                m,
-                0,
-                neurons.theta,
-                tile * columns,
-                neurons.form,
-                shape.units,
-                spikes,
-                row,
-                tile * shape.units,
-            )
+        from_bias = _bias_at(neurons, p, c0)
+        for _ in range(shape.steps):
+            for c in range(width):
+                x[c] = bias[from_bias + c]
+            for i in range(s, s + block.lines):
+                start, weights = block.segments[i, 0], block.segments[i, 2]
+                for e in range(start, start + 2 * block.segments[i, 1]):
+                    value = np.int32(events.val[e])
+                    at = (weights + np.int64(events.idx[e])) * width
+                    for c in range(width):
+                        x[c] += value * np.int32(w[at + c])
+            s += block.lines
+            if out.spikes.shape[0] > 0:
+                driven += fire(
+                    isa, x, 0, m, 0, neurons.theta, c0, neurons.form, shape.units, out.spikes, row, tile * shape.units
+                )
+            else:
+                for c in range(width):
+                    if out.drive.shape[0] > 0:
+                        out.drive[row, c0 + c] = x[c]
+                    else:
+                        out.drive16[row, c0 + c] = x[c]
+            row += 1
     return driven
 
 
 @njit(nogil=True, cache=True)
 def event_synapse(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray, first_columns: np.ndarray,
-    weights: np.ndarray, spikes: np.ndarray, drive: np.ndarray, p0: int, p1: int,
+    weights: np.ndarray, out: Outputs, p0: int, p1: int,
 ) -> Any:  # fmt: skip
     """Output pixels ``p0 .. p1`` of a convolution without dilation along x (a linear layer on tokens is a 1 x 1 one).
 
@@ -206,46 +326,28 @@ def event_synapse(
         ypos: int64 ``(H_out, K_h)``: input line read by each tap, outside where padded.
         first_columns: int64 ``(W_out,)``: leftmost column of each window, negative where padded.
         weights: s8 ``(tiles, K_h * K_w * channels * 32 * units)`` in storage order.
-        spikes: u32 ``(rows, tiles * units)``, written if ``drive`` is empty.
-        drive: s32 ``(rows, tiles * 32 * units)``, written if not empty.
+        out: what is written.
 
     Returns:
         (non-zero drives met by the neurons, events gathered).
     """
-    steps, tile, lines = shape.steps, 32 * shape.units, ypos.shape[1]
-    block = max(1, BLOCK_ROWS // steps)
-    segments = np.zeros((block * steps * lines, 3), np.int64)
-    x, m, m16 = np.empty(block * steps * tile, np.int32), np.empty(tile, np.int32), np.empty(tile, np.int16)
-    drive_flat, bias, bias16 = drive.reshape(-1), neurons.bias.reshape(-1), neurons.bias16.reshape(-1)
-    part = np.empty((1, 3), np.int64)
+    steps, width, lines, units = shape.steps, 32 * shape.units, ypos.shape[1], shape.units
+    pixels = max(1, BLOCK_ROWS // steps)
+    segments, part = np.zeros((pixels * steps * lines, 4), np.int32), np.zeros((1, 4), np.int32)
+    m16, m, x = np.empty(width, np.int16), np.empty(width, np.int32), np.empty(width, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
-    for b0 in range(p0, p1, block):
-        b1 = min(p1, b0 + block)
+    for b0 in range(p0, p1, pixels):
+        b1 = min(p1, b0 + pixels)
         gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, segments)
+        block = Block(b0, b1, lines, segments, part, m16, m, x)
         for k in range(weights.shape[0]):
             w = weights[k]
-            if neurons.theta16.shape[0] > 0:
-                driven += _narrow_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, bias16, m16, spikes)
-            elif drive.shape[0] > 0:
-                at = b0 * steps * drive.shape[1] + k * tile
-                _wide_tile(
-                    isa,
-                    events,
-                    shape,
-                    neurons,
-                    w,
-                    k,
-                    segments,
-                    lines,
-                    b0,
-                    b1,
-                    bias,
-                    part,
-                    drive_flat,
-                    at,
-                    drive.shape[1],
-                )
+            if units == 6:
+                driven += gather_tile(isa, 6, events, shape, neurons, w, k, block, out)
+            elif units == 3:
+                driven += gather_tile(isa, 3, events, shape, neurons, w, k, block, out)
+            elif units == 2:
+                driven += gather_tile(isa, 2, events, shape, neurons, w, k, block, out)
             else:
-                _wide_tile(isa, events, shape, neurons, w, k, segments, lines, b0, b1, bias, part, x, 0, tile)
-                driven += _fire_tile(isa, shape, neurons, k, b0, b1, x, m, spikes)
+                driven += gather_tile(isa, 1, events, shape, neurons, w, k, block, out)
     return driven, gathered

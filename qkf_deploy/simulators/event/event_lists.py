@@ -31,20 +31,22 @@ class EventList:
 
     Attributes:
         ptr: int64 ``(rows + 1,)``: row r occupies ``ptr[r] .. ptr[r + 1]``, an even number of entries.
+        sums: int64 ``(rows + 1,)``: sum of all values before row r.
         idx: u16 channel of each entry.
         val: u8 value of each entry; 0 only in padding entries.
         largest: largest value.
     """
 
     ptr: np.ndarray
+    sums: np.ndarray
     idx: np.ndarray
     val: np.ndarray
     largest: int
 
 
 def _bits_table() -> np.ndarray:
-    """Positions of the set bits of every byte, u16 ``(256, 8)``; unused entries are 0."""
-    table = np.zeros((256, 8), np.uint16)
+    """Positions of the set bits of every byte, u8 ``(256, 8)``; unused entries are 0."""
+    table = np.zeros((256, 8), np.uint8)
     for byte in range(256):
         positions = [bit for bit in range(8) if byte >> bit & 1]
         table[byte, : len(positions)] = positions
@@ -61,66 +63,86 @@ def _spread(typingctx: Any, table: Any, byte: Any, base: Any, out: Any) -> Any:
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         table, byte, base, out = args
-        positions = v.load(b, b.add(table, b.shl(byte, v.const(4))), v.vec(v.I16, 8))
+        positions = v.load(b, b.add(table, b.shl(byte, v.const(3))), v.vec(v.I8, 8))
+        positions = b.zext(positions, v.vec(v.I16, 8))
         v.store(b, b.add(positions, v.splat(b, b.trunc(base, v.I16), 8)), out)
         return v.population(b, byte)
 
     return signature, generate
 
 
-def append_bits(isa: Any, table: np.ndarray, bits: int, base: int, out: np.ndarray, at: int) -> int:
-    """Append ``base + i`` for every set bit i of a 32-bit word to ``out`` at ``at``; returns the new end."""
+@v.intrinsic
+def _pick(typingctx: Any, isa: Any, table: Any, byte: Any, source: Any, out: Any) -> Any:
+    """Store those of eight bytes at ``source`` whose bit in ``byte`` is set, side by side; addresses but ``byte``."""
+    signature = types.void(isa, types.int64, types.int64, types.int64, types.int64)
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        _, table, byte, source, out = args
+        eight = v.vec(v.I8, 8)
+        positions = v.load(b, b.add(table, b.shl(byte, v.const(3))), eight)
+        v.store(b, v.permute_eight(b, isa, v.load(b, source, eight), positions), out)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def append_word(
+    isa: Any, table: np.ndarray, stream: np.ndarray, row: int, word: int, bits: int, base: int, idx: np.ndarray,
+    val: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    """Append ``base + i`` to ``idx`` at ``at`` for every set bit i, and the value of channel ``32 * word + i``.
+
+    Args:
+        isa: instruction set tag.
+        table: :func:`_bits_table`.
+        stream, row, word: where the values are; a stream of bits has none to append, they are ones.
+        bits: which of the 32 channels are not 0.
+
+    Returns:
+        The new end.
+    """
     raise NotImplementedError("compiled code only")
 
 
-@overload(append_bits, strict=False)
-def _overload_append_bits(isa: Any, table: Any, bits: Any, base: Any, out: Any, at: Any) -> Any:
+@overload(append_word, strict=False)
+def _overload_append_word(
+    isa: Any, table: Any, stream: Any, row: Any, word: Any, bits: Any, base: Any, idx: Any, val: Any, at: Any
+) -> Any:
+    has_values = stream.dtype == types.uint8
     if isa == v.PLAIN:
 
-        def plain(isa, table, bits, base, out, at):  # type: ignore[no-untyped-def]
+        def plain(isa, table, stream, row, word, bits, base, idx, val, at):  # type: ignore[no-untyped-def]
             for i in range(32):
                 if (bits >> np.uint32(i)) & np.uint32(1):
-                    out[at] = base + i
+                    idx[at] = base + i
+                    if has_values:
+                        val[at] = stream[row, 32 * word + i]
                     at += 1
             return at
 
         return plain
 
-    def vectorized(isa, table, bits, base, out, at):  # type: ignore[no-untyped-def]
-        ta, oa, word, first = table.ctypes.data, out.ctypes.data, np.int64(bits), np.int64(base)
-        for byte in range(4):  # no early exit: a branch that depends on the data costs more than an empty byte
-            at += _spread(ta, (word >> (8 * byte)) & 255, first + 8 * byte, oa + 2 * at)
+    def vectorized(isa, table, stream, row, word, bits, base, idx, val, at):  # type: ignore[no-untyped-def]
+        ta, oa, va, mask, first = v.address(table), v.address(idx), v.address(val), np.int64(bits), np.int64(base)
+        source = v.address(stream) + row * stream.shape[1] + 32 * word
+        for i in range(4):  # no early exit: a branch that depends on the data costs more than an empty byte
+            byte = (mask >> (8 * i)) & 255
+            if has_values:
+                _pick(isa, ta, byte, source + 8 * i, va + at)
+            at += _spread(ta, byte, first + 8 * i, oa + 2 * at)
         return at
 
     return vectorized
 
 
-def copy_values(
-    stream: np.ndarray, row: int, offset: int, idx: np.ndarray, val: np.ndarray, start: int, end: int
-) -> None:
-    """``val[e] = stream[row, idx[e] - offset]`` for a count stream; a bit stream's values are ones already."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(copy_values, strict=False)
-def _overload_copy_values(stream: Any, row: Any, offset: Any, idx: Any, val: Any, start: Any, end: Any) -> Any:
-    if stream.dtype == types.uint32:
-        return lambda stream, row, offset, idx, val, start, end: None
-
-    def from_counts(stream, row, offset, idx, val, start, end):  # type: ignore[no-untyped-def]
-        for e in range(start, end):
-            val[e] = stream[row, idx[e] - offset]
-
-    return from_counts
-
-
 @njit(nogil=True, cache=True)
-def _row_starts(lengths: np.ndarray, line: int, steps: int, ptr: np.ndarray) -> None:
-    """Fill ``ptr`` (rows + 1) from the events of each row; ``line``: see :func:`_row_at`."""
-    ptr[0] = 0
-    for i in range(lengths.shape[0]):
-        n = np.int64(lengths[_row_at(i, line, steps)])
-        ptr[i + 1] = ptr[i] + n + (n & 1)
+def _row_starts(rows: np.ndarray, line: int, steps: int, ptr: np.ndarray, sums: np.ndarray) -> None:
+    """Fill ``ptr`` and ``sums`` (rows + 1) from the events and sum of each row; ``line``: see :func:`_row_at`."""
+    ptr[0] = sums[0] = 0
+    for i in range(rows.shape[0]):
+        r = _row_at(i, line, steps)
+        n = np.int64(rows[r, 0])
+        ptr[i + 1], sums[i + 1] = ptr[i] + n + (n & 1), sums[i] + rows[r, 1]
 
 
 @njit(nogil=True, cache=True)
@@ -147,22 +169,21 @@ def _list_rows(
         for w in range(words):
             bits = nonzero_word(isa, stream, r, w)
             if bits != 0:
-                end = append_bits(isa, table, bits, offset + 32 * w, idx, end)
-        copy_values(stream, r, offset, idx, val, ptr[i], end)
+                end = append_word(isa, table, stream, r, w, bits, offset + 32 * w, idx, val, end)
         if end < ptr[i + 1]:
             idx[end] = offset
             val[end] = 0
 
 
 def list_events(
-    isa: np.generic, stream: np.ndarray, lengths: np.ndarray, channels: int, steps: int, largest: int, line: int = 0
+    isa: np.generic, stream: np.ndarray, rows: np.ndarray, channels: int, steps: int, largest: int, line: int = 0
 ) -> EventList:
     """Event list of a stream.
 
     Args:
         isa: instruction set tag.
         stream: u32 ``(rows, words)`` bits or u8 ``(rows, columns)`` counts, C-contiguous, columns a multiple of 32.
-        lengths: s32 ``(rows,)``: non-zero elements of each row.
+        rows: s32 ``(rows, 2)``: non-zero elements and sum of each row.
         channels: channels without padding.
         steps: T.
         largest: largest value.
@@ -170,9 +191,9 @@ def list_events(
     """
     is_bits = stream.dtype == np.uint32
     words = stream.shape[1] if is_bits else stream.shape[1] // 32
-    ptr = np.empty(stream.shape[0] + 1, np.int64)
-    _row_starts(lengths, line, steps, ptr)
+    ptr, sums = (np.empty(stream.shape[0] + 1, np.int64) for _ in range(2))
+    _row_starts(rows, line, steps, ptr, sums)
     size = int(ptr[-1])
-    idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size, np.uint8)
+    idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size + SLACK, np.uint8)
     _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, idx, val)
-    return EventList(ptr, idx, val, largest)
+    return EventList(ptr, sums, idx, val, largest)

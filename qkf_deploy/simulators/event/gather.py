@@ -5,24 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import typeof
-from numba.core import cgutils, types
-from numba.extending import overload
+from numba.core import types
 
 from qkf_deploy.simulators.event import vector_ir as v
-from qkf_deploy.simulators.event.fire import SHIFT, SOFT
+from qkf_deploy.simulators.event.fire import fire_vectors
 
-#: Output channels per unit; a tile is 1, 2, 3, 4 or 6 units wide.
+#: Output channels per unit; a tile is 1, 2, 3 or 6 units wide (4 ran slower than 3 and than 2).
 UNIT = 32
-TILE_UNITS = (6, 4, 3, 2, 1)
-#: Columns of a segment: first entry of the event list, pairs of events, offset of its weights.
-SEGMENT_START, SEGMENT_PAIRS, SEGMENT_WEIGHTS = range(3)
+TILE_UNITS = (6, 3, 2, 1)
+_LEAST_UNITS, _CACHED_BYTES = 2, 64 * 1024
+#: Columns of a segment, s32: first entry of the event list, pairs of events, weight row of channel 0, sum of values.
+SEGMENT_START, SEGMENT_PAIRS, SEGMENT_WEIGHTS, SEGMENT_SUM = range(4)
+SEGMENT_BYTES = 16
 
 
-def tile_units(channels: int) -> int:
-    """Units per tile that compute the fewest padded channels for this many outputs; wider tiles win ties."""
-    return min(TILE_UNITS, key=lambda units: (-(-channels // (UNIT * units)) * UNIT * units, -units))
+def tile_units(channels: int, rows: int) -> int:
+    """Units per tile that compute the fewest padded channels for this many outputs.
+
+    Among those, the widest tile whose weights leave room in the first cache, or the narrowest of at least
+    :data:`_LEAST_UNITS`: too narrow a tile spends its time on the list.
+
+    Args:
+        channels: outputs.
+        rows: weight rows, inputs times taps.
+    """
+    padded = {units: -(-channels // (UNIT * units)) * units for units in TILE_UNITS}
+    fewest = [units for units in TILE_UNITS if padded[units] == min(padded.values())]
+    wide = [units for units in fewest if units >= _LEAST_UNITS]
+    small = [units for units in wide if rows * UNIT * units <= _CACHED_BYTES]
+    return max(small, default=min(wide, default=max(fewest)))
 
 
 def _vector_bytes(isa: types.Type, units: int) -> int:
@@ -60,24 +72,34 @@ class _Tile:
         self.sums = v.vec(v.I16, self.size // 2)
         self.acc = v.accumulators(b, self.sums, 2 * self.width // self.size)
 
+    def offset(self, i: int) -> v.Value:
+        """Bytes of 16-bit channels before accumulator i."""
+        return v.const(2 * self.sums.count * i)
+
+    def start_from(self, bias: v.Value) -> None:
+        """Begin at the 16-bit bias of the tile, an address."""
+        for i, a in enumerate(self.acc):
+            self.b.store(v.load(self.b, self.b.add(bias, self.offset(i)), self.sums), a)
+
     def add_segments(self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value) -> None:
         """Add all events; arguments are addresses but ``count``."""
         b = self.b
-        with cgutils.for_range(b, count) as loop:
-            at = b.add(segments, b.mul(loop.index, v.const(24)))
-            start, pairs, offset = (v.load(b, b.add(at, v.const(8 * i)), v.I64) for i in range(3))
-            self._add_pairs(b.add(w, offset), b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
+        with v.counted_loop(b, count) as index:
+            at = b.add(segments, b.mul(index, v.const(SEGMENT_BYTES)))
+            start, pairs, row = (b.sext(v.load(b, b.add(at, v.const(4 * i)), v.I32), v.I64) for i in range(3))
+            first = b.add(w, b.mul(row, v.const(self.width)))
+            self._add_pairs(first, b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
 
     def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
         b, size = self.b, self.size
         bytes_type, row_bytes = v.vec(v.I8, size), v.const(self.width)
-        with cgutils.for_range(b, pairs) as loop:
-            at = b.add(idx, b.shl(loop.index, v.const(2)))
+        with v.counted_loop(b, pairs) as index:
+            at = b.add(idx, b.shl(index, v.const(2)))
             rows = []
             for event in range(2):
                 channel = b.zext(v.load(b, b.add(at, v.const(2 * event)), v.I16), v.I64)
                 rows.append(b.add(w, b.mul(channel, row_bytes)))
-            pair = v.load(b, b.add(val, b.shl(loop.index, v.const(1))), v.I16)
+            pair = v.load(b, b.add(val, b.shl(index, v.const(1))), v.I16)
             values = b.bitcast(v.splat(b, pair, size // 2), bytes_type)
             for part in range(self.width // size):
                 first, second = (v.load(b, b.add(row, v.const(size * part)), bytes_type) for row in rows)
@@ -87,10 +109,10 @@ class _Tile:
 
 
 @v.intrinsic(prefer_literal=True)
-def _gather(
+def widen_row(
     typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, base: Any, x: Any
 ) -> Any:
-    """``x = base + sum of the segments``, 32-bit; pointers are addresses, ``units`` literal."""
+    """``x = base + sum of the segments``, s32; pointers are addresses, ``units`` literal."""
     signature = types.void(isa, units, *[types.int64] * 7)
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
@@ -108,166 +130,63 @@ def _gather(
 
 
 @v.intrinsic(prefer_literal=True)
-def _gather_fire(
+def store_row(
+    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, x: Any
+) -> Any:
+    """``x = bias + sum of the segments``, s16."""
+    signature = types.void(isa, units, *[types.int64] * 7)
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        _, _, w, idx, val, segments, count, bias, x = args
+        tile = _Tile(b, isa, units.literal_value)
+        tile.start_from(bias)
+        tile.add_segments(w, idx, val, segments, count)
+        for i, a in enumerate(tile.acc):
+            v.store(b, b.load(a), b.add(x, tile.offset(i)))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@v.intrinsic(prefer_literal=True)
+def fire_row(
     typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, m: Any,
     theta: Any, form: Any, spikes: Any,
 ) -> Any:  # fmt: skip
-    """Gather and fire in 16 bits without leaving registers; multiplier 1, no fraction bits. Returns non-zero drives."""
+    """Gather in 16 bits and fire without leaving registers; multiplier 1, no fraction bits. Returns non-zero drives.
+
+    ``bias``, ``m``, ``theta``: s16 of the tile; ``form``: see :mod:`qkf_deploy.simulators.event.fire`.
+    """
     signature = types.int64(isa, units, *[types.int64] * 10)
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, w, idx, val, segments, count, bias, m, theta, form, spikes = args
         tile = _Tile(b, isa, units.literal_value)
-        lanes = tile.sums.count
-        for i, a in enumerate(tile.acc):
-            b.store(v.load(b, b.add(bias, v.const(2 * lanes * i)), tile.sums), a)
+        tile.start_from(bias)
         tile.add_segments(w, idx, val, segments, count)
-
-        def parameter(index: int) -> v.Value:
-            return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), v.I16), lanes)
-
-        shift, soft = parameter(SHIFT), b.neg(parameter(SOFT))
-        driven = v.const(0)
-        fired_halves, driven_halves = [], []
-        for i, a in enumerate(tile.acc):
-            offset = v.const(2 * lanes * i)
-            drive, state = b.load(a), v.load(b, b.add(m, offset), tile.sums)
-            threshold = v.load(b, b.add(theta, offset), tile.sums)
-            u = b.add(b.ashr(state, shift), drive)
-            fired = b.icmp_signed(">=", u, threshold)
-            v.store(b, b.select(fired, b.and_(b.sub(u, threshold), soft), u), b.add(m, offset))
-            fired_halves.append(fired)
-            driven_halves.append(b.icmp_signed("!=", drive, ir.Constant(tile.sums, None)))
-        word = v.int_of(2 * lanes)
-        for part in range(len(tile.acc) // 2):
-            both = list(range(2 * lanes))
-            bits = v.shuffle(b, fired_halves[2 * part], fired_halves[2 * part + 1], both)
-            v.store(b, b.bitcast(bits, word), b.add(spikes, v.const(lanes // 4 * part)))
-            bits = v.shuffle(b, driven_halves[2 * part], driven_halves[2 * part + 1], both)
-            count_bits = v.population(b, b.bitcast(bits, word))
-            driven = b.add(driven, count_bits if word.width == 64 else b.zext(count_bits, v.I64))
-        return driven
+        drives = [b.load(a) for a in tile.acc]
+        return fire_vectors(b, drives, m, theta, form, spikes)
 
     return signature, generate
 
 
-def gather(
-    isa: Any, units: int, w: np.ndarray, idx: np.ndarray, val: np.ndarray, segments: np.ndarray, first: int, count: int,
-    base: np.ndarray, base0: int, x: np.ndarray, x0: int,
-) -> None:  # fmt: skip
-    """``x[x0 + c] = base[base0 + c] + sum_e val[e] * w[offset + idx[e] * 32 * units + c]`` over the events of segments.
-
-    Args:
-        isa: instruction set tag.
-        units: tile width in units of 32 channels.
-        w: s8, flat; rows of ``32 * units`` channels in storage order.
-        idx: u16 row numbers; val: u8 values. Any partial sum over the segments must fit 16 bits.
-        segments: int64 ``(n, 3)``, see the column names above; ``first .. first + count`` are summed.
-        base, x: s32, flat; may be the same.
-    """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(gather, strict=False, jit_options=v.BORROW)
-def _overload_gather(
-    isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, base: Any, base0: Any,
-    x: Any, x0: Any,
+@v.intrinsic(prefer_literal=True)
+def fire_row_wide(
+    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, m: Any,
+    theta: Any, form: Any, spikes: Any,
 ) -> Any:  # fmt: skip
-    if isa == v.PLAIN:
-        return _gather_plain
+    """:func:`fire_row` with s32 bias, state and thresholds; only the gathered sums are in 16 bits."""
+    signature = types.int64(isa, units, *[types.int64] * 10)
 
-    def vectorized(isa, units, w, idx, val, segments, first, count, base, base0, x, x0):  # type: ignore[no-untyped-def]
-        wa, ia, va, sa = w.ctypes.data, idx.ctypes.data, val.ctypes.data, segments.ctypes.data + 24 * first
-        ba, xa = base.ctypes.data + 4 * base0, x.ctypes.data + 4 * x0
-        if units == 6:
-            _gather(isa, 6, wa, ia, va, sa, count, ba, xa)
-        elif units == 4:
-            _gather(isa, 4, wa, ia, va, sa, count, ba, xa)
-        elif units == 3:
-            _gather(isa, 3, wa, ia, va, sa, count, ba, xa)
-        elif units == 2:
-            _gather(isa, 2, wa, ia, va, sa, count, ba, xa)
-        else:
-            _gather(isa, 1, wa, ia, va, sa, count, ba, xa)
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        _, _, w, idx, val, segments, count, bias, m, theta, form, spikes = args
+        tile = _Tile(b, isa, units.literal_value)
+        tile.add_segments(w, idx, val, segments, count)
+        wide = v.vec(v.I32, tile.sums.count)
+        drives = [
+            b.add(v.load(b, b.add(bias, v.const(4 * wide.count * i)), wide), b.sext(b.load(a), wide))
+            for i, a in enumerate(tile.acc)
+        ]
+        return fire_vectors(b, drives, m, theta, form, spikes)
 
-    return vectorized
-
-
-def _gather_plain(isa, units, w, idx, val, segments, first, count, base, base0, x, x0):  # type: ignore[no-untyped-def]
-    width = 32 * units
-    for c in range(width):
-        x[x0 + c] = base[base0 + c]
-    for s in range(first, first + count):
-        for event in range(segments[s, 0], segments[s, 0] + 2 * segments[s, 1]):
-            value = np.int32(val[event])
-            row = segments[s, 2] + np.int64(idx[event]) * width
-            for c in range(width):
-                x[x0 + c] += value * np.int32(w[row + c])
-
-
-def gather_fire(
-    isa: Any, units: int, w: np.ndarray, idx: np.ndarray, val: np.ndarray, segments: np.ndarray, first: int, count: int,
-    bias: np.ndarray, bias0: int, m: np.ndarray, theta: np.ndarray, theta0: int, form: np.ndarray, spikes: np.ndarray,
-    row: int, word: int,
-) -> int:  # fmt: skip
-    """:func:`gather` and :func:`qkf_deploy.simulators.event.fire.fire` in 16 bits, for layers whose drives, partial
-    sums and membranes provably fit; multiplier 1, no fraction bits.
-
-    Args:
-        bias, theta: s16, flat; m: s16 state of the tile, updated; the others as in the two functions.
-
-    Returns:
-        Number of non-zero drives.
-    """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(gather_fire, strict=False, jit_options=v.BORROW)
-def _overload_gather_fire(
-    isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, first: Any, count: Any, bias: Any, bias0: Any,
-    m: Any, theta: Any, theta0: Any, form: Any, spikes: Any, row: Any, word: Any,
-) -> Any:  # fmt: skip
-    if isa == v.PLAIN:
-        return _gather_fire_plain
-
-    def vectorized(  # type: ignore[no-untyped-def]
-        isa, units, w, idx, val, segments, first, count, bias, bias0, m, theta, theta0, form, spikes, row, word
-    ):
-        wa, ia, va, sa = w.ctypes.data, idx.ctypes.data, val.ctypes.data, segments.ctypes.data + 24 * first
-        ba, ma, ta, fa = bias.ctypes.data + 2 * bias0, m.ctypes.data, theta.ctypes.data + 2 * theta0, form.ctypes.data
-        oa = spikes.ctypes.data + 4 * (row * spikes.shape[1] + word)
-        if units == 6:
-            return _gather_fire(isa, 6, wa, ia, va, sa, count, ba, ma, ta, fa, oa)
-        if units == 4:
-            return _gather_fire(isa, 4, wa, ia, va, sa, count, ba, ma, ta, fa, oa)
-        if units == 3:
-            return _gather_fire(isa, 3, wa, ia, va, sa, count, ba, ma, ta, fa, oa)
-        if units == 2:
-            return _gather_fire(isa, 2, wa, ia, va, sa, count, ba, ma, ta, fa, oa)
-        return _gather_fire(isa, 1, wa, ia, va, sa, count, ba, ma, ta, fa, oa)
-
-    return vectorized
-
-
-def _gather_fire_plain(  # type: ignore[no-untyped-def]
-    isa, units, w, idx, val, segments, first, count, bias, bias0, m, theta, theta0, form, spikes, row, word
-):
-    width = 32 * units
-    driven = np.int64(0)
-    for i in range(units):
-        bits = np.uint32(0)
-        for j in range(32):
-            c = 32 * i + j
-            drive = np.int64(bias[bias0 + c])
-            for s in range(first, first + count):
-                for e in range(segments[s, 0], segments[s, 0] + 2 * segments[s, 1]):
-                    drive += np.int64(val[e]) * np.int64(w[segments[s, 2] + np.int64(idx[e]) * width + c])
-            u = (np.int64(m[c]) >> form[1]) + drive
-            threshold = np.int64(theta[theta0 + c])
-            driven += drive != 0
-            m[c] = u
-            if u >= threshold:
-                bits |= np.uint32(1) << np.uint32(j)
-                m[c] = u - threshold if form[3] else 0
-        spikes[row, word + i] = bits
-    return driven
+    return signature, generate

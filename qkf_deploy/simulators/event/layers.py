@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
-from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Shape, event_synapse
+from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Outputs, Shape, event_synapse
 from qkf_deploy.simulators.event.packing import (
     EventWeights,
     pack_dense,
@@ -31,9 +31,23 @@ from qkf_deploy.simulators.event.windows import Window
 
 _NO_FORM = np.zeros(4, np.int64)
 _ONE_CASE = np.zeros(1, np.int64)
+_NOTHING = np.zeros((0, 0), np.int32)
+_NOTHING_NARROW = np.zeros((0, 0), np.int16), np.zeros(0, np.int16)
 
-#: Runs ``task(p0, p1)`` over ranges of ``0 .. n``, possibly on several threads; returns the results.
-Ranges = Callable[[int, Callable[[int, int], Any]], Sequence[Any]]
+#: Lines that pooling and neuron take at once: their drives then stay in the second cache.
+_BAND_LINES = 4
+
+
+class Ranges(Protocol):
+    """Runs ``task(p0, p1)`` over ranges of ``0 .. n`` of at least ``least``, possibly on several threads."""
+
+    def __call__(self, n: int, task: Callable[[int, int], Any], least: int = 16) -> Sequence[Any]:
+        """Results of the task, in any order."""
+        ...
+
+
+#: Computes output pixels ``p0 .. p1`` into ``out``: (non-zero drives at the neurons, events gathered).
+Producer = Callable[[Outputs, int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -77,14 +91,12 @@ class SynapseLayer:
         conv: the convolution; ``groups`` 1, weights of at most 16 bits, sums proven to fit 32 bits.
         pool: max pooling that follows, if any; only together with ``neuron``.
         neuron: the neuron that follows, if any, and its form.
-        widths: proven widths of all nodes.
         isa: instruction set.
     """
 
     def __init__(
-        self, graph: Graph, conv: Node, pool: Node | None, neuron: tuple[Node, NeuronForm] | None,
-        widths: Mapping[str, Widths], isa: Isa,
-    ) -> None:  # fmt: skip
+        self, graph: Graph, conv: Node, pool: Node | None, neuron: tuple[Node, NeuronForm] | None, isa: Isa
+    ) -> None:
         if not isinstance(conv.op, Conv):
             raise TypeError(f"{conv.name} is no convolution")
         self.isa, self.conv, self.pool = isa, conv, pool
@@ -100,15 +112,11 @@ class SynapseLayer:
         self.channels_out, self.channels_in = weight.shape[:2]
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
-        self.fits16 = (
-            self.fused
-            and neuron is not None
-            and proofs.neuron_fits16(neuron[0], widths[conv.name], widths[neuron[0].name])
-        )
         self._packs: dict[object, Any] = {}
         self._lock = threading.Lock()
-        self.magnitude = proofs.weight_magnitude(weight)
-        self.limit = proofs.event_limit(weight)
+        self.sums = proofs.WeightSums.of(self.weight)
+        bias = conv.params.get("bias", np.zeros(1, np.int64))
+        self.bias_range = min(int(bias.min()), 0), max(int(bias.max()), 0)
 
     # -- choice of kernel -------------------------------------------------------------------------------------------
 
@@ -129,16 +137,15 @@ class SynapseLayer:
     def kernel_for(self, stream: Stream) -> str:
         """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
         largest = stream.largest()
-        _, graded = stream.totals(self.isa.tag)
-        density = int(graded.sum()) / max(stream.tokens * stream.steps * stream.channels, 1)
-        narrow = self.magnitude <= 127
+        density = stream.totals(self.isa.tag).graded / max(stream.tokens * stream.steps * stream.channels, 1)
+        narrow = self.sums.magnitude <= 127
         # By line, list entries and weight rows are numbered along a whole line.
         by_line = self.window.x.kernel > 1
         reach = self.channels_in * max(self.window.x.size if by_line else 1, 1)
         addressable = reach < 2**16 and (self.window.x.dilation == 1 or not by_line)
-        if narrow and addressable and 2 * largest <= self.limit and density < self.isa.dense_crossover:
+        if narrow and addressable and self.sums.chunk(largest) > 0 and density < self.isa.dense_crossover:
             return "event"
-        if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.weight, largest) > 0):
+        if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.sums.magnitude, largest) > 0):
             return "bytes"
         return "words"
 
@@ -168,11 +175,12 @@ class SynapseLayer:
         return self._pack(f"theta{columns}", lambda: pack_theta(form.theta, columns))
 
     def _narrow(self, bias: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bias and thresholds in 16 bits where the whole layer provably fits them, else empty."""
-        if not self.fits16:
-            return np.zeros((0, 0), np.int16), np.zeros(0, np.int16)
+        """Bias and thresholds in 16 bits."""
         lowest, highest = -proofs.INT16 - 1, proofs.INT16
-        return self._pack("narrow", lambda: (bias.astype(np.int16), np.clip(theta, lowest, highest).astype(np.int16)))
+        return self._pack(
+            f"narrow{bias.shape[1]}",
+            lambda: (bias.astype(np.int16), np.clip(theta, lowest, highest).astype(np.int16)),
+        )
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -188,83 +196,70 @@ class SynapseLayer:
             ``(output, non-zero drives at the neurons, events gathered)``.
         """
         if isinstance(x, np.ndarray):
-            out, driven, gathered = self._dense(self._pixel_rows(x), "words", 1, ranges)
+            work = self._dense(self._pixel_rows(x), "words", 1)
         else:
             chosen = kernel or self.kernel_for(x)
             if chosen == "event":
-                out, driven, gathered = self._events(x, ranges)
+                work = self._events(x)
             else:
-                largest = max(x.largest(), 1)
-                out, driven, gathered = self._dense(self._padded_rows(x, chosen), chosen, largest, ranges)
-        if self.form is None or isinstance(out, Stream):
-            return out, driven, gathered
-        stream, driven = self._fire(out, ranges)
-        return stream, driven, gathered
-
-    def _output(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """(spikes, drive): the one to write has rows, the other none."""
-        rows = self.window.pixels_out * self.steps
+                work = self._dense(self._padded_rows(x, chosen), chosen, max(x.largest(), 1))
+        pixels, words = self.window.pixels_out, words_of(self.channels_out)
+        if self.form is not None and not self.fused:
+            return self._fire(work, ranges)
+        out = work.outputs(pixels * self.steps, fires=self.fused)
+        done = ranges(pixels, lambda p0, p1: work.produce(out, p0, p1))
+        driven, gathered = sum(d for d, _ in done), sum(g for _, g in done)
         if self.fused:
-            return np.empty((rows, columns // 32), np.uint32), np.empty((0, columns), np.int32)
-        return np.empty((0, columns // 32), np.uint32), np.empty((rows, columns), np.int32)
+            return Stream(_columns(out.spikes, words), self.channels_out, pixels, self.steps), driven, gathered
+        return Drive(_columns(out.drive, 32 * words), self.channels_out, pixels, self.steps), driven, gathered
 
-    def _result(self, spikes: np.ndarray, drive: np.ndarray) -> Stream | Drive:
-        pixels = self.window.pixels_out
-        words = words_of(self.channels_out)
-        if self.fused:
-            return Stream(_columns(spikes, words), self.channels_out, pixels, self.steps)
-        return Drive(_columns(drive, 32 * words), self.channels_out, pixels, self.steps)
-
-    def _events(self, x: Stream, ranges: Ranges) -> tuple[Stream | Drive, int, int]:
-        tag = self.isa.tag
+    def _events(self, x: Stream) -> _Work:
+        tag, w = self.isa.tag, self.window
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
         bias, case = self._bias(pack.columns)
         theta, form = self._theta(pack.columns), self.form.form if self.form else _NO_FORM
-        neurons = Neurons(bias, case, theta, form, *self._narrow(bias, theta))
-        spikes, drive = self._output(pack.columns)
-        w = self.window
+        reach = self.sums.reach(x.activity(tag, w.taps))
+        whole, narrow = proofs.fits(reach, proofs.INT16), self._drive_fits16(reach)
+        bias16, theta16 = self._narrow(bias, theta) if narrow else _NOTHING_NARROW
+        if not self.neuron_fits16(reach):
+            theta16 = _NOTHING_NARROW[1]
+        neurons = Neurons(bias, case, theta, form, bias16, theta16)
         by_line = w.x.kernel > 1
         listed = x.events(tag, w.x.size if by_line else 0)
-        events = Events(listed.ptr, listed.idx, listed.val, max(listed.largest, 1), by_line, self.limit)
+        limit, chunk = self.sums.limit, self.sums.chunk(listed.largest)
+        events = Events(listed.ptr, listed.sums, listed.idx, listed.val, by_line, limit, chunk, whole)
         shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units)
 
-        def task(p0: int, p1: int) -> tuple[int, int]:
-            return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, spikes, drive, p0, p1)
+        def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
+            return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
-        done = ranges(w.pixels_out, task)
-        return self._result(spikes, drive), sum(d for d, _ in done), sum(g for _, g in done)
+        return _Work(produce, pack.columns, reach, narrow and not self.fused and self.form is not None)
 
-    def _dense(
-        self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int, ranges: Ranges
-    ) -> tuple[Stream | Drive, int, int]:
+    def _drive_fits16(self, reach: tuple[int, int]) -> bool:
+        """True if drives with this range of weighted sums may be kept in 16 bits."""
+        return self.isa.vector_bytes > 0 and proofs.drive_fits16(reach, self.bias_range)
+
+    def neuron_fits16(self, reach: tuple[int, int]) -> bool:
+        """True if drives and membranes with this range of weighted sums may be kept in 16 bits."""
+        if self.form is None or not self._drive_fits16(reach):
+            return False
+        drive = reach[0] + self.bias_range[0], reach[1] + self.bias_range[1]
+        return proofs.neuron_fits16(self.form.form, self.form.theta, drive, self.time_steps)
+
+    def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
         a, row_of, taps, weights = rows
         columns = weights.shape[0] * 32
         bias, case = self._bias(columns)
         theta, form = self._theta(columns), self.form.form if self.form else _NO_FORM
-        spikes, drive = self._output(columns)
-        flush = proofs.dense_flush(self.weight, largest) if kernel == "bytes" else 1
+        flush = max(proofs.dense_flush(self.sums.magnitude, largest) if kernel == "bytes" else 1, 1)
 
-        def task(p0: int, p1: int) -> int:
-            return dense_synapse(
-                self.isa.tag,
-                a,
-                row_of,
-                taps,
-                self.steps,
-                max(flush, 1),
-                weights,
-                bias,
-                case,
-                theta,
-                form,
-                spikes,
-                drive,
-                p0,
-                p1,
+        def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
+            driven = dense_synapse(
+                self.isa.tag, a, row_of, taps, self.steps, flush, weights, bias, case, theta, form, out, p0, p1
             )
+            return driven, 0
 
-        done = ranges(self.window.pixels_out, task)
-        return self._result(spikes, drive), sum(done), 0
+        return _Work(produce, columns, None, False)
 
     def _padded_rows(self, x: Stream, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(u8 or s16 rows of the padded grid, first row of each output pixel, element offset of each tap, weights)."""
@@ -309,12 +304,67 @@ class SynapseLayer:
         weights = self._pack("pixels", lambda: pack_dense(self.weight, stored, np.int16))
         return grid.reshape(-1, stored), w.first_pixels, w.tap_pixels * stored, weights
 
-    def _fire(self, drive: Drive, ranges: Ranges) -> tuple[Stream, int]:
-        """Pooling and neuron on a drive."""
+    def _fire(self, work: _Work, ranges: Ranges) -> tuple[Stream, int, int]:
+        """Pooling and neuron behind the synapse, some lines at a time; what lies between is never stored as a whole."""
         if self.form is None:
             raise TypeError("no neuron follows")
-        window = self.pool_window or pointwise(self.window.y.out, self.window.x.out)
-        return fire_drive(self.isa, drive, self.form, window, self.time_steps, ranges)[:2]
+        form, w = self.form, self.window
+        window = self.pool_window or pointwise(w.y.out, w.x.out)
+        theta = self._theta(work.columns)
+        narrow = work.narrow and work.reach is not None and self.neuron_fits16(work.reach)
+        theta16 = self._narrow(self._bias(work.columns)[0], theta)[1] if narrow else _NOTHING_NARROW[1]
+        rows = window.pixels_out * self.time_steps
+        spikes = np.empty((rows, words_of(self.channels_out)), np.uint32)
+        bands = window.bands(_BAND_LINES)
+        most = max(end - first for first, end in bands) * w.x.out * self.steps
+
+        def task(band0: int, band1: int) -> tuple[int, int]:
+            out = work.outputs(most, fires=False)
+            drive = out.drive16 if work.narrow else out.drive
+            driven = gathered = 0
+            for band in range(band0, band1):
+                first, end = (line * w.x.out for line in bands[band])
+                gathered += work.produce(out._replace(origin=first), first, end)[1]
+                p0 = band * _BAND_LINES * window.x.out
+                p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
+                driven += pool_fire(
+                    self.isa.tag, drive, first, window.ypos, window.xpos, window.y.size, window.x.size, self.steps,
+                    self.time_steps, theta, theta16, form.form, spikes, _NOTHING, p0, p1,
+                )  # fmt: skip
+            return driven, gathered
+
+        done = ranges(len(bands), task, least=2)
+        stream = Stream(spikes, self.channels_out, window.pixels_out, self.time_steps)
+        return stream, sum(d for d, _ in done), sum(g for _, g in done)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A synapse about to run.
+
+    Attributes:
+        produce: see :data:`Producer`.
+        columns: padded output channels.
+        reach: range of the weighted sums, if proven for this image.
+        narrow: drives, where they are written, are written in 16 bits.
+    """
+
+    produce: Producer
+    columns: int
+    reach: tuple[int, int] | None
+    narrow: bool
+
+    def outputs(self, rows: int, *, fires: bool) -> Outputs:
+        """Arrays for so many rows of spikes or drives."""
+        spikes, drive16, drive = (
+            rows if chosen else 0 for chosen in (fires, not fires and self.narrow, not fires and not self.narrow)
+        )
+        return Outputs(
+            0,
+            np.empty((spikes, self.columns // 32), np.uint32),
+            np.empty((drive16, self.columns), np.int16),
+            np.empty((drive, self.columns), np.int32),
+        )
 
 
 @cache
@@ -324,28 +374,28 @@ def pointwise(height: int, width: int) -> Window:
 
 
 def fire_drive(
-    isa: Isa, drive: Drive, form: NeuronForm, window: Window, time_steps: int, ranges: Ranges, keep: bool = False
+    isa: Isa, drive: Drive, form: NeuronForm, time_steps: int, ranges: Ranges, keep: bool = False
 ) -> tuple[Stream, int, Drive | None]:
-    """Max pooling over ``window`` and the neuron.
+    """A neuron on a drive.
 
     Returns:
         ``(spikes, non-zero drives over all steps, charged membranes if kept)``.
     """
-    columns = drive.data.shape[1]
+    columns, window = drive.data.shape[1], pointwise(1, drive.tokens)
     theta = pack_theta(form.theta, columns)
-    rows = window.pixels_out * time_steps
+    rows = drive.tokens * time_steps
     spikes = np.empty((rows, columns // 32), np.uint32)
     membranes = np.empty((rows if keep else 0, columns), np.int32)
 
     def task(p0: int, p1: int) -> int:
         return pool_fire(
-            isa.tag, drive.data, window.ypos, window.xpos, window.y.size, window.x.size, drive.steps, time_steps, theta,
-            form.form, spikes, membranes, p0, p1,
+            isa.tag, drive.data, 0, window.ypos, window.xpos, 1, drive.tokens, drive.steps, time_steps, theta,
+            _NOTHING_NARROW[1], form.form, spikes, membranes, p0, p1,
         )  # fmt: skip
 
-    driven = sum(ranges(window.pixels_out, task))
-    kept = Drive(membranes, drive.channels, window.pixels_out, time_steps) if keep else None
-    return Stream(spikes, drive.channels, window.pixels_out, time_steps), driven, kept
+    driven = sum(ranges(drive.tokens, task))
+    kept = Drive(membranes, drive.channels, drive.tokens, time_steps) if keep else None
+    return Stream(spikes, drive.channels, drive.tokens, time_steps), driven, kept
 
 
 def _columns(rows: np.ndarray, count: int) -> np.ndarray:

@@ -140,12 +140,9 @@ class Planner:
             pool, after = after, self._only_reader(after)
         form = self._fusable_form(after, channels)
         if form is None or after is None:
-            return SynapseStep(
-                self.graph, node, None, None, SynapseLayer(self.graph, node, None, None, self.widths, self.isa)
-            )
-        return SynapseStep(
-            self.graph, node, pool, after, SynapseLayer(self.graph, node, pool, (after, form), self.widths, self.isa)
-        )
+            return SynapseStep(self.graph, node, None, None, SynapseLayer(self.graph, node, None, None, self.isa))
+        layer = SynapseLayer(self.graph, node, pool, (after, form), self.isa)
+        return SynapseStep(self.graph, node, pool, after, layer)
 
     def _gate(self, node: Node) -> tuple[Node, Node, NeuronForm, tuple[int, ...]] | None:
         """(neuron, mask, form, summed shape) if ``node`` is a sum of spikes that gates other spikes."""

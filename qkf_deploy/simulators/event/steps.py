@@ -14,7 +14,7 @@ from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Conv
 from qkf_deploy.simulators.counting import count_node, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
-from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive, pointwise
+from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
 from qkf_deploy.simulators.event.stream_kernels import add_streams
 from qkf_deploy.simulators.event.values import Drive, Plain, Stream
 
@@ -96,29 +96,54 @@ class SynapseStep(Step):
         return classes.fanout(every).reshape(-1), classes.fanout(np.count_nonzero(weight, axis=0)).reshape(-1)
 
     def _event_counts(self, image: Image, x: Stream) -> NodeCounts:
-        window, op = self.layer.window, self.conv.op
+        window = self.layer.window
         classes = window.reader_classes
         key = (window.y, window.x)
         unary, graded = x.class_counts(image.isa.tag, classes.class_of, classes.count, key)
         every, nonzero = self._fanouts
-        unary, graded = unary.reshape(-1), graded.reshape(-1)
-        counts = {
-            "ac_unary": int(unary @ every),
-            "ac_graded": int(graded @ every),
-            "ac_unary_nonzero_weights": int(unary @ nonzero),
-            "ac_graded_nonzero_weights": int(graded @ nonzero),
+        of_graded = int(graded.reshape(-1) @ every), int(graded.reshape(-1) @ nonzero)
+        of_unary = of_graded
+        if unary is not graded:
+            of_unary = int(unary.reshape(-1) @ every), int(unary.reshape(-1) @ nonzero)
+        return {
+            "ac_unary": of_unary[0],
+            "ac_graded": of_graded[0],
+            "ac_unary_nonzero_weights": of_unary[1],
+            "ac_graded_nonzero_weights": of_graded[1],
+            "weight_bytes": of_graded[0] * self._weight_bytes,
+            **self._bias_adds,
+            **image.entering(x),
         }
-        bits = op.weight_bits if isinstance(op, Conv) else None
-        counts["weight_bytes"] = counts["ac_graded"] * -(-(bits or 32) // 8)
-        if "bias" in self.conv.params:
-            counts["bias_adds"] = self.conv.type.size * self.graph.time_steps
-        return {**counts, **image.entering(x)}
+
+    @cached_property
+    def _weight_bytes(self) -> int:
+        """Bytes per weight."""
+        bits = self.conv.op.weight_bits if isinstance(self.conv.op, Conv) else None
+        return -(-(bits or 32) // 8)
+
+    @cached_property
+    def _bias_adds(self) -> NodeCounts:
+        has_bias = "bias" in self.conv.params
+        return {"bias_adds": self.conv.type.size * self.layer.steps} if has_bias else {}
+
+    @cached_property
+    def _pixel_fanouts(self) -> tuple[int, np.ndarray]:
+        """Outputs reached by all pixels together, and by each through non-zero weights, int64 ``(C, H * W)``."""
+        every, nonzero = (f.reshape(-1, self.layer.channels_in) for f in self._fanouts)
+        class_of = self.layer.window.reader_classes.class_of
+        return int(every[class_of].sum()), np.ascontiguousarray(nonzero[class_of].T)
 
     def _pixel_counts(self, x: np.ndarray) -> NodeCounts:
-        types = self.graph.input_types(self.conv)
-        shape_only = np.broadcast_to(np.int64(0), (1, 1, *self.conv.type.shape))
-        counts = self.conv.op.count([x], shape_only, self.conv.params, types, self.graph.time_steps)
-        return {name: int(n[0]) for name, n in counts.items()}
+        """Counts of multiplications; ``x`` is ``(1, 1, C, H, W)``."""
+        macs, nonzero = self._pixel_fanouts
+        present = x.reshape(nonzero.shape) != 0
+        return {
+            "mac": macs,
+            "mac_every_step": macs * self.graph.time_steps,
+            "mac_nonzero": int(np.sum(nonzero * present)),
+            "weight_bytes": macs * self._weight_bytes,
+            **self._bias_adds,
+        }
 
     @cached_property
     def _pool_comparisons(self) -> NodeCounts:
@@ -148,9 +173,8 @@ class NeuronStep(Step):
         operand = self.neuron.inputs[0]
         source = image.values[operand.node]
         drive = image.drive(operand, self.channels)
-        window = pointwise(1, drive.tokens)
         spikes, driven, kept = fire_drive(
-            image.isa, drive, self.form, window, image.graph.time_steps, image.ranges, self.keep_membrane
+            image.isa, drive, self.form, image.graph.time_steps, image.ranges, self.keep_membrane
         )
         if kept is not None:
             image.membranes[self.neuron.name] = _unpack(kept, self.neuron.type.shape)
@@ -235,7 +259,7 @@ class TokenSumStep(Step):
             "events_out_unary": entering["events_in_unary"],
             "events_out_graded": int(np.count_nonzero(sums)),
         }
-        image.tally(self.sum, counts, x.totals(image.isa.tag)[0])
+        image.tally(self.sum, counts, x.totals(image.isa.tag).unary_per_step)
 
 
 @dataclass(frozen=True, eq=False)

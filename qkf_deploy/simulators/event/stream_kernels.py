@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from qkf_deploy.simulators.event.fire import fire, fire_keeping
+from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
+from qkf_deploy.simulators.event.vector_ir import BORROW
 from qkf_deploy.simulators.event.words import add_bits, add_two, add_values, nonzero_word, popcount, sum_word
 
 
@@ -44,21 +45,25 @@ def expand(
 
 
 @njit(nogil=True, cache=True)
-def step_totals(
-    isa: np.generic,
-    stream: np.ndarray,
-    words: int,
-    steps: int,
-    unary: np.ndarray,
-    graded: np.ndarray,
-    lengths: np.ndarray,
-) -> None:
-    """Sum of the values and number of non-zero elements at each time step, int64 ``(T,)`` each, and of each row.
+def totals(
+    isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_per_step: np.ndarray, rows: np.ndarray
+) -> Any:
+    """Counts over a whole stream.
 
-    ``lengths``: s32 ``(rows,)``, the number of non-zero elements of each row.
+    Args:
+        isa: instruction set tag.
+        stream: rows ``token * T + t``.
+        words: 32-channel words per row.
+        steps: T.
+        unary_per_step: int64 ``(T,)``, written: sum of the values at each step.
+        rows: s32 ``(rows, 2)``, written: number of non-zero elements and sum of each row.
+
+    Returns:
+        (sum of all values, number of non-zero elements, largest number of non-zero elements in a row, largest sum of
+        what a row's values have beyond 1).
     """
-    unary[:] = 0
-    graded[:] = 0
+    unary_per_step[:] = 0
+    graded, longest, excess = np.int64(0), np.int64(0), np.int64(0)
     for p in range(stream.shape[0] // steps):
         for t in range(steps):
             r = p * steps + t
@@ -66,9 +71,11 @@ def step_totals(
             for w in range(words):
                 count += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
                 total += sum_word(isa, stream, r, w)
-            lengths[r] = count
-            graded[t] += count
-            unary[t] += total
+            rows[r, 0], rows[r, 1] = count, total
+            graded += count
+            unary_per_step[t] += total
+            longest, excess = max(longest, count), max(excess, total - count)
+    return unary_per_step.sum(), graded, longest, excess
 
 
 @njit(nogil=True, cache=True)
@@ -136,68 +143,75 @@ def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, lar
                 sums[:] = 0
 
 
+@njit(cache=True, **BORROW)
+def _pool(
+    drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int, steps_in: int,
+    t: int, out: np.ndarray,
+) -> None:  # fmt: skip
+    """Largest drives under one window at step t into ``out``; ``ypos``, ``xpos``: its lines and columns."""
+    first = True
+    for iy in ypos:
+        if iy < 0 or iy >= height_in:
+            continue
+        for ix in xpos:
+            if ix < 0 or ix >= width_in:
+                continue
+            source = drive[(iy * width_in + ix - origin) * steps_in + t]
+            if first:
+                for c in range(out.shape[0]):
+                    out[c] = source[c]
+            else:
+                for c in range(out.shape[0]):
+                    out[c] = max(out[c], source[c])
+            first = False
+
+
 @njit(nogil=True, cache=True)
 def pool_fire(
-    isa: np.generic,
-    drive: np.ndarray,
-    ypos: np.ndarray,
-    xpos: np.ndarray,
-    height_in: int,
-    width_in: int,
-    steps_in: int,
-    steps: int,
-    theta: np.ndarray,
-    form: np.ndarray,
-    spikes: np.ndarray,
-    membranes: np.ndarray,
-    p0: int,
-    p1: int,
-) -> Any:
+    isa: np.generic, drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int,
+    steps_in: int, steps: int, theta: np.ndarray, theta16: np.ndarray, form: np.ndarray, spikes: np.ndarray,
+    membranes: np.ndarray, p0: int, p1: int,
+) -> Any:  # fmt: skip
     """Max pool (a 1 x 1 window: none) and neuron for output pixels ``p0 .. p1``.
 
     Args:
         isa: instruction set tag.
-        drive: s32 ``(pixels * steps_in, columns)``; ``steps_in`` is 1 for a drive that is constant over time.
+        drive: s16 or s32 ``(pixels * steps_in, columns)`` from input pixel ``origin`` on; ``steps_in`` is 1 for a drive
+            that is constant over time.
         ypos, xpos: int64 ``(H_out, K)``, ``(W_out, K)``: lines and columns of the window, outside where padded.
         height_in, width_in: input size.
         steps: T.
-        theta: s32 ``(columns,)``; form: see :mod:`qkf_deploy.simulators.event.fire`.
-        spikes: u32 ``(rows, columns / 32)``, written.
-        membranes: s32 ``(rows, columns)`` to keep the charged membranes, or no rows.
+        theta: s32, at least 32 per word of spikes; theta16: the same in 16 bits if drives and membranes provably fit,
+            else empty.
+        form: see :mod:`qkf_deploy.simulators.event.fire`.
+        spikes: u32 ``(rows, words)``, written.
+        membranes: s32 ``(rows, 32 * words)`` to keep the charged membranes, or no rows.
 
     Returns:
         Non-zero pooled drives over all steps.
     """
-    columns, units = drive.shape[1], drive.shape[1] // 32
-    x, m = np.empty(columns, np.int32), np.empty(columns, np.int32)
-    keep = membranes.shape[0] > 0
+    units = spikes.shape[1]
+    columns = 32 * units
+    pooled, x = np.empty(columns, drive.dtype), np.empty(columns, np.int32)
+    m, m16 = np.empty(columns, np.int32), np.empty(columns, np.int16)
+    keep, narrow = membranes.shape[0] > 0, theta16.shape[0] > 0
     driven = np.int64(0)
     width_out = xpos.shape[0]
     for p in range(p0, p1):
         oy, ox = p // width_out, p % width_out
         m[:] = 0
+        m16[:] = 0
         for t in range(steps):
             if t < steps_in:
-                first = True
-                for ky in range(ypos.shape[1]):
-                    iy = ypos[oy, ky]
-                    if iy < 0 or iy >= height_in:
-                        continue
-                    for kx in range(xpos.shape[1]):
-                        ix = xpos[ox, kx]
-                        if ix < 0 or ix >= width_in:
-                            continue
-                        source = drive[(iy * width_in + ix) * steps_in + t]
-                        if first:
-                            for c in range(columns):
-                                x[c] = source[c]
-                        else:
-                            for c in range(columns):
-                                x[c] = max(x[c], source[c])
-                        first = False
+                _pool(drive, origin, ypos[oy], xpos[ox], height_in, width_in, steps_in, t, pooled)
+                if not narrow:
+                    for c in range(columns):
+                        x[c] = pooled[c]
             row = p * steps + t
             if keep:
                 driven += fire_keeping(isa, x, 0, m, 0, theta, 0, form, units, spikes, row, 0, membranes)
+            elif narrow:
+                driven += fire16(pooled, m16, theta16, form, spikes, row)
             else:
                 driven += fire(isa, x, 0, m, 0, theta, 0, form, units, spikes, row, 0)
     return driven

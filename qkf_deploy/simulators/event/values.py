@@ -8,18 +8,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.simulators.event.event_lists import EventList, list_events
-from qkf_deploy.simulators.event.stream_kernels import class_counts, column_sums, step_totals
+from qkf_deploy.simulators.event.proofs import Activity
+from qkf_deploy.simulators.event.stream_kernels import class_counts, column_sums, totals
 
 
 def words_of(channels: int) -> int:
     """32-channel words per row."""
     return -(-channels // 32)
+
+
+class Totals(NamedTuple):
+    """Counts over a stream.
+
+    Attributes:
+        unary, graded: sum of all values, number of non-zero elements.
+        longest, excess: largest number of non-zero elements in a row, largest sum of what a row's values have beyond 1.
+        unary_per_step: int64 ``(T,)``.
+        rows: s32 ``(rows, 2)``: number of non-zero elements and sum of each row.
+    """
+
+    unary: int
+    graded: int
+    longest: int
+    excess: int
+    unary_per_step: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass
@@ -47,14 +66,18 @@ class Stream:
         """True for spikes stored as bits."""
         return self.data.dtype == np.uint32
 
-    def totals(self, isa: np.generic) -> tuple[np.ndarray, np.ndarray]:
-        """(sum of values, non-zero elements) at each step, int64 ``(T,)`` each."""
+    def totals(self, isa: np.generic) -> Totals:
+        """Counts over the whole stream, made once."""
         if "totals" not in self._cache:
-            unary, graded = np.empty(self.steps, np.int64), np.empty(self.steps, np.int64)
-            lengths = np.empty(self.data.shape[0], np.int32)
-            step_totals(isa, self.data, self.words, self.steps, unary, graded, lengths)
-            self._cache["totals"], self._cache["lengths"] = (unary, graded), lengths
+            per_step, rows = np.empty(self.steps, np.int64), np.empty((self.data.shape[0], 2), np.int32)
+            unary, graded, longest, excess = totals(isa, self.data, self.words, self.steps, per_step, rows)
+            self._cache["totals"] = Totals(unary, graded, longest, excess, per_step, rows)
         return self._cache["totals"]
+
+    def activity(self, isa: np.generic, taps: int) -> Activity:
+        """What a window of so many taps on this stream cannot pass."""
+        found = self.totals(isa)
+        return Activity(taps * found.longest, taps * found.excess, self.largest())
 
     def largest(self) -> int:
         """Largest value."""
@@ -66,15 +89,16 @@ class Stream:
         """Event list (``line``: by lines of so many pixels), made once for all synapses that read the stream."""
         key = ("events", line)
         if key not in self._cache:
-            self.totals(isa)
-            lengths = self._cache["lengths"]
-            self._cache[key] = list_events(isa, self.data, lengths, self.channels, self.steps, self.largest(), line)
+            rows = self.totals(isa).rows
+            self._cache[key] = list_events(isa, self.data, rows, self.channels, self.steps, self.largest(), line)
         return self._cache[key]
 
     def class_counts(
         self, isa: np.generic, class_of: np.ndarray, classes: int, key: object
     ) -> tuple[np.ndarray, np.ndarray]:
         """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)`` each.
+
+        The two are the same array if no value exceeds 1.
 
         Args:
             isa: instruction set tag.
@@ -85,8 +109,9 @@ class Stream:
         if key not in self._cache:
             unary, graded = (np.zeros((classes, 32 * self.words), np.int64) for _ in range(2))
             class_counts(isa, self.data, self.words, self.steps, class_of, self.largest(), unary, graded)
-            unary = unary if self.largest() > 1 else graded
-            self._cache[key] = unary[:, : self.channels], graded[:, : self.channels]
+            graded = np.ascontiguousarray(graded[:, : self.channels])
+            several = self.largest() > 1
+            self._cache[key] = np.ascontiguousarray(unary[:, : self.channels]) if several else graded, graded
         return self._cache[key]
 
     def column_sums(self, isa: np.generic) -> np.ndarray:

@@ -6,6 +6,8 @@ directly. Addresses are plain 64-bit integers; alignment is never assumed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -55,6 +57,16 @@ def store(b: Builder, value: Value, address: Value) -> None:
     instruction.align = 1
 
 
+@intrinsic
+def address(typingctx: Any, array: Any) -> Any:
+    """Where an array's data begin, as a signed integer: numba adds signed and unsigned ones as floats."""
+
+    def generate(context: Any, b: Builder, sig: Any, args: Any) -> Any:
+        return b.ptrtoint(context.make_array(array)(context, b, args[0]).data, I64)
+
+    return types.int64(array), generate
+
+
 def splat(b: Builder, value: Value, count: int) -> Value:
     """Vector whose elements are all ``value``."""
     v = ir.Constant(vec(value.type, count), ir.Undefined)
@@ -76,6 +88,33 @@ def accumulators(b: Builder, type_: ir.Type, count: int) -> list[Value]:
 def add_to(b: Builder, accumulator: Value, value: Value) -> None:
     """``accumulator += value``."""
     b.store(b.add(b.load(accumulator), value), accumulator)
+
+
+@contextmanager
+def counted_loop(b: Builder, count: Value) -> Iterator[Value]:
+    """Loop over ``0 .. count``; yields the index. LLVM does not unroll it.
+
+    For a few dozen short passes, the branch into what is left over from an unrolled loop is mispredicted too often.
+    """
+    start, body, end = b.basic_block, b.append_basic_block("counted.body"), b.append_basic_block("counted.end")
+    b.cbranch(b.icmp_signed(">", count, const(0)), body, end)
+    b.position_at_end(body)
+    index = b.phi(I64)
+    index.add_incoming(const(0), start)
+    yield index
+    following = b.add(index, const(1))
+    index.add_incoming(following, b.basic_block)
+    again = b.cbranch(b.icmp_signed("<", following, count), body, end)
+    again.set_metadata("llvm.loop", _never_unrolled(b.module))
+    b.position_at_end(end)
+
+
+def _never_unrolled(module: Any) -> Any:
+    """A loop's own metadata node: its first operand is the node itself."""
+    option = module.add_metadata(["llvm.loop.unroll.disable"])
+    node = module.add_metadata([option, ir.Constant(I64, len(module.metadata))])
+    node.operands = (node, option)
+    return node
 
 
 def interleave_order(size: int, half: int) -> list[int]:
@@ -130,6 +169,24 @@ def word_dot(b: Builder, isa: types.Type, x: Value, w: Value) -> Value:
         return _portable_dot(b, x, w, 2, I32, signed_x=True)
     out = vec(I32, x.type.count // 2)
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
+
+
+def permute_eight(b: Builder, isa: types.Type, x: Value, positions: Value) -> Value:
+    """The elements of eight bytes at the given positions (``pshufb`` on x86)."""
+    if isa not in (AVX2, AVX512):
+        out = ir.Constant(x.type, ir.Undefined)
+        for i in range(8):
+            at = ir.Constant(I32, i)
+            element = b.extract_element(x, b.zext(b.extract_element(positions, at), I32))
+            out = b.insert_element(out, element, at)
+        return out
+    kind = vec(I8, 16)
+    wide_x, wide_positions = (b.bitcast(b.zext(b.bitcast(y, I64), ir.IntType(128)), kind) for y in (x, positions))
+    function = cgutils.get_or_insert_function(
+        b.module, ir.FunctionType(kind, [kind, kind]), "llvm.x86.ssse3.pshuf.b.128"
+    )
+    permuted = b.call(function, [wide_x, wide_positions])
+    return shuffle(b, permuted, permuted, list(range(8)))
 
 
 def population(b: Builder, x: Value) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Window:
         """Taps of the window."""
         return self.y.kernel * self.x.kernel
 
-    @property
+    @cached_property
     def pixels_out(self) -> int:
         """Output positions."""
         return self.y.out * self.x.out
@@ -50,6 +50,16 @@ class Window:
     def first_columns(self) -> np.ndarray:
         """Column under the first tap, int64 ``(W_out,)``; negative where padded."""
         return np.ascontiguousarray(self.xpos[:, 0])
+
+    @cache  # noqa: B019 - windows live as long as their network
+    def bands(self, lines: int) -> tuple[tuple[int, int], ...]:
+        """Input lines ``(first, end)`` under every ``lines`` output lines."""
+        bands = []
+        for y in range(0, self.y.out, lines):
+            read = self.ypos[y : y + lines]
+            read = read[(read >= 0) & (read < self.y.size)]
+            bands.append((int(read.min()), int(read.max()) + 1) if read.size else (0, 0))
+        return tuple(bands)
 
     @property
     def is_pointwise(self) -> bool:

@@ -127,7 +127,7 @@ def _overload_nonzero_word(isa: Any, stream: Any, row: Any, word: Any) -> Any:
         return plain
 
     def vectorized(isa, stream, row, word):  # type: ignore[no-untyped-def]
-        return _nonzero_bits(stream.ctypes.data + row * stream.shape[1] + 32 * word)
+        return _nonzero_bits(v.address(stream) + row * stream.shape[1] + 32 * word)
 
     return vectorized
 
@@ -162,7 +162,7 @@ def _overload_add_bits(isa: Any, bits: Any, out: Any, at: Any) -> Any:
                 out[at + i] += np.uint8((bits >> np.uint32(i)) & np.uint32(1))
 
         return plain
-    return lambda isa, bits, out, at: _count_word(bits, out.ctypes.data + at)
+    return lambda isa, bits, out, at: _count_word(bits, v.address(out) + at)
 
 
 def add_values(isa: Any, stream: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> None:
@@ -179,7 +179,7 @@ def _overload_add_values(isa: Any, stream: Any, row: Any, word: Any, out: Any, a
                 out[at + i] += value_at(stream, row, 32 * word + i)
 
         return plain
-    return lambda isa, stream, row, word, out, at: _add_word(stream, row, word, out.ctypes.data + at)
+    return lambda isa, stream, row, word, out, at: _add_word(stream, row, word, v.address(out) + at)
 
 
 def add_two(isa: Any, x: np.ndarray, y: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> int:
@@ -200,7 +200,7 @@ def _overload_add_two(isa: Any, x: Any, y: Any, row: Any, word: Any, out: Any, a
             return both
 
         return plain
-    return lambda isa, x, y, row, word, out, at: _add_two(x, y, row, word, out.ctypes.data + at)
+    return lambda isa, x, y, row, word, out, at: _add_two(x, y, row, word, v.address(out) + at)
 
 
 def sum_word(isa: Any, stream: np.ndarray, row: int, word: int) -> int:
