@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire
 from qkf_deploy.simulators.event.words import add_bits, lowest_bit, popcount
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def token_gate(
     q: np.ndarray,
     k: np.ndarray,
@@ -58,7 +58,7 @@ def token_gate(
     return driven
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def channel_gate(
     sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray
 ) -> Any:
@@ -90,7 +90,7 @@ def channel_gate(
     return driven
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _take_bits(stream: np.ndarray, row: int, first: int, count: int, out: np.ndarray) -> None:
     """Bits ``first .. first + count`` of a row, moved to the start of ``out`` (u32 words, zeroed beyond)."""
     for i in range(out.shape[0]):
@@ -105,7 +105,7 @@ def _take_bits(stream: np.ndarray, row: int, first: int, count: int, out: np.nda
         out[i] = np.uint32(word & np.uint64(0xFFFFFFFF))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _put_bits(bits: np.ndarray, stream: np.ndarray, row: int, first: int) -> None:
     """OR the words ``bits`` into a row from bit ``first`` on."""
     for i in range(bits.shape[0]):
@@ -118,7 +118,7 @@ def _put_bits(bits: np.ndarray, stream: np.ndarray, row: int, first: int) -> Non
             stream[row, at // 32 + 1] |= np.uint32(word >> np.uint64(32))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     """``out += sum of table[i]`` over the set bits i."""
     for w in range(bits.shape[0]):
@@ -130,7 +130,7 @@ def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
                 out[j] += row[j]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _context(
     isa: np.generic, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, t: int, bits: np.ndarray,
     context: np.ndarray,
@@ -159,7 +159,7 @@ def _context(
 CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def self_attention(
     isa: np.generic,
     q: np.ndarray,

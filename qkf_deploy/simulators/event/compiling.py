@@ -1,15 +1,48 @@
-"""Says, once per process, that kernels are being compiled: a first run takes a while without any result."""
+"""Compiling kernels: a cache that notices every change of their code, and a word when it takes a while."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from numba import njit
 from numba.core import event
 
 _PACKAGE = __name__.rpartition(".")[0]
 _logger = logging.getLogger(_PACKAGE)
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compiled without the interpreter's lock, cached on disk until any module of this package changes.
+
+    numba's own cache watches only the file that defines a function, not those it calls: a kernel that was compiled
+    with an older version of a helper would be taken for current.
+
+    Args:
+        options: for :func:`numba.njit`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(nogil=True, cache=True, **options)(function)
+        files = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+        if files is not None:  # there are none where nothing can be written
+            files._source_stamp = (files._source_stamp, sources_stamp())
+        return dispatcher
+
+    return decorate
+
+
+@cache
+def sources_stamp() -> str:
+    """Digest of all modules of this package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class _OnCompile(event.Listener):

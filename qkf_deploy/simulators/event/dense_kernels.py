@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.dense import TILE, dense_block
 from qkf_deploy.simulators.event.event_kernels import Outputs
 from qkf_deploy.simulators.event.fire import fire
@@ -17,7 +17,7 @@ BLOCK_ROWS = 64
 SPARE_ROWS = 8
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def dense_synapse(
     isa: np.generic,
     a: np.ndarray,

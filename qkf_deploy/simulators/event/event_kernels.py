@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire32
 from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, fire_row_wide, store_row, widen_row
 
@@ -16,11 +16,15 @@ from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, fire_row
 BLOCK_ROWS = 256
 
 
-_tile_kernel = njit(cache=True, **v.BORROW)
+_tile_kernel = kernel(_nrt=False)
 
 
 class Shape(NamedTuple):
-    """Sizes of a layer: input lines, columns and channels; K_w; T; tile width / 32."""
+    """Sizes of a layer: input lines, columns and channels; K_w; T; tile width / 32; parts of a line of a window.
+
+    With several parts (or lines, if ``by_strip``), all rows of a block take one before any takes the next: its weights
+    stay in the first cache. The events of a line are parted evenly.
+    """
 
     height: int
     width: int
@@ -28,10 +32,12 @@ class Shape(NamedTuple):
     kernel: int
     steps: int
     units: int
+    parts: int
+    by_strip: bool
 
 
 class Events(NamedTuple):
-    """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`).
+    """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and which sums fit.
 
     ``by_line`` is its order. Weighted sums fit 16 bits for inputs that sum to at most ``limit``, and so for ``chunk``
     events, an even number; ``whole``: for all events of any output row.
@@ -41,6 +47,7 @@ class Events(NamedTuple):
     sums: np.ndarray
     idx: np.ndarray
     val: np.ndarray
+    largest: int
     by_line: bool
     limit: int
     chunk: int
@@ -77,15 +84,18 @@ class Outputs(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Output pixels ``first .. end``, their segments s32 ``(row * lines + line, 4)`` and scratch for one tile.
+    """Output pixels ``first .. end``, their segments s32 ``(row * strips + strip, 4)`` and scratch for one tile.
 
-    ``m16`` s16, ``m`` and ``x`` s32, each ``(32 * units,)``; ``part`` s32 ``(1, 4)``.
+    A strip is a line of the window, or a part of one. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16``
+    s16 and ``m`` s32 ``(32 * units,)``; ``x`` s32, the same for one row, or for all if by strip; ``part`` s32
+    ``(1, 4)``.
     """
 
     first: int
     end: int
-    lines: int
+    strips: int
     segments: np.ndarray
+    sums: np.ndarray
     part: np.ndarray
     m16: np.ndarray
     m: np.ndarray
@@ -99,48 +109,58 @@ def _bias_at(neurons: Neurons, p: int, c0: int) -> int:
 
 
 @_tile_kernel
-def _line_segment(
-    events: Events, shape: Shape, line: int, ky: int, first_column: int, t: int, segments: np.ndarray, at: int
-) -> int:
-    """Write the segment of one line of a window at one step; returns its number of events."""
-    low, high = max(first_column, 0), min(first_column + shape.kernel, shape.width)
-    segments[at, 1] = segments[at, 3] = 0
-    if low >= high or line < 0 or line >= shape.height:
-        return 0
-    if events.by_line:
-        row = (line * shape.steps + t) * shape.width
-        first, last, weights = row + low, row + high, ky * shape.kernel - first_column
-    else:
-        first = (line * shape.width + low) * shape.steps + t
-        last, weights = first + 1, ky * shape.kernel
-    start, end = events.ptr[first], events.ptr[last]
-    segments[at, 0], segments[at, 1] = start, (end - start) // 2
-    segments[at, 2], segments[at, 3] = weights * shape.channels, events.sums[last] - events.sums[first]
-    return end - start
+def _part_line(events: Events, shape: Shape, segments: np.ndarray, at: int) -> None:
+    """Divide the segment at ``at`` evenly over ``shape.parts``; sums are exact, or upper bounds that are small."""
+    start, pairs, weights, total = segments[at, 0], segments[at, 1], segments[at, 2], segments[at, 3]
+    for part in range(shape.parts):
+        first, last = pairs * part // shape.parts, pairs * (part + 1) // shape.parts
+        if total > events.limit:
+            if events.largest == 1:
+                segments[at + part, 3] = 2 * (last - first)
+            else:
+                exact = np.int64(0)
+                for e in range(start + 2 * first, start + 2 * last):
+                    exact += events.val[e]
+                segments[at + part, 3] = exact
+        else:
+            segments[at + part, 3] = total
+        segments[at + part, 0], segments[at + part, 1] = start + 2 * first, last - first
+        segments[at + part, 2] = weights
 
 
 @_tile_kernel
 def _block_segments(
-    events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray
-) -> Any:
-    """Segments of the pixels ``b0 .. b1``, ``(row * lines + line)``; returns the number of events."""
-    gathered, at = np.int64(0), 0
+    events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray,
+    sums: np.ndarray,
+) -> Any:  # fmt: skip
+    """Segments of the pixels ``b0 .. b1``, ``(row * strips + strip)``, and their sums; returns the number of events."""
+    gathered, strips = np.int64(0), ypos.shape[1] * shape.parts
+    sums[:] = 0
+    # In the list, one step further is one row further, or a line of rows.
+    step, column = (shape.width, 1) if events.by_line else (1, shape.steps)
     for p in range(b0, b1):
-        oy, first_column = p // first_columns.shape[0], int(first_columns[p % first_columns.shape[0]])
-        for t in range(shape.steps):
-            for ky in range(ypos.shape[1]):
-                gathered += _line_segment(events, shape, ypos[oy, ky], ky, first_column, t, segments, at)
-                at += 1
+        oy, first = p // first_columns.shape[0], int(first_columns[p % first_columns.shape[0]])
+        low, high = max(first, 0), min(first + shape.kernel, shape.width)
+        for ky in range(ypos.shape[1]):
+            line, local = ypos[oy, ky], (p - b0) * shape.steps
+            at = local * strips + ky * shape.parts
+            # By line, the list numbers channels along the line: the window's first column has number ``first``.
+            weights = (ky * shape.kernel - (first if events.by_line else 0)) * shape.channels
+            inside = low < high and line >= 0 and line < shape.height
+            row = line * shape.width * shape.steps + low * column
+            for _ in range(shape.steps):
+                segments[at, 0] = segments[at, 1] = segments[at, 3] = 0
+                if inside:
+                    last = row + (high - low if events.by_line else 1)
+                    start, end = events.ptr[row], events.ptr[last]
+                    segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights
+                    segments[at, 3] = events.sums[last] - events.sums[row]
+                    sums[local] += segments[at, 3]
+                    gathered += end - start
+                if shape.parts > 1:
+                    _part_line(events, shape, segments, at)
+                row, at, local = row + step, at + strips, local + 1
     return gathered
-
-
-@_tile_kernel
-def _sum_of(segments: np.ndarray, first: int, count: int) -> int:
-    """Sum of the values in some segments."""
-    total = 0
-    for i in range(first, first + count):
-        total += segments[i, 3]
-    return total
 
 
 def gather_tile(
@@ -172,6 +192,8 @@ def _overload_gather_tile(
 
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
         if neurons.bias16.shape[0] == 0 or out.drive16.shape[0] + neurons.theta16.shape[0] == 0:
+            if shape.by_strip:
+                return _strip_tile(isa, units, events, shape, neurons, w, tile, block, out)
             return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
         return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
 
@@ -191,7 +213,7 @@ def _overload_narrow_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
 ) -> Any:
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        width, lines = 32 * units, block.lines
+        width, strips = 32 * units, block.strips
         wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
         ba, fa, sa = v.address(neurons.bias16), v.address(neurons.form), v.address(block.segments)
         ma, m16 = v.address(block.m16), block.m16
@@ -207,10 +229,10 @@ def _overload_narrow_tile(
             for _ in range(shape.steps):
                 if fused:
                     at = spikes + row * spike_row
-                    driven += fire_row(isa, units, wa, ia, va, sa, lines, bias, ma, ta, fa, at)
+                    driven += fire_row(isa, units, wa, ia, va, sa, strips, bias, ma, ta, fa, at)
                 else:
-                    store_row(isa, units, wa, ia, va, sa, lines, bias, drive + row * drive_row)
-                sa += SEGMENT_BYTES * lines
+                    store_row(isa, units, wa, ia, va, sa, strips, bias, drive + row * drive_row)
+                sa += SEGMENT_BYTES * strips
                 row += 1
         return driven
 
@@ -221,7 +243,7 @@ def _wide_tile(
     isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
-    """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
+    """:func:`gather_tile` with 32-bit drives, row by row: 16-bit sums are widened before they could overflow."""
     raise NotImplementedError("compiled code only")
 
 
@@ -230,11 +252,9 @@ def _overload_wide_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
 ) -> Any:
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        width, lines, segments, part = 32 * units, block.lines, block.segments, block.part
         wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
-        fa, sa, pa = v.address(neurons.form), v.address(segments), v.address(part)
+        fa, sa, c0 = v.address(neurons.form), v.address(block.segments), 32 * units * tile
         xa, ma, m = v.address(block.x), v.address(block.m), block.m
-        c0 = tile * width
         ta = v.address(neurons.theta) + 4 * c0
         fused, plain = out.spikes.shape[0] > 0, neurons.form[0] == 1 and neurons.form[2] == 0
         driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
@@ -246,28 +266,86 @@ def _overload_wide_tile(
                     xa = v.address(out.drive) + 4 * (row * out.drive.shape[1] + c0)
                 at = v.address(out.spikes) + 4 * (row * out.spikes.shape[1] + tile * units)
                 from_s = sa + SEGMENT_BYTES * s
-                whole = events.whole or _sum_of(segments, s, lines) <= events.limit
+                whole = events.whole or block.sums[s // block.strips] <= events.limit
                 if whole and fused and plain:
-                    driven += fire_row_wide(isa, units, wa, ia, va, from_s, lines, bias, ma, ta, fa, at)
+                    driven += fire_row_wide(isa, units, wa, ia, va, from_s, block.strips, bias, ma, ta, fa, at)
+                elif whole:
+                    widen_row(isa, units, wa, ia, va, from_s, block.strips, bias, xa)
                 else:
-                    if whole:
-                        widen_row(isa, units, wa, ia, va, from_s, lines, bias, xa)
-                    else:
-                        base = bias
-                        for i in range(s, s + lines):
-                            part[0, 2] = segments[i, 2]
-                            start, left = segments[i, 0], 2 * segments[i, 1]
-                            step = left if segments[i, 3] <= events.limit else events.chunk
-                            while left > 0 or base == bias:
-                                part[0, 0], part[0, 1] = start, min(left, step) // 2
-                                widen_row(isa, units, wa, ia, va, pa, 1, base, xa)
-                                base, start, left = xa, start + step, left - step
-                    if fused:
-                        for i in range(units):
-                            o = 128 * i
-                            driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, at + 4 * i, 0)
-                s += lines
+                    for i in range(s, s + block.strips):
+                        _add_strip(isa, units, events, wa, block, i, bias if i == s else xa, xa)
+                if fused and not (whole and plain):
+                    for i in range(units):
+                        o = 128 * i
+                        driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, at + 4 * i, 0)
+                s += block.strips
                 row += 1
+        return driven
+
+    return vectorized
+
+
+def _add_strip(isa: Any, units: int, events: Events, wa: int, block: Block, i: int, base: int, xa: int) -> None:
+    """32-bit drives at ``xa`` from those at ``base`` and one strip, in chunks if it might not fit 16 bits."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_add_strip, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_add_strip(isa: Any, units: Any, events: Any, wa: Any, block: Any, i: Any, base: Any, xa: Any) -> Any:
+    def vectorized(isa, units, events, wa, block, i, base, xa):  # type: ignore[no-untyped-def]
+        ia, va, part = v.address(events.idx), v.address(events.val), block.part
+        if block.segments[i, 3] <= events.limit:
+            widen_row(isa, units, wa, ia, va, v.address(block.segments) + SEGMENT_BYTES * i, 1, base, xa)
+            return
+        start, left = block.segments[i, 0], block.segments[i, 1]
+        while left > 0:
+            part[0, 0], part[0, 1], part[0, 2] = start, min(left, events.chunk // 2), block.segments[i, 2]
+            widen_row(isa, units, wa, ia, va, v.address(part), 1, base, xa)
+            base, start, left = xa, start + events.chunk, left - events.chunk // 2
+
+    return vectorized
+
+
+def _strip_tile(
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
+) -> int:  # fmt: skip
+    """:func:`gather_tile` with 32-bit drives, strip by strip."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_strip_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_strip_tile(
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+) -> Any:
+    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+        wa, c0, rows = v.address(w), 32 * units * tile, (block.end - block.first) * shape.steps
+        fused = out.spikes.shape[0] > 0
+        first = (block.first - out.origin) * shape.steps
+        x0, x_row = v.address(block.x), 128 * units
+        if not fused:
+            x_row = 4 * out.drive.shape[1]
+            x0 = v.address(out.drive) + first * x_row + 4 * c0
+        for strip in range(block.strips):
+            for r in range(rows):
+                xa = x0 + r * x_row
+                base = xa
+                if strip == 0:
+                    base = v.address(neurons.bias) + 4 * _bias_at(neurons, block.first + r // shape.steps, c0)
+                _add_strip(isa, units, events, wa, block, r * block.strips + strip, base, xa)
+        driven = np.int64(0)
+        if fused:
+            ma, ta, fa = v.address(block.m), v.address(neurons.theta) + 4 * c0, v.address(neurons.form)
+            for r in range(rows):
+                if r % shape.steps == 0:
+                    block.m[:] = 0
+                at = v.address(out.spikes) + 4 * ((first + r) * out.spikes.shape[1] + tile * units)
+                for i in range(units):
+                    o = 128 * i
+                    if neurons.form[0] == 1:
+                        driven += fire32(0, 0, x0 + r * x_row + o, ma + o, ta + o, fa, at + 4 * i, 0)
+                    else:
+                        driven += fire32(1, 0, x0 + r * x_row + o, ma + o, ta + o, fa, at + 4 * i, 0)
         return driven
 
     return vectorized
@@ -289,14 +367,14 @@ def _plain_tile(
         for _ in range(shape.steps):
             for c in range(width):
                 x[c] = bias[from_bias + c]
-            for i in range(s, s + block.lines):
+            for i in range(s, s + block.strips):
                 start, weights = block.segments[i, 0], block.segments[i, 2]
                 for e in range(start, start + 2 * block.segments[i, 1]):
                     value = np.int32(events.val[e])
                     at = (weights + np.int64(events.idx[e])) * width
                     for c in range(width):
                         x[c] += value * np.int32(w[at + c])
-            s += block.lines
+            s += block.strips
             if out.spikes.shape[0] > 0:
                 driven += fire(
                     isa, x, 0, m, 0, neurons.theta, c0, neurons.form, shape.units, out.spikes, row, tile * shape.units
@@ -311,7 +389,7 @@ def _plain_tile(
     return driven
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def event_synapse(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray, first_columns: np.ndarray,
     weights: np.ndarray, out: Outputs, p0: int, p1: int,
@@ -331,15 +409,17 @@ def event_synapse(
     Returns:
         (non-zero drives met by the neurons, events gathered).
     """
-    steps, width, lines, units = shape.steps, 32 * shape.units, ypos.shape[1], shape.units
+    steps, width, strips, units = shape.steps, 32 * shape.units, ypos.shape[1] * shape.parts, shape.units
     pixels = max(1, BLOCK_ROWS // steps)
-    segments, part = np.zeros((pixels * steps * lines, 4), np.int32), np.zeros((1, 4), np.int32)
-    m16, m, x = np.empty(width, np.int16), np.empty(width, np.int32), np.empty(width, np.int32)
+    segments, part = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros((1, 4), np.int32)
+    sums = np.zeros(pixels * steps, np.int32)
+    x = np.empty(width * (pixels * steps if shape.by_strip else 1), np.int32)
+    m16, m = np.empty(width, np.int16), np.empty(width, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)
-        gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, segments)
-        block = Block(b0, b1, lines, segments, part, m16, m, x)
+        gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, segments, sums)
+        block = Block(b0, b1, strips, segments, sums, part, m16, m, x)
         for k in range(weights.shape[0]):
             w = weights[k]
             if units == 6:

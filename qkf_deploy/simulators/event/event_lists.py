@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.core import types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.words import nonzero_word
 
 #: Entries written beyond the end of a row while it is being listed.
@@ -30,8 +30,8 @@ class EventList:
     """Active elements of one image's stream.
 
     Attributes:
-        ptr: int64 ``(rows + 1,)``: row r occupies ``ptr[r] .. ptr[r + 1]``, an even number of entries.
-        sums: int64 ``(rows + 1,)``: sum of all values before row r.
+        ptr: s32 or int64 ``(rows + 1,)``: row r occupies ``ptr[r] .. ptr[r + 1]``, an even number of entries.
+        sums: likewise ``(rows + 1,)``: sum of all values before row r.
         idx: u16 channel of each entry.
         val: u8 value of each entry; 0 only in padding entries.
         largest: largest value.
@@ -135,17 +135,19 @@ def _overload_append_word(
     return vectorized
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _row_starts(rows: np.ndarray, line: int, steps: int, ptr: np.ndarray, sums: np.ndarray) -> None:
     """Fill ``ptr`` and ``sums`` (rows + 1) from the events and sum of each row; ``line``: see :func:`_row_at`."""
     ptr[0] = sums[0] = 0
+    end, total = np.int64(0), np.int64(0)
     for i in range(rows.shape[0]):
         r = _row_at(i, line, steps)
         n = np.int64(rows[r, 0])
-        ptr[i + 1], sums[i + 1] = ptr[i] + n + (n & 1), sums[i] + rows[r, 1]
+        end, total = end + n + (n & 1), total + rows[r, 1]
+        ptr[i + 1], sums[i + 1] = end, total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _row_at(i: int, line: int, steps: int) -> int:
     """Stream row at position i of the list: i itself, or with lines of ``line`` pixels in the order (y, t, x)."""
     if line == 0:
@@ -154,7 +156,7 @@ def _row_at(i: int, line: int, steps: int) -> int:
     return (rest // steps * line + x) * steps + rest % steps
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _list_rows(
     isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int,
     ptr: np.ndarray, idx: np.ndarray, val: np.ndarray,
@@ -191,7 +193,9 @@ def list_events(
     """
     is_bits = stream.dtype == np.uint32
     words = stream.shape[1] if is_bits else stream.shape[1] // 32
-    ptr, sums = (np.empty(stream.shape[0] + 1, np.int64) for _ in range(2))
+    # Half the bytes wherever they can count as far; both are read for every output row.
+    offset_type = np.int32 if stream.nbytes * 8 * max(largest, 1) < 2**31 else np.int64
+    ptr, sums = (np.empty(stream.shape[0] + 1, offset_type) for _ in range(2))
     _row_starts(rows, line, steps, ptr, sums)
     size = int(ptr[-1])
     idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size + SLACK, np.uint8)

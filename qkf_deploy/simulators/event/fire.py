@@ -5,11 +5,12 @@ U = ((M * m) >> k) + (X << f);  S = U >= theta;  M = 0 (hard) or U - theta (soft
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -18,45 +19,69 @@ from qkf_deploy.simulators.event import vector_ir as v
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
 
 
-def fire_vectors(
-    b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
-) -> v.Value:
-    """Write the code of one step of neurons with multiplier 1 and no fraction bits, in the width of the drives.
+class Neurons:
+    """Writes the code of one step of neurons with multiplier 1 and no fraction bits.
 
     Args:
         b: builder.
-        drives: an even number of vectors of s16 or s32.
-        m, theta: addresses of the same; form: address of 4 x s64; spikes: address of u32.
-
-    Returns:
-        Number of non-zero drives, 64-bit.
+        kind: vectors of s16 or s32.
+        m, theta: addresses of states and thresholds of that width; form: address of 4 x s64; spikes: address of u32.
+        soft: which reset to write.
     """
-    kind = drives[0].type
-    lanes, bits = kind.count, kind.element.width
 
-    def parameter(index: int) -> v.Value:
-        return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), kind.element), lanes)
+    def __init__(
+        self, b: v.Builder, kind: Any, m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value, *, soft: bool
+    ) -> None:
+        self.b, self.kind, self.m, self.theta, self.spikes, self.soft = b, kind, m, theta, spikes, soft
+        shift = v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64)
+        self.shift = v.splat(b, b.trunc(shift, kind.element), kind.count)
 
-    shift, soft = parameter(SHIFT), b.neg(parameter(SOFT))
-    driven = v.const(0)
-    fired_halves, driven_halves = [], []
-    for i, drive in enumerate(drives):
-        offset = v.const(bits // 8 * lanes * i)
-        state, threshold = (v.load(b, b.add(address, offset), kind) for address in (m, theta))
-        u = b.add(b.ashr(state, shift), drive)
+    def fire(self, index: int, drives: tuple[v.Value, v.Value]) -> v.Value:
+        """Fire the vectors ``2 * index`` and the next; returns the number of non-zero drives, 64-bit."""
+        b, lanes = self.b, self.kind.count
+        pairs = [self._one(2 * index + i, drive) for i, drive in enumerate(drives)]
+        fired, driven = (v.shuffle(b, *halves, list(range(2 * lanes))) for halves in zip(*pairs, strict=True))
+        word = v.int_of(2 * lanes)
+        v.store(b, b.bitcast(fired, word), b.add(self.spikes, v.const(lanes // 4 * index)))
+        count = v.population(b, b.bitcast(driven, word))
+        return count if word.width == 64 else b.zext(count, v.I64)
+
+    def _one(self, i: int, drive: v.Value) -> tuple[v.Value, v.Value]:
+        """(fired, drive is not 0) of vector i."""
+        b, kind = self.b, self.kind
+        offset = v.const(kind.element.width // 8 * kind.count * i)
+        state, threshold = (v.load(b, b.add(address, offset), kind) for address in (self.m, self.theta))
+        u = b.add(b.ashr(state, self.shift), drive)
         fired = b.icmp_signed(">=", u, threshold)
-        v.store(b, b.select(fired, b.and_(b.sub(u, threshold), soft), u), b.add(m, offset))
-        fired_halves.append(fired)
-        driven_halves.append(b.icmp_signed("!=", drive, ir.Constant(kind, None)))
-    word = v.int_of(2 * lanes)
-    both = list(range(2 * lanes))
-    for part in range(len(drives) // 2):
-        flags = v.shuffle(b, fired_halves[2 * part], fired_halves[2 * part + 1], both)
-        v.store(b, b.bitcast(flags, word), b.add(spikes, v.const(lanes // 4 * part)))
-        flags = v.shuffle(b, driven_halves[2 * part], driven_halves[2 * part + 1], both)
-        count_bits = v.population(b, b.bitcast(flags, word))
-        driven = b.add(driven, count_bits if word.width == 64 else b.zext(count_bits, v.I64))
-    return driven
+        after = b.sub(u, threshold) if self.soft else ir.Constant(kind, None)
+        v.store(b, b.select(fired, after, u), b.add(self.m, offset))
+        return fired, b.icmp_signed("!=", drive, ir.Constant(kind, None))
+
+
+def write_neurons(
+    b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
+) -> v.Value:
+    """Write the code of :class:`Neurons` for either reset; returns the number of non-zero drives, 64-bit.
+
+    Args:
+        b: builder.
+        drives: an even number of vectors of s16, or of s32.
+        m, theta, form, spikes: see :class:`Neurons`.
+    """
+    driven = cgutils.alloca_once(b, v.I64)
+    is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
+
+    def write(soft: bool) -> None:
+        neurons = Neurons(b, drives[0].type, m, theta, form, spikes, soft=soft)
+        counts = [neurons.fire(i, (drives[2 * i], drives[2 * i + 1])) for i in range(len(drives) // 2)]
+        b.store(reduce(b.add, counts), driven)
+
+    with b.if_else(is_soft) as (then, otherwise):
+        with then:
+            write(soft=True)
+        with otherwise:
+            write(soft=False)
+    return b.load(driven)
 
 
 @v.intrinsic(prefer_literal=True)
@@ -182,7 +207,7 @@ def _fire16(typingctx: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any) 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         half = v.vec(v.I16, 16)
         drives = [v.load(b, b.add(args[0], v.const(32 * i)), half) for i in range(2)]
-        return fire_vectors(b, drives, *args[1:])
+        return write_neurons(b, drives, *args[1:])
 
     return types.int64(*[types.int64] * 5), generate
 

@@ -9,7 +9,7 @@ from numba import typeof
 from numba.core import types
 
 from qkf_deploy.simulators.event import vector_ir as v
-from qkf_deploy.simulators.event.fire import fire_vectors
+from qkf_deploy.simulators.event.fire import write_neurons
 
 #: Output channels per unit; a tile is 1, 2, 3 or 6 units wide (4 ran slower than 3 and than 2).
 UNIT = 32
@@ -165,7 +165,7 @@ def fire_row(
         tile.start_from(bias)
         tile.add_segments(w, idx, val, segments, count)
         drives = [b.load(a) for a in tile.acc]
-        return fire_vectors(b, drives, m, theta, form, spikes)
+        return write_neurons(b, drives, m, theta, form, spikes)
 
     return signature, generate
 
@@ -187,6 +187,6 @@ def fire_row_wide(
             b.add(v.load(b, b.add(bias, v.const(4 * wide.count * i)), wide), b.sext(b.load(a), wide))
             for i, a in enumerate(tile.acc)
         ]
-        return fire_vectors(b, drives, m, theta, form, spikes)
+        return write_neurons(b, drives, m, theta, form, spikes)
 
     return signature, generate

@@ -18,6 +18,7 @@ from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
 from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Outputs, Shape, event_synapse
+from qkf_deploy.simulators.event.gather import UNIT
 from qkf_deploy.simulators.event.packing import (
     EventWeights,
     pack_dense,
@@ -34,6 +35,10 @@ _ONE_CASE = np.zeros(1, np.int64)
 _NOTHING = np.zeros((0, 0), np.int32)
 _NOTHING_NARROW = np.zeros((0, 0), np.int16), np.zeros(0, np.int16)
 
+#: Weights of a strip of inputs that stay in the first cache, and the events that make a pass over them worth while.
+_STRIP_BYTES, _STRIP_EVENTS = 28 * 1024, 48
+#: Weights of all inputs of a tile that are better taken strip by strip.
+_ROW_BYTES = 96 * 1024
 #: Lines that pooling and neuron take at once: their drives then stay in the second cache.
 _BAND_LINES = 4
 
@@ -227,13 +232,24 @@ class SynapseLayer:
         by_line = w.x.kernel > 1
         listed = x.events(tag, w.x.size if by_line else 0)
         limit, chunk = self.sums.limit, self.sums.chunk(listed.largest)
-        events = Events(listed.ptr, listed.sums, listed.idx, listed.val, by_line, limit, chunk, whole)
-        shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units)
+        events = Events(listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, limit, chunk, whole)
+        parts, by_strip = self._strips(x, pack.units)
+        shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units, parts, by_strip)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
         return _Work(produce, pack.columns, reach, narrow and not self.fused and self.form is not None)
+
+    def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
+        """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""
+        totals, width = x.totals(self.isa.tag), self.window.x.kernel
+        per_line = width / max(x.tokens * x.steps, 1)
+        weights = width * self.channels_in * UNIT * units
+        most = int(totals.graded * per_line // _STRIP_EVENTS)
+        parts = max(1, min(-(-weights // _STRIP_BYTES), most))
+        lines = self.window.y.kernel
+        return parts, parts > 1 or (lines * weights > _ROW_BYTES and most >= 1)
 
     def _drive_fits16(self, reach: tuple[int, int]) -> bool:
         """True if drives with this range of weighted sums may be kept in 16 bits."""

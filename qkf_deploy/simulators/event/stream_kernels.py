@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
-from qkf_deploy.simulators.event.vector_ir import BORROW
-from qkf_deploy.simulators.event.words import add_bits, add_two, add_values, nonzero_word, popcount, sum_word
+from qkf_deploy.simulators.event.words import add_presence, add_two, add_values, nonzero_word, popcount, sum_word
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: np.ndarray) -> Any:
     """``out = a + b`` as u8 counts ``(rows, 32 * words)``; returns the number of elements where both are non-zero."""
     flat = out.reshape(-1)
@@ -23,7 +22,7 @@ def add_streams(isa: np.generic, a: np.ndarray, b: np.ndarray, words: int, out: 
     return both
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def expand(
     isa: np.generic,
     stream: np.ndarray,
@@ -44,7 +43,7 @@ def expand(
             add_values(isa, stream, r, w, flat, target * out.shape[1] + 32 * w)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def totals(
     isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_per_step: np.ndarray, rows: np.ndarray
 ) -> Any:
@@ -78,7 +77,7 @@ def totals(
     return unary_per_step.sum(), graded, longest, excess
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def class_counts(
     isa: np.generic, stream: np.ndarray, words: int, steps: int, class_of: np.ndarray, largest: int, unary: np.ndarray,
     graded: np.ndarray,
@@ -107,14 +106,14 @@ def class_counts(
             held[k] += 1
             row = p * steps + t
             for w in range(words):
-                add_bits(isa, nonzero_word(isa, stream, row, w), presence, k * columns + 32 * w)
+                add_presence(isa, stream, row, w, presence, k * columns + 32 * w)
                 if largest > 1:
                     add_values(isa, stream, row, w, values, k * columns + 32 * w)
     for k in range(graded.shape[0]):
         _flush_class(values, presence, k, columns, largest, unary, graded)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _flush_class(
     values: np.ndarray, presence: np.ndarray, k: int, columns: int, largest: int, unary: np.ndarray, graded: np.ndarray
 ) -> None:
@@ -127,7 +126,7 @@ def _flush_class(
             values[k * columns + c] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, largest: int, out: np.ndarray) -> None:
     """Sum over tokens at each step: int64 ``(T, 32 * words)``, added to."""
     sums = np.zeros(32 * words, np.uint8)
@@ -143,7 +142,7 @@ def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, lar
                 sums[:] = 0
 
 
-@njit(cache=True, **BORROW)
+@kernel(_nrt=False)
 def _pool(
     drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int, steps_in: int,
     t: int, out: np.ndarray,
@@ -166,7 +165,7 @@ def _pool(
             first = False
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def pool_fire(
     isa: np.generic, drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int,
     steps_in: int, steps: int, theta: np.ndarray, theta16: np.ndarray, form: np.ndarray, spikes: np.ndarray,

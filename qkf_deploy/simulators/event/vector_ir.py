@@ -74,6 +74,19 @@ def splat(b: Builder, value: Value, count: int) -> Value:
     return b.shuffle_vector(v, v, ir.Constant(vec(I32, count), [0] * count))
 
 
+def bits_to_bytes(b: Builder, bits: Value) -> Value:
+    """32 bytes of 0 or 1 from a 32-bit word.
+
+    Written out, since LLVM takes a widened vector of bits apart one by one.
+    """
+    kind = vec(I8, 32)
+    source = b.bitcast(splat(b, bits, 8), kind)
+    each = shuffle(b, source, source, [4 * (i // 4) + i // 8 for i in range(32)])
+    own_bit = b.and_(each, ir.Constant(kind, [1 << i % 8 for i in range(32)]))
+    smaller = cgutils.get_or_insert_function(b.module, ir.FunctionType(kind, [kind, kind]), "llvm.umin.v32i8")
+    return b.call(smaller, [own_bit, ir.Constant(kind, [1] * 32)])
+
+
 def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
     """Elements of ``x`` followed by ``y`` in the given order."""
     return b.shuffle_vector(x, y, ir.Constant(vec(I32, len(order)), order))

@@ -43,8 +43,7 @@ def _values(b: v.Builder, context: Any, array_type: Any, array: Any, row: v.Valu
     bytes_type = v.vec(v.I8, 32)
     if array_type.dtype == types.uint32:
         at = b.shl(b.add(b.mul(row, columns), word), v.const(2))
-        bits = v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), v.I32)
-        return b.zext(b.bitcast(bits, v.vec(v.I1, 32)), bytes_type)
+        return v.bits_to_bytes(b, v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), v.I32))
     at = b.add(b.mul(row, columns), b.shl(word, v.const(5)))
     return v.load(b, b.add(b.ptrtoint(a.data, v.I64), at), bytes_type)
 
@@ -99,8 +98,7 @@ def _count_word(typingctx: Any, bits: Any, address: Any) -> Any:
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         bits, address = args
         bytes_type = v.vec(v.I8, 32)
-        ones = b.zext(b.bitcast(bits, v.vec(v.I1, 32)), bytes_type)
-        v.store(b, b.add(v.load(b, address, bytes_type), ones), address)
+        v.store(b, b.add(v.load(b, address, bytes_type), v.bits_to_bytes(b, bits)), address)
         return context.get_dummy_value()
 
     return types.void(types.uint32, types.int64), generate
@@ -201,6 +199,38 @@ def _overload_add_two(isa: Any, x: Any, y: Any, row: Any, word: Any, out: Any, a
 
         return plain
     return lambda isa, x, y, row, word, out, at: _add_two(x, y, row, word, v.address(out) + at)
+
+
+@v.intrinsic
+def _add_presence(typingctx: Any, stream: Any, row: Any, word: Any, address: Any) -> Any:
+    """Add 1 to those of the 32 bytes at an address whose value in a word is not 0."""
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        array, row, word, address = args
+        values = _values(b, context, stream, array, row, word)
+        if stream.dtype != types.uint32:
+            values = b.zext(b.icmp_unsigned("!=", values, ir.Constant(values.type, None)), values.type)
+        v.store(b, b.add(v.load(b, address, values.type), values), address)
+        return context.get_dummy_value()
+
+    return types.void(stream, types.int64, types.int64, types.int64), generate
+
+
+def add_presence(isa: Any, stream: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> None:
+    """``out[at + i] += 1`` where channel ``32 * word + i`` of a row is not 0, for a flat u8 array."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(add_presence, strict=False)
+def _overload_add_presence(isa: Any, stream: Any, row: Any, word: Any, out: Any, at: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, stream, row, word, out, at):  # type: ignore[no-untyped-def]
+            for i in range(32):
+                out[at + i] += value_at(stream, row, 32 * word + i) != 0
+
+        return plain
+    return lambda isa, stream, row, word, out, at: _add_presence(stream, row, word, v.address(out) + at)
 
 
 def sum_word(isa: Any, stream: np.ndarray, row: int, word: int) -> int:
