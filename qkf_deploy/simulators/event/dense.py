@@ -121,6 +121,17 @@ def _multiply_add(
         b.store(v.quad_dot_add(b, isa, b.load(acc), inputs, weights), acc)
 
 
+@v.intrinsic
+def copy_tile(typingctx: Any, source: Any, target: Any) -> Any:
+    """Copy one tile of s32 from an address to another; LLVM would copy element by element in case they overlap."""
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        v.store(b, v.load(b, args[0], v.vec(v.I32, TILE)), args[1])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
 def dense_block(
     isa: Any, a: np.ndarray, starts: np.ndarray, rows: int, taps: np.ndarray, flush: int, w: np.ndarray, x: np.ndarray
 ) -> None:

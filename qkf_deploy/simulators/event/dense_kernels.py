@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.dense import TILE, dense_block
+from qkf_deploy.simulators.event.dense import TILE, copy_tile, dense_block
 from qkf_deploy.simulators.event.event_kernels import Outputs
 from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.vector_ir import address
 
 #: Rows (pixels x time steps) that share one pass over a tile's weights.
 BLOCK_ROWS = 64
@@ -64,10 +65,9 @@ def dense_synapse(
                 starts[(p - b0) * steps + t] = (row_of[p] + t) * a.shape[1]
         for tile in range(weights.shape[0]):
             for p in range(b0, b1):
-                from_case = case[p] if case.shape[0] > 1 else 0
+                from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + tile * TILE
                 for t in range(steps):
-                    for c in range(TILE):
-                        x[(p - b0) * steps + t, c] = bias[from_case, tile * TILE + c]
+                    copy_tile(address(bias) + 4 * from_bias, address(x) + 4 * TILE * ((p - b0) * steps + t))
             dense_block(isa, flat, starts, (b1 - b0) * steps, taps, flush, weights[tile], x)
             for p in range(b0, b1):
                 m[:] = 0
@@ -78,6 +78,6 @@ def dense_synapse(
                             isa, x_flat, local * TILE, m, 0, theta, tile * TILE, form, 1, out.spikes, row, tile
                         )
                     else:
-                        for c in range(TILE):
-                            out.drive[row, tile * TILE + c] = x[local, c]
+                        to = row * out.drive.shape[1] + tile * TILE
+                        copy_tile(address(x) + 4 * TILE * local, address(out.drive) + 4 * to)
     return driven

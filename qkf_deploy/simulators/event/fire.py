@@ -40,7 +40,9 @@ class Neurons:
         """Fire the vectors ``2 * index`` and the next; returns the number of non-zero drives, 64-bit."""
         b, lanes = self.b, self.kind.count
         pairs = [self._one(2 * index + i, drive) for i, drive in enumerate(drives)]
-        fired, driven = (v.shuffle(b, *halves, list(range(2 * lanes))) for halves in zip(*pairs, strict=True))
+        fired, driven = (
+            v.shuffle(b, first, second, list(range(2 * lanes))) for first, second in zip(*pairs, strict=True)
+        )
         word = v.int_of(2 * lanes)
         v.store(b, b.bitcast(fired, word), b.add(self.spikes, v.const(lanes // 4 * index)))
         count = v.population(b, b.bitcast(driven, word))
