@@ -1,16 +1,22 @@
-"""The first compilation of a kernel is announced, once; loading one from the cache is not."""
+"""Compilations are announced once; kernels in the cache are dropped when any code they may have used changes."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qkf_deploy.simulators.event.compiling import _OnCompile
+import qkf_deploy
+from qkf_deploy.simulators.event.compiling import _OnCompile, sources_stamp
 from qkf_deploy.simulators.event.stream_kernels import totals
 
 _LOGGER = "qkf_deploy.simulators.event"
@@ -32,3 +38,37 @@ def test_kernels_of_others_are_not_announced(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO, _LOGGER):
         _OnCompile("AVX2").on_start(_compiling(np.dot))
     assert not caplog.records
+
+
+def test_a_kernel_is_stamped_with_all_sources() -> None:
+    assert totals._cache._cache_file._source_stamp[1] == sources_stamp()
+
+
+_ADD = """
+import numpy as np
+from qkf_deploy.simulators.event import cpu
+from qkf_deploy.simulators.event.stream_kernels import add_streams
+out = np.zeros((1, 32), np.uint8)
+add_streams(cpu.select().tag, np.zeros((1, 32), np.uint8), np.full((1, 1), 6, np.uint32), 1, out)
+print(out.sum(), sum(add_streams.stats.cache_hits.values()))
+"""
+
+
+def test_a_changed_helper_is_compiled_again(tmp_path: Path) -> None:
+    """The helper lies in another file than the kernel: numba alone would run the old one."""
+    package = tmp_path / "qkf_deploy"
+    shutil.copytree(Path(qkf_deploy.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run() -> str:
+        command = [sys.executable, "-c", _ADD]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert run() == "2 0"
+    assert run() == "2 1"
+    helper = package / "simulators" / "event" / "vector_ir.py"
+    code = helper.read_text()
+    assert code.count("ir.Constant(kind, [1] * 32)") == 1
+    helper.write_text(code.replace("ir.Constant(kind, [1] * 32)", "ir.Constant(kind, [3] * 32)"))
+    assert run() == "5 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from qkf_deploy.errors import ProofError
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, View, Widths
 from qkf_deploy.ops import Conv, Input, IntegerNeuron, Mask, Output, Sum
 from qkf_deploy.passes.widths import attach
-from qkf_deploy.simulators.event import cpu
+from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.engine import Engine
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
 from qkf_deploy.simulators.event.steps import GeneralStep, SynapseStep
@@ -74,6 +75,43 @@ def test_sixteen_bits_only_where_no_input_can_pass_them(weight: int, channels: i
     assert layer.neuron_fits16(reach) == (fits and layer.isa.vector_bytes > 0)
     for tier in cpu.available_tiers():
         check(graph, inputs, tier)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_reach_of_an_image_holds_for_every_part_of_its_inputs(seed: int) -> None:
+    """The bound from the activity alone against the sums that the worst part of each row of inputs really gives."""
+    rng = np.random.default_rng(seed)
+    outputs, channels, high = 7, 40, int(rng.choice([1, 2, 9, 255]))
+    weight = rng.integers(-127, 128, (outputs, channels, 1)) * (rng.random((outputs, channels, 1)) < rng.random())
+    x = rng.integers(0, high + 1, (3, 1, channels, 1, 11)) * (rng.random((3, 1, channels, 1, 11)) < rng.random())
+    sums = proofs.WeightSums.of(weight.astype(np.int8))
+    low, top = sums.reach(to_stream(x, channels, high, 3).activity(cpu.select().tag, 1))
+    products = weight[None, :, :, 0, None] * x[:, 0, None, :, 0, :]
+    assert low <= np.minimum(products, 0).sum(axis=2).min() <= 0
+    assert top >= np.maximum(products, 0).sum(axis=2).max() >= 0
+    # Tight where all weights are extreme and all values equal.
+    extreme = proofs.WeightSums.of(np.full((2, channels, 1), 127, np.int8))
+    assert extreme.reach(proofs.Activity(5, 5 * (high - 1), high)) == (0, 127 * 5 * high)
+
+
+@pytest.mark.parametrize(("soft", "shift"), [(False, 1), (True, 1), (False, 0), (True, 0)])
+def test_membranes_of_extreme_drives_stay_in_the_proven_range(soft: bool, shift: int) -> None:
+    """Wherever 16 bits are called enough, all sequences of extreme drives stay within them."""
+    form, steps = np.array([1, shift, 0, int(soft)]), 4
+    refused = 0
+    for reach in (100, 8000, 8191, 8192, 16000, 17475, 17477, 30000):
+        for theta in (-50, 1, 9000, 40000):
+            fits = proofs.neuron_fits16(form, np.array([theta]), (-reach, reach), steps)
+            worst = 0
+            for signs in product((-1, 1), repeat=steps):
+                m = 0
+                for sign in signs:
+                    u = (m >> shift) + sign * reach
+                    m = u if u < theta else (u - theta if soft else 0)
+                    worst = max(worst, abs(u), abs(m))
+            assert not fits or worst < 2**15
+            refused += not fits
+    assert 0 < refused < 32
 
 
 @pytest.mark.parametrize("weight", [127, -127])

@@ -118,7 +118,7 @@ class SynapseLayer:
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
         self._packs: dict[object, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.sums = proofs.WeightSums.of(self.weight)
         bias = conv.params.get("bias", np.zeros(1, np.int64))
         self.bias_range = min(int(bias.min()), 0), max(int(bias.max()), 0)
@@ -184,7 +184,7 @@ class SynapseLayer:
         lowest, highest = -proofs.INT16 - 1, proofs.INT16
         return self._pack(
             f"narrow{bias.shape[1]}",
-            lambda: (bias.astype(np.int16), np.clip(theta, lowest, highest).astype(np.int16)),
+            lambda: tuple(np.clip(x, lowest, highest).astype(np.int16) for x in (bias, theta)),
         )
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -221,14 +221,14 @@ class SynapseLayer:
     def _events(self, x: Stream) -> _Work:
         tag, w = self.isa.tag, self.window
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
-        bias, case = self._bias(pack.columns)
-        theta, form = self._theta(pack.columns), self.form.form if self.form else _NO_FORM
+        wide: Neurons = self._pack("neurons", lambda: self._neurons(pack.columns))
         reach = self.sums.reach(x.activity(tag, w.taps))
         whole, narrow = proofs.fits(reach, proofs.INT16), self._drive_fits16(reach)
-        bias16, theta16 = self._narrow(bias, theta) if narrow else _NOTHING_NARROW
-        if not self.neuron_fits16(reach):
-            theta16 = _NOTHING_NARROW[1]
-        neurons = Neurons(bias, case, theta, form, bias16, theta16)
+        neurons = wide
+        if not narrow:
+            neurons = wide._replace(bias16=_NOTHING_NARROW[0], theta16=_NOTHING_NARROW[1])
+        elif not self.neuron_fits16(reach):
+            neurons = wide._replace(theta16=_NOTHING_NARROW[1])
         by_line = w.x.kernel > 1
         listed = x.events(tag, w.x.size if by_line else 0)
         limit, chunk = self.sums.limit, self.sums.chunk(listed.largest)
@@ -240,6 +240,12 @@ class SynapseLayer:
             return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
         return _Work(produce, pack.columns, reach, narrow and not self.fused and self.form is not None)
+
+    def _neurons(self, columns: int) -> Neurons:
+        """Bias and neuron in both widths."""
+        bias, case = self._bias(columns)
+        theta, form = self._theta(columns), self.form.form if self.form else _NO_FORM
+        return Neurons(bias, case, theta, form, *self._narrow(bias, theta))
 
     def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
         """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""

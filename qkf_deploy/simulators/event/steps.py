@@ -16,7 +16,7 @@ from qkf_deploy.simulators.counting import count_node, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
 from qkf_deploy.simulators.event.stream_kernels import add_streams
-from qkf_deploy.simulators.event.values import Drive, Plain, Stream
+from qkf_deploy.simulators.event.values import Drive, Plain, Stream, words_of
 
 
 class Step(ABC):
@@ -86,25 +86,32 @@ class SynapseStep(Step):
             image.store(self.conv, out)
 
     @cached_property
-    def _fanouts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs reached per class of input pixel and channel: through all weights, through non-zero ones."""
+    def _fanouts(self) -> np.ndarray:
+        """Outputs reached per class of input pixel and channel, int64 ``(2, classes, 32 * words)``, padding 0.
+
+        Through all weights, and through non-zero ones.
+        """
+        layer, classes = self.layer, self.layer.window.reader_classes
         weight = self.conv.params["weight"].reshape(
-            self.layer.channels_out, self.layer.channels_in, self.layer.window.y.kernel, self.layer.window.x.kernel
+            layer.channels_out, layer.channels_in, layer.window.y.kernel, layer.window.x.kernel
         )
-        classes = self.layer.window.reader_classes
         every = np.full(weight.shape[1:], weight.shape[0], np.int64)
-        return classes.fanout(every).reshape(-1), classes.fanout(np.count_nonzero(weight, axis=0)).reshape(-1)
+        out = np.zeros((2, classes.count, 32 * words_of(layer.channels_in)), np.int64)
+        out[0, :, : layer.channels_in] = classes.fanout(every)
+        out[1, :, : layer.channels_in] = classes.fanout(np.count_nonzero(weight, axis=0))
+        return out
+
+    @cached_property
+    def _flat_fanouts(self) -> np.ndarray:
+        return self._fanouts.reshape(2, -1)
 
     def _event_counts(self, image: Image, x: Stream) -> NodeCounts:
         window = self.layer.window
         classes = window.reader_classes
-        key = (window.y, window.x)
-        unary, graded = x.class_counts(image.isa.tag, classes.class_of, classes.count, key)
-        every, nonzero = self._fanouts
-        of_graded = int(graded.reshape(-1) @ every), int(graded.reshape(-1) @ nonzero)
-        of_unary = of_graded
+        unary, graded = x.class_counts(image.isa.tag, classes.class_of, classes.count, window.reader_key)
+        of_graded = of_unary = (self._flat_fanouts @ graded).tolist()
         if unary is not graded:
-            of_unary = int(unary.reshape(-1) @ every), int(unary.reshape(-1) @ nonzero)
+            of_unary = (self._flat_fanouts @ unary).tolist()
         return {
             "ac_unary": of_unary[0],
             "ac_graded": of_graded[0],
@@ -129,7 +136,7 @@ class SynapseStep(Step):
     @cached_property
     def _pixel_fanouts(self) -> tuple[int, np.ndarray]:
         """Outputs reached by all pixels together, and by each through non-zero weights, int64 ``(C, H * W)``."""
-        every, nonzero = (f.reshape(-1, self.layer.channels_in) for f in self._fanouts)
+        every, nonzero = self._fanouts[:, :, : self.layer.channels_in]
         class_of = self.layer.window.reader_classes.class_of
         return int(every[class_of].sum()), np.ascontiguousarray(nonzero[class_of].T)
 

@@ -96,7 +96,7 @@ class Stream:
     def class_counts(
         self, isa: np.generic, class_of: np.ndarray, classes: int, key: object
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes, channels)`` each.
+        """(sum of values, non-zero elements) per class of pixel and channel, int64 ``(classes * 32 * words,)`` each.
 
         The two are the same array if no value exceeds 1.
 
@@ -107,11 +107,10 @@ class Stream:
             key: identifies ``class_of``; equal keys share one result.
         """
         if key not in self._cache:
-            unary, graded = (np.zeros((classes, 32 * self.words), np.int64) for _ in range(2))
-            class_counts(isa, self.data, self.words, self.steps, class_of, self.largest(), unary, graded)
-            graded = np.ascontiguousarray(graded[:, : self.channels])
-            several = self.largest() > 1
-            self._cache[key] = np.ascontiguousarray(unary[:, : self.channels]) if several else graded, graded
+            counts = np.zeros((2, classes, 32 * self.words), np.int64)
+            class_counts(isa, self.data, self.words, self.steps, class_of, self.largest(), counts[0], counts[1])
+            unary, graded = counts.reshape(2, -1)
+            self._cache[key] = (unary if self.largest() > 1 else graded), graded
         return self._cache[key]
 
     def column_sums(self, isa: np.generic) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache, cached_property
 
 import numpy as np
@@ -92,6 +92,11 @@ class Window:
         return (case_y[:, None] * len(masks_x) + case_x).reshape(-1)
 
     @cached_property
+    def reader_key(self) -> tuple[tuple[int, ...], ...]:
+        """Equal for windows with equal :attr:`reader_classes`; plain numbers, which are hashed quickly."""
+        return astuple(self.y), astuple(self.x)
+
+    @cached_property
     def reader_classes(self) -> ReaderClasses:
         """Input pixels grouped by the taps that read them."""
         ry, class_y = np.unique(self.y.readers(), axis=0, return_inverse=True)
@@ -113,7 +118,7 @@ class ReaderClasses:
     readers_y: np.ndarray
     readers_x: np.ndarray
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of classes."""
         return len(self.readers_y) * len(self.readers_x)
