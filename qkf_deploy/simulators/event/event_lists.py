@@ -17,6 +17,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
+from qkf_deploy.errors import InputError
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.words import nonzero_word
@@ -190,6 +191,9 @@ def list_events(
         steps: T.
         largest: largest value.
         line: pixels per line to list by line, else 0; ``line * channels`` must fit 16 bits.
+
+    Raises:
+        InputError: more events than kernels can number.
     """
     is_bits = stream.dtype == np.uint32
     words = stream.shape[1] if is_bits else stream.shape[1] // 32
@@ -198,6 +202,10 @@ def list_events(
     ptr, sums = (np.empty(stream.shape[0] + 1, offset_type) for _ in range(2))
     _row_starts(rows, line, steps, ptr, sums)
     size = int(ptr[-1])
+    if size >= 2**31:
+        raise InputError(
+            f"a layer receives {size} events from one image", hint="use smaller images or fewer time steps"
+        )
     idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size + SLACK, np.uint8)
     _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, idx, val)
     return EventList(ptr, sums, idx, val, largest)
