@@ -19,7 +19,7 @@ from qkf_deploy.simulators.event import vector_ir as v
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
 
 
-class Neurons:
+class NeuronWriter:
     """Writes the code of one step of neurons with multiplier 1 and no fraction bits.
 
     Args:
@@ -63,18 +63,18 @@ class Neurons:
 def write_neurons(
     b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
 ) -> v.Value:
-    """Write the code of :class:`Neurons` for either reset; returns the number of non-zero drives, 64-bit.
+    """Write the code of :class:`NeuronWriter` for either reset; returns the number of non-zero drives, 64-bit.
 
     Args:
         b: builder.
         drives: an even number of vectors of s16, or of s32.
-        m, theta, form, spikes: see :class:`Neurons`.
+        m, theta, form, spikes: see :class:`NeuronWriter`.
     """
     driven = cgutils.alloca_once(b, v.I64)
     is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
 
     def write(soft: bool) -> None:
-        neurons = Neurons(b, drives[0].type, m, theta, form, spikes, soft=soft)
+        neurons = NeuronWriter(b, drives[0].type, m, theta, form, spikes, soft=soft)
         counts = [neurons.fire(i, (drives[2 * i], drives[2 * i + 1])) for i in range(len(drives) // 2)]
         b.store(reduce(b.add, counts), driven)
 

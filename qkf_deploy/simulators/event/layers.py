@@ -28,7 +28,7 @@ from qkf_deploy.simulators.event.packing import (
 )  # fmt: skip
 from qkf_deploy.simulators.event.stream_kernels import expand, pool_fire
 from qkf_deploy.simulators.event.values import Drive, Stream, words_of
-from qkf_deploy.simulators.event.windows import Window
+from qkf_deploy.simulators.event.windows import Window, bands
 
 _NO_FORM = np.zeros(4, np.int64)
 _ONE_CASE = np.zeros(1, np.int64)
@@ -337,15 +337,15 @@ class SynapseLayer:
         theta16 = self._narrow(self._bias(work.columns)[0], theta)[1] if narrow else _NOTHING_NARROW[1]
         rows = window.pixels_out * self.time_steps
         spikes = np.empty((rows, words_of(self.channels_out)), np.uint32)
-        bands = window.bands(_BAND_LINES)
-        most = max(end - first for first, end in bands) * w.x.out * self.steps
+        lines = bands(window, _BAND_LINES)
+        most = max(end - first for first, end in lines) * w.x.out * self.steps
 
         def task(band0: int, band1: int) -> tuple[int, int]:
             out = work.outputs(most, fires=False)
             drive = out.drive16 if work.narrow else out.drive
             driven = gathered = 0
             for band in range(band0, band1):
-                first, end = (line * w.x.out for line in bands[band])
+                first, end = (line * w.x.out for line in lines[band])
                 gathered += work.produce(out._replace(origin=first), first, end)[1]
                 p0 = band * _BAND_LINES * window.x.out
                 p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
@@ -355,7 +355,7 @@ class SynapseLayer:
                 )  # fmt: skip
             return driven, gathered
 
-        done = ranges(len(bands), task, least=2)
+        done = ranges(len(lines), task, least=2)
         stream = Stream(spikes, self.channels_out, window.pixels_out, self.time_steps)
         return stream, sum(d for d, _ in done), sum(g for _, g in done)
 

@@ -51,16 +51,6 @@ class Window:
         """Column under the first tap, int64 ``(W_out,)``; negative where padded."""
         return np.ascontiguousarray(self.xpos[:, 0])
 
-    @cache  # noqa: B019 - windows live as long as their network
-    def bands(self, lines: int) -> tuple[tuple[int, int], ...]:
-        """Input lines ``(first, end)`` under every ``lines`` output lines."""
-        bands = []
-        for y in range(0, self.y.out, lines):
-            read = self.ypos[y : y + lines]
-            read = read[(read >= 0) & (read < self.y.size)]
-            bands.append((int(read.min()), int(read.max()) + 1) if read.size else (0, 0))
-        return tuple(bands)
-
     @property
     def is_pointwise(self) -> bool:
         """True if output pixel p reads input pixel p and nothing else."""
@@ -131,3 +121,14 @@ class ReaderClasses:
         """
         per_class = np.einsum("chw,yh,xw->yxc", taps, self.readers_y, self.readers_x)
         return per_class.reshape(self.count, -1).astype(np.int64)
+
+
+@cache
+def bands(window: Window, lines: int) -> tuple[tuple[int, int], ...]:
+    """Input lines ``(first, end)`` under every ``lines`` output lines."""
+    out = []
+    for y in range(0, window.y.out, lines):
+        read = window.ypos[y : y + lines]
+        read = read[(read >= 0) & (read < window.y.size)]
+        out.append((int(read.min()), int(read.max()) + 1) if read.size else (0, 0))
+    return tuple(out)
