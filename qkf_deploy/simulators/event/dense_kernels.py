@@ -8,7 +8,7 @@ import numpy as np
 
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.dense import TILE, copy_tile, dense_block
-from qkf_deploy.simulators.event.event_kernels import Outputs
+from qkf_deploy.simulators.event.event_kernels import Neurons, Outputs, bias_at
 from qkf_deploy.simulators.event.fire import fire
 from qkf_deploy.simulators.event.vector_ir import address
 
@@ -27,10 +27,7 @@ def dense_synapse(
     steps: int,
     flush: int,
     weights: np.ndarray,
-    bias: np.ndarray,
-    case: np.ndarray,
-    theta: np.ndarray,
-    form: np.ndarray,
+    neurons: Neurons,
     out: Outputs,
     p0: int,
     p1: int,
@@ -45,7 +42,7 @@ def dense_synapse(
         steps: T.
         flush: see :func:`qkf_deploy.simulators.event.dense.dense_block`.
         weights: ``(tiles, taps, k, 32, 4 or 2)``.
-        bias, case, theta, form: as in :class:`qkf_deploy.simulators.event.event_kernels.Neurons`, tiles of 32 channels.
+        neurons: bias and neuron; channels padded to tiles of 32.
         out: spikes or 32-bit drives are written.
 
     Returns:
@@ -65,9 +62,9 @@ def dense_synapse(
                 starts[(p - b0) * steps + t] = (row_of[p] + t) * a.shape[1]
         for tile in range(weights.shape[0]):
             for p in range(b0, b1):
-                from_bias = (case[p] if case.shape[0] > 1 else 0) * bias.shape[1] + tile * TILE
+                from_bias = bias_at(neurons, p, tile * TILE)
                 for t in range(steps):
-                    copy_tile(address(bias) + 4 * from_bias, address(x) + 4 * TILE * ((p - b0) * steps + t))
+                    copy_tile(address(neurons.bias) + 4 * from_bias, address(x) + 4 * TILE * ((p - b0) * steps + t))
             dense_block(isa, flat, starts, (b1 - b0) * steps, taps, flush, weights[tile], x)
             for p in range(b0, b1):
                 m[:] = 0
@@ -75,7 +72,18 @@ def dense_synapse(
                     local, row = (p - b0) * steps + t, (p - out.origin) * steps + t
                     if fused:
                         driven += fire(
-                            isa, x_flat, local * TILE, m, 0, theta, tile * TILE, form, 1, out.spikes, row, tile
+                            isa,
+                            x_flat,
+                            local * TILE,
+                            m,
+                            0,
+                            neurons.theta,
+                            tile * TILE,
+                            neurons.form,
+                            1,
+                            out.spikes,
+                            row,
+                            tile,
                         )
                     else:
                         to = row * out.drive.shape[1] + tile * TILE

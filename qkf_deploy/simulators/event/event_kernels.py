@@ -40,7 +40,7 @@ class Events(NamedTuple):
     """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and which sums fit.
 
     ``by_line`` is its order. Weighted sums fit 16 bits for inputs that sum to at most ``limit``, and so for ``chunk``
-    events, an even number; ``whole``: for all events of any output row.
+    events, an even number; ``whole``: for all events of any output row; ``narrow``: so does all that is computed.
     """
 
     ptr: np.ndarray
@@ -52,6 +52,7 @@ class Events(NamedTuple):
     limit: int
     chunk: int
     whole: bool
+    narrow: bool
 
 
 class Neurons(NamedTuple):
@@ -59,8 +60,7 @@ class Neurons(NamedTuple):
 
     ``bias`` s32 ``(cases, columns)``; ``case`` int64 ``(pixels,)``, or ``(1,)`` if there is one case; ``theta`` s32
     ``(columns,)``; ``form`` as in :mod:`qkf_deploy.simulators.event.fire`; ``bias16`` and ``theta16`` the same in
-    16 bits: ``bias16`` if the drives of this image provably fit, ``theta16`` if the membranes do too, else empty.
-    Columns are padded channels.
+    16 bits, cut to the nearest value, for where they provably fit. Columns are padded channels.
     """
 
     bias: np.ndarray
@@ -103,7 +103,7 @@ class Block(NamedTuple):
 
 
 @_tile_kernel
-def _bias_at(neurons: Neurons, p: int, c0: int) -> int:
+def bias_at(neurons: Neurons, p: int, c0: int) -> int:
     """Where the bias of a pixel and tile begins in the flat bias."""
     return (neurons.case[p] if neurons.case.shape[0] > 1 else 0) * neurons.bias.shape[1] + c0
 
@@ -191,11 +191,11 @@ def _overload_gather_tile(
         )
 
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        if neurons.bias16.shape[0] == 0 or out.drive16.shape[0] + neurons.theta16.shape[0] == 0:
-            if shape.by_strip:
-                return _strip_tile(isa, units, events, shape, neurons, w, tile, block, out)
-            return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
-        return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        if events.narrow:
+            return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        if shape.by_strip:
+            return _strip_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
 
     return vectorized
 
@@ -224,7 +224,7 @@ def _overload_narrow_tile(
         drive, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
         driven, row = np.int64(0), (block.first - out.origin) * shape.steps
         for p in range(block.first, block.end):
-            bias = ba + 2 * _bias_at(neurons, p, c0)
+            bias = ba + 2 * bias_at(neurons, p, c0)
             m16[:] = 0
             for _ in range(shape.steps):
                 if fused:
@@ -259,7 +259,7 @@ def _overload_wide_tile(
         fused, plain = out.spikes.shape[0] > 0, neurons.form[0] == 1 and neurons.form[2] == 0
         driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
         for p in range(block.first, block.end):
-            bias = v.address(neurons.bias) + 4 * _bias_at(neurons, p, c0)
+            bias = v.address(neurons.bias) + 4 * bias_at(neurons, p, c0)
             m[:] = 0
             for _ in range(shape.steps):
                 if not fused:
@@ -275,11 +275,29 @@ def _overload_wide_tile(
                     for i in range(s, s + block.strips):
                         _add_strip(isa, units, events, wa, block, i, bias if i == s else xa, xa)
                 if fused and not (whole and plain):
-                    for i in range(units):
-                        o = 128 * i
-                        driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, at + 4 * i, 0)
+                    driven += _fire_tile(units, neurons.form, xa, ma, ta, fa, at)
                 s += block.strips
                 row += 1
+        return driven
+
+    return vectorized
+
+
+def _fire_tile(units: int, form: np.ndarray, xa: int, ma: int, ta: int, fa: int, spikes: int) -> int:
+    """Fire one tile from 32-bit drives; addresses but the literal ``units`` and ``form``. Returns non-zero drives."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_fire_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_fire_tile(units: Any, form: Any, xa: Any, ma: Any, ta: Any, fa: Any, spikes: Any) -> Any:
+    def vectorized(units, form, xa, ma, ta, fa, spikes):  # type: ignore[no-untyped-def]
+        driven = np.int64(0)
+        for i in range(units):
+            o = 128 * i
+            if form[0] == 1:
+                driven += fire32(0, 0, xa + o, ma + o, ta + o, fa, spikes + 4 * i, 0)
+            else:
+                driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, spikes + 4 * i, 0)
         return driven
 
     return vectorized
@@ -331,7 +349,7 @@ def _overload_strip_tile(
                 xa = x0 + r * x_row
                 base = xa
                 if strip == 0:
-                    base = v.address(neurons.bias) + 4 * _bias_at(neurons, block.first + r // shape.steps, c0)
+                    base = v.address(neurons.bias) + 4 * bias_at(neurons, block.first + r // shape.steps, c0)
                 _add_strip(isa, units, events, wa, block, r * block.strips + strip, base, xa)
         driven = np.int64(0)
         if fused:
@@ -340,12 +358,7 @@ def _overload_strip_tile(
                 if r % shape.steps == 0:
                     block.m[:] = 0
                 at = v.address(out.spikes) + 4 * ((first + r) * out.spikes.shape[1] + tile * units)
-                for i in range(units):
-                    o = 128 * i
-                    if neurons.form[0] == 1:
-                        driven += fire32(0, 0, x0 + r * x_row + o, ma + o, ta + o, fa, at + 4 * i, 0)
-                    else:
-                        driven += fire32(1, 0, x0 + r * x_row + o, ma + o, ta + o, fa, at + 4 * i, 0)
+                driven += _fire_tile(units, neurons.form, x0 + r * x_row, ma, ta, fa, at)
         return driven
 
     return vectorized
@@ -363,7 +376,7 @@ def _plain_tile(
     driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
     for p in range(block.first, block.end):
         m[:] = 0
-        from_bias = _bias_at(neurons, p, c0)
+        from_bias = bias_at(neurons, p, c0)
         for _ in range(shape.steps):
             for c in range(width):
                 x[c] = bias[from_bias + c]
@@ -381,10 +394,7 @@ def _plain_tile(
                 )
             else:
                 for c in range(width):
-                    if out.drive.shape[0] > 0:
-                        out.drive[row, c0 + c] = x[c]
-                    else:
-                        out.drive16[row, c0 + c] = x[c]
+                    out.drive[row, c0 + c] = x[c]
             row += 1
     return driven
 

@@ -15,8 +15,7 @@ from qkf_deploy.simulators.event.fire import write_neurons
 UNIT = 32
 TILE_UNITS = (6, 3, 2, 1)
 _LEAST_UNITS, _CACHED_BYTES = 2, 64 * 1024
-#: Columns of a segment, s32: first entry of the event list, pairs of events, weight row of channel 0, sum of values.
-SEGMENT_START, SEGMENT_PAIRS, SEGMENT_WEIGHTS, SEGMENT_SUM = range(4)
+#: A segment is 4 x s32: first entry of the event list, pairs of events, weight row of channel 0, sum of values.
 SEGMENT_BYTES = 16
 
 

@@ -33,7 +33,7 @@ from qkf_deploy.simulators.event.windows import Window, bands
 _NO_FORM = np.zeros(4, np.int64)
 _ONE_CASE = np.zeros(1, np.int64)
 _NOTHING = np.zeros((0, 0), np.int32)
-_NOTHING_NARROW = np.zeros((0, 0), np.int16), np.zeros(0, np.int16)
+_NOTHING_NARROW = np.zeros(0, np.int16)
 
 #: Weights of a strip of inputs that stay in the first cache, and the events that make a pass over them worth while.
 _STRIP_BYTES, _STRIP_EVENTS = 28 * 1024, 48
@@ -118,7 +118,7 @@ class SynapseLayer:
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
         self._packs: dict[object, Any] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self.sums = proofs.WeightSums.of(self.weight)
         bias = conv.params.get("bias", np.zeros(1, np.int64))
         self.bias_range = min(int(bias.min()), 0), max(int(bias.max()), 0)
@@ -160,32 +160,19 @@ class SynapseLayer:
                 self._packs[key] = make()
             return self._packs[key]
 
-    def _bias(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """(s32 ``(cases, columns)``, case of each output pixel)."""
+    def _neurons(self, columns: int) -> Neurons:
+        """Bias and neuron, padded to so many channels, in both widths."""
 
-        def make() -> tuple[np.ndarray, np.ndarray]:
-            bias = self.conv.params.get("bias")
-            if bias is None:
-                return np.zeros((1, columns), np.int32), _ONE_CASE
-            by_case = bias.reshape(self.channels_out, -1).T
+        def make() -> Neurons:
+            bias = self.conv.params.get("bias", np.zeros(self.channels_out, np.int64))
+            by_case = padded_columns(bias.reshape(self.channels_out, -1).T, columns)
             case = self.window.bias_case if by_case.shape[0] > 1 else _ONE_CASE
-            return padded_columns(by_case, columns), case
+            theta = pack_theta(self.form.theta, columns) if self.form else np.zeros(0, np.int32)
+            form = self.form.form if self.form else _NO_FORM
+            narrow = (np.clip(x, -proofs.INT16 - 1, proofs.INT16).astype(np.int16) for x in (by_case, theta))
+            return Neurons(by_case, case, theta, form, *narrow)
 
-        return self._pack(f"bias{columns}", make)
-
-    def _theta(self, columns: int) -> np.ndarray:
-        if self.form is None:
-            return np.zeros(0, np.int32)
-        form = self.form
-        return self._pack(f"theta{columns}", lambda: pack_theta(form.theta, columns))
-
-    def _narrow(self, bias: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bias and thresholds in 16 bits."""
-        lowest, highest = -proofs.INT16 - 1, proofs.INT16
-        return self._pack(
-            f"narrow{bias.shape[1]}",
-            lambda: tuple(np.clip(x, lowest, highest).astype(np.int16) for x in (bias, theta)),
-        )
+        return self._pack(f"neurons{columns}", make)
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -221,31 +208,25 @@ class SynapseLayer:
     def _events(self, x: Stream) -> _Work:
         tag, w = self.isa.tag, self.window
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
-        wide: Neurons = self._pack("neurons", lambda: self._neurons(pack.columns))
+        neurons = self._neurons(pack.columns)
         reach = self.sums.reach(x.activity(tag, w.taps))
-        whole, narrow = proofs.fits(reach, proofs.INT16), self._drive_fits16(reach)
-        neurons = wide
-        if not narrow:
-            neurons = wide._replace(bias16=_NOTHING_NARROW[0], theta16=_NOTHING_NARROW[1])
-        elif not self.neuron_fits16(reach):
-            neurons = wide._replace(theta16=_NOTHING_NARROW[1])
+        whole, drive16 = proofs.fits(reach, proofs.INT16), self._drive_fits16(reach)
+        neuron16 = drive16 and self.neuron_fits16(reach)
+        pooled = self.form is not None and not self.fused
+        narrow = neuron16 if self.fused else drive16 and pooled
         by_line = w.x.kernel > 1
         listed = x.events(tag, w.x.size if by_line else 0)
         limit, chunk = self.sums.limit, self.sums.chunk(listed.largest)
-        events = Events(listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, limit, chunk, whole)
-        parts, by_strip = self._strips(x, pack.units)
+        events = Events(
+            listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, limit, chunk, whole, narrow
+        )  # fmt: skip
+        parts, by_strip = (1, False) if narrow else self._strips(x, pack.units)
         shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units, parts, by_strip)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
-        return _Work(produce, pack.columns, reach, narrow and not self.fused and self.form is not None)
-
-    def _neurons(self, columns: int) -> Neurons:
-        """Bias and neuron in both widths."""
-        bias, case = self._bias(columns)
-        theta, form = self._theta(columns), self.form.form if self.form else _NO_FORM
-        return Neurons(bias, case, theta, form, *self._narrow(bias, theta))
+        return _Work(produce, neurons, drive16 and pooled, neuron16 and pooled)
 
     def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
         """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""
@@ -270,18 +251,13 @@ class SynapseLayer:
 
     def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
         a, row_of, taps, weights = rows
-        columns = weights.shape[0] * 32
-        bias, case = self._bias(columns)
-        theta, form = self._theta(columns), self.form.form if self.form else _NO_FORM
+        neurons = self._neurons(weights.shape[0] * 32)
         flush = max(proofs.dense_flush(self.sums.magnitude, largest) if kernel == "bytes" else 1, 1)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
-            driven = dense_synapse(
-                self.isa.tag, a, row_of, taps, self.steps, flush, weights, bias, case, theta, form, out, p0, p1
-            )
-            return driven, 0
+            return dense_synapse(self.isa.tag, a, row_of, taps, self.steps, flush, weights, neurons, out, p0, p1), 0
 
-        return _Work(produce, columns, None, False)
+        return _Work(produce, neurons, False, False)
 
     def _padded_rows(self, x: Stream, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(u8 or s16 rows of the padded grid, first row of each output pixel, element offset of each tap, weights)."""
@@ -330,11 +306,9 @@ class SynapseLayer:
         """Pooling and neuron behind the synapse, some lines at a time; what lies between is never stored as a whole."""
         if self.form is None:
             raise TypeError("no neuron follows")
-        form, w = self.form, self.window
+        neurons, w = work.neurons, self.window
         window = self.pool_window or pointwise(w.y.out, w.x.out)
-        theta = self._theta(work.columns)
-        narrow = work.narrow and work.reach is not None and self.neuron_fits16(work.reach)
-        theta16 = self._narrow(self._bias(work.columns)[0], theta)[1] if narrow else _NOTHING_NARROW[1]
+        theta16 = neurons.theta16 if work.neuron16 else _NOTHING_NARROW
         rows = window.pixels_out * self.time_steps
         spikes = np.empty((rows, words_of(self.channels_out)), np.uint32)
         lines = bands(window, _BAND_LINES)
@@ -342,7 +316,7 @@ class SynapseLayer:
 
         def task(band0: int, band1: int) -> tuple[int, int]:
             out = work.outputs(most, fires=False)
-            drive = out.drive16 if work.narrow else out.drive
+            drive = out.drive16 if work.drive16 else out.drive
             driven = gathered = 0
             for band in range(band0, band1):
                 first, end = (line * w.x.out for line in lines[band])
@@ -351,7 +325,7 @@ class SynapseLayer:
                 p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
                 driven += pool_fire(
                     self.isa.tag, drive, first, window.ypos, window.xpos, window.y.size, window.x.size, self.steps,
-                    self.time_steps, theta, theta16, form.form, spikes, _NOTHING, p0, p1,
+                    self.time_steps, neurons.theta, theta16, neurons.form, spikes, _NOTHING, p0, p1,
                 )  # fmt: skip
             return driven, gathered
 
@@ -366,26 +340,24 @@ class _Work:
 
     Attributes:
         produce: see :data:`Producer`.
-        columns: padded output channels.
-        reach: range of the weighted sums, if proven for this image.
-        narrow: drives, where they are written, are written in 16 bits.
+        neurons: bias and neuron, padded to the kernel's channels.
+        drive16, neuron16: drives are handed to pooling in 16 bits; the membranes behind it fit 16 bits too.
     """
 
     produce: Producer
-    columns: int
-    reach: tuple[int, int] | None
-    narrow: bool
+    neurons: Neurons
+    drive16: bool
+    neuron16: bool
 
     def outputs(self, rows: int, *, fires: bool) -> Outputs:
         """Arrays for so many rows of spikes or drives."""
-        spikes, drive16, drive = (
-            rows if chosen else 0 for chosen in (fires, not fires and self.narrow, not fires and not self.narrow)
-        )
+        columns = self.neurons.bias.shape[1]
+        narrow, wide = (0, 0) if fires else (rows, 0) if self.drive16 else (0, rows)
         return Outputs(
             0,
-            np.empty((spikes, self.columns // 32), np.uint32),
-            np.empty((drive16, self.columns), np.int16),
-            np.empty((drive, self.columns), np.int32),
+            np.empty((rows if fires else 0, columns // 32), np.uint32),
+            np.empty((narrow, columns), np.int16),
+            np.empty((wide, columns), np.int32),
         )
 
 
@@ -412,7 +384,7 @@ def fire_drive(
     def task(p0: int, p1: int) -> int:
         return pool_fire(
             isa.tag, drive.data, 0, window.ypos, window.xpos, 1, drive.tokens, drive.steps, time_steps, theta,
-            _NOTHING_NARROW[1], form.form, spikes, membranes, p0, p1,
+            _NOTHING_NARROW, form.form, spikes, membranes, p0, p1,
         )  # fmt: skip
 
     driven = sum(ranges(drive.tokens, task))
