@@ -13,6 +13,7 @@ from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, MaxPool, Out
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import event, reference
 from qkf_deploy.simulators.event import cpu
+from qkf_deploy.simulators.event.engine import Engine
 from qkf_deploy.simulators.run import Record, Run
 
 TIERS = cpu.available_tiers()
@@ -48,6 +49,12 @@ def check(graph: Graph, inputs: np.ndarray, tier: str | None = None, threads: in
     seen = {n: wanted.values[n] for n in fused.values}
     expected = Run(wanted.logits, wanted.raw_output, wanted.ledger, seen, seen, {})
     assert_equal(event.run(graph, inputs, fused, tier=tier, threads=threads), expected)
+
+
+def check_isa(graph: Graph, inputs: np.ndarray, isa: cpu.Isa) -> None:
+    """:func:`check` for one instruction set, neurons seen only."""
+    seen = Record.of(graph, neurons(graph))
+    assert_equal(Engine(graph, seen, isa).run(inputs), reference.run(graph, inputs, seen))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import fire, fire32
-from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, fire_row_wide, store_row, widen_row
+from qkf_deploy.simulators.event.fire import SHIFT, SOFT, SPOILT, fire, fire32
+from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 256
+_INT16, _INT32 = 2**15 - 1, 2**31 - 1
+#: Sum of the values of a segment that is part of a line.
+_UNKNOWN = -1
 
 
 _tile_kernel = kernel(_nrt=False)
@@ -22,8 +25,8 @@ _tile_kernel = kernel(_nrt=False)
 class Shape(NamedTuple):
     """Sizes of a layer: input lines, columns and channels; K_w; T; tile width / 32; parts of a line of a window.
 
-    With several parts (or lines, if ``by_strip``), all rows of a block take one before any takes the next: its weights
-    stay in the first cache. The events of a line are parted evenly.
+    If ``by_strip``, all rows of a block take one line, or part of one, before any takes the next: its weights stay in
+    the first cache. The events of a line are parted evenly.
     """
 
     height: int
@@ -37,10 +40,10 @@ class Shape(NamedTuple):
 
 
 class Events(NamedTuple):
-    """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and which sums fit.
+    """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and how it is summed.
 
-    ``by_line`` is its order. Weighted sums fit 16 bits for inputs that sum to at most ``limit``, and so for ``chunk``
-    events, an even number; ``whole``: for all events of any output row; ``narrow``: so does all that is computed.
+    ``by_line`` is its order. Inputs that sum to s have drives up to ``magnitude * s + offset``; for s up to ``limit``,
+    at least two of the largest, these fit 16 bits. ``narrow``: drives, and neurons if fused, are tried in 16 bits.
     """
 
     ptr: np.ndarray
@@ -49,9 +52,9 @@ class Events(NamedTuple):
     val: np.ndarray
     largest: int
     by_line: bool
+    magnitude: int
+    offset: int
     limit: int
-    chunk: int
-    whole: bool
     narrow: bool
 
 
@@ -84,21 +87,24 @@ class Outputs(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Output pixels ``first .. end``, their segments s32 ``(row * strips + strip, 4)`` and scratch for one tile.
+    """Output pixels ``first .. end``, their segments s32 ``(n, 4)`` and scratch for one tile.
 
-    A strip is a line of the window, or a part of one. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16``
-    s16 and ``m`` s32 ``(32 * units,)``; ``x`` s32, the same for one row, or for all if by strip; ``part`` s32
-    ``(1, 4)``.
+    A strip is a line of the window, or a part of one; strip ``i = row * strips + strip`` of the block has the segments
+    ``starts[i] .. starts[i + 1]``, if ``fits`` just segment i. ``fits``: all sums, drives and charges are known to fit
+    16 bits. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16`` s16 and ``m`` s32 ``(32 * units,)``;
+    ``x16`` s16 and ``x`` s32, the same for one row, or for all if by strip.
     """
 
     first: int
     end: int
     strips: int
+    fits: bool
     segments: np.ndarray
+    starts: np.ndarray
     sums: np.ndarray
-    part: np.ndarray
     m16: np.ndarray
     m: np.ndarray
+    x16: np.ndarray
     x: np.ndarray
 
 
@@ -109,31 +115,21 @@ def bias_at(neurons: Neurons, p: int, c0: int) -> int:
 
 
 @_tile_kernel
-def _part_line(events: Events, shape: Shape, segments: np.ndarray, at: int) -> None:
-    """Divide the segment at ``at`` evenly over ``shape.parts``; sums are exact, or upper bounds that are small."""
-    start, pairs, weights, total = segments[at, 0], segments[at, 1], segments[at, 2], segments[at, 3]
-    for part in range(shape.parts):
-        first, last = pairs * part // shape.parts, pairs * (part + 1) // shape.parts
-        if total > events.limit:
-            if events.largest == 1:
-                segments[at + part, 3] = 2 * (last - first)
-            else:
-                exact = np.int64(0)
-                for e in range(start + 2 * first, start + 2 * last):
-                    exact += events.val[e]
-                segments[at + part, 3] = exact
-        else:
-            segments[at + part, 3] = total
+def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int) -> None:
+    """Divide the segment at ``at`` evenly."""
+    start, pairs, weights = segments[at, 0], segments[at, 1], segments[at, 2]
+    for part in range(parts):
+        first, last = pairs * part // parts, pairs * (part + 1) // parts
         segments[at + part, 0], segments[at + part, 1] = start + 2 * first, last - first
-        segments[at + part, 2] = weights
+        segments[at + part, 2], strip_sums[at + part] = weights, _UNKNOWN
 
 
 @_tile_kernel
 def _block_segments(
     events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray,
-    sums: np.ndarray,
+    strip_sums: np.ndarray, sums: np.ndarray,
 ) -> Any:  # fmt: skip
-    """Segments of the pixels ``b0 .. b1``, ``(row * strips + strip)``, and their sums; returns the number of events."""
+    """One segment per strip of the pixels ``b0 .. b1``, the sums of strips and rows; returns the number of events."""
     gathered, strips = np.int64(0), ypos.shape[1] * shape.parts
     sums[:] = 0
     # In the list, one step further is one row further, or a line of rows.
@@ -149,18 +145,94 @@ def _block_segments(
             inside = low < high and line >= 0 and line < shape.height
             row = line * shape.width * shape.steps + low * column
             for _ in range(shape.steps):
-                segments[at, 0] = segments[at, 1] = segments[at, 3] = 0
+                segments[at, 0] = segments[at, 1] = strip_sums[at] = 0
                 if inside:
                     last = row + (high - low if events.by_line else 1)
                     start, end = events.ptr[row], events.ptr[last]
                     segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights
-                    segments[at, 3] = events.sums[last] - events.sums[row]
-                    sums[local] += segments[at, 3]
+                    strip_sums[at] = events.sums[last] - events.sums[row]
+                    sums[local] += strip_sums[at]
                     gathered += end - start
                 if shape.parts > 1:
-                    _part_line(events, shape, segments, at)
+                    _part_line(segments, strip_sums, at, shape.parts)
                 row, at, local = row + step, at + strips, local + 1
     return gathered
+
+
+@_tile_kernel
+def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
+    """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
+    if events.largest == 1:
+        pairs = min(pairs, room // 2)
+        return pairs, np.int64(2 * pairs)
+    total = np.int64(0)
+    for i in range(pairs):
+        pair = np.int64(events.val[start + 2 * i]) + np.int64(events.val[start + 2 * i + 1])
+        if total + pair > room:
+            return np.int64(i), total
+        total += pair
+    return np.int64(pairs), total
+
+
+@_tile_kernel
+def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: int) -> Any:
+    """Sum of the values of a strip, as :func:`_pairs_that_fit` counts them."""
+    if strip_sums[s] != _UNKNOWN and events.largest > 1:
+        return np.int64(strip_sums[s])
+    return _pairs_that_fit(events, np.int64(segments[s, 0]), np.int64(segments[s, 1]), np.int64(_INT32))[1]
+
+
+@kernel()
+def _moving_segments(
+    events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """Segments that say where the sums of long rows move to 32 bits; fills ``starts`` (see :class:`Block`).
+
+    Sums move before a segment that has no room left; one that is beyond the limit by itself is cut.
+    """
+    strips = starts.shape[0] // rows
+    pieces = np.int64(rows * strips)
+    for s in range(rows * strips):
+        if sums[s // strips] > events.limit:
+            # A cut leaves room for less than a pair, and takes at least one.
+            total = _strip_sum(events, segments, strip_sums, s)
+            pieces += min(total // (events.limit - 2 * events.largest + 1), np.int64(segments[s, 1]))
+    out = np.empty((pieces, 4), np.int32)
+    n, room = 0, np.int64(events.limit)
+    for s in range(rows * strips):
+        if s % strips == 0:
+            room = np.int64(events.limit)
+        starts[s] = n
+        out[n] = segments[s]
+        if sums[s // strips] > events.limit:
+            total = _strip_sum(events, segments, strip_sums, s)
+            if total > room:
+                out[n, 3], room = 1, np.int64(events.limit)
+            start, pairs = np.int64(segments[s, 0]), np.int64(segments[s, 1])
+            while total > room:
+                taken, value = _pairs_that_fit(events, start, pairs, room)
+                out[n, 1] = taken
+                start, pairs, total = start + 2 * taken, pairs - taken, total - value
+                n += 1
+                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = start, pairs, segments[s, 2], 1
+                room = np.int64(events.limit)
+            room -= total
+        n += 1
+    starts[rows * strips] = n
+    return out
+
+
+@_tile_kernel
+def _all_fits(events: Events, steps: int, neurons: Neurons, fused: bool, rows: int, sums: np.ndarray) -> Any:
+    """True if bounds on the sums and, if fused, charges of each pixel, step by step, fit 16 bits."""
+    bound, shift = np.int64(0), neurons.form[SHIFT]
+    for r in range(rows):
+        # States are shifted towards minus infinity.
+        state = (bound + (1 << shift) - 1) >> shift if fused and r % steps else np.int64(0)
+        bound = state + events.magnitude * np.int64(sums[r]) + events.offset
+        if bound > _INT16:
+            return False
+    return True
 
 
 def gather_tile(
@@ -176,7 +248,7 @@ def gather_tile(
         tile: its number.
 
     Returns:
-        Non-zero drives met by neurons.
+        Non-zero drives met by neurons; at least :data:`SPOILT` if 16-bit drives were asked for and are not enough.
     """
     raise NotImplementedError("compiled code only")
 
@@ -191,10 +263,13 @@ def _overload_gather_tile(
         )
 
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        if events.narrow:
+        if events.narrow and block.fits and not shape.by_strip:
             return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
-        if shape.by_strip:
-            return _strip_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        fused = out.spikes.shape[0] > 0
+        if events.narrow and (block.fits or not fused or neurons.form[SOFT] == 0):
+            driven = _tried_tile(isa, units, events, shape, neurons, w, tile, block, out)
+            if driven < SPOILT or not fused:
+                return driven
         return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
 
     return vectorized
@@ -221,7 +296,7 @@ def _overload_narrow_tile(
         ta = v.address(neurons.theta16) + 2 * c0
         fused = out.spikes.shape[0] > 0
         spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
-        drive, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
+        drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
         driven, row = np.int64(0), (block.first - out.origin) * shape.steps
         for p in range(block.first, block.end):
             bias = ba + 2 * bias_at(neurons, p, c0)
@@ -229,11 +304,69 @@ def _overload_narrow_tile(
             for _ in range(shape.steps):
                 if fused:
                     at = spikes + row * spike_row
-                    driven += fire_row(isa, units, wa, ia, va, sa, strips, bias, ma, ta, fa, at)
+                    driven += fire_row(isa, units, 0, wa, ia, va, sa, strips, bias, 0, 0, ma, ta, fa, at)
                 else:
-                    store_row(isa, units, wa, ia, va, sa, strips, bias, drive + row * drive_row)
+                    store_row(isa, units, 0, wa, ia, va, sa, strips, bias, 0, 0, drives + row * drive_row)
                 sa += SEGMENT_BYTES * strips
                 row += 1
+        return driven
+
+    return vectorized
+
+
+def _tried_tile(
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    out: Outputs,
+) -> int:  # fmt: skip
+    """:func:`gather_tile` in 16 bits, out of which only the sums of long rows move to 32 on their way.
+
+    Returns at least :data:`SPOILT` if a drive or a charge does not fit.
+    """
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_tried_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
+def _overload_tried_tile(
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+) -> Any:
+    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+        width, steps = 32 * units, shape.steps
+        passes = block.strips if shape.by_strip else 1
+        # Unsigned: signed indices are first tested for counting from the end.
+        strips, kept = np.uint64(block.strips), np.uint64(width if shape.by_strip else 0)
+        per_pass = strips // np.uint64(passes)
+        wa, ia, va, sa = v.address(w), v.address(events.idx), v.address(events.val), v.address(block.segments)
+        ma, m16, fa = v.address(block.m16), block.m16, v.address(neurons.form)
+        c0 = tile * width
+        ta = v.address(neurons.theta16) + 2 * c0
+        fused = out.spikes.shape[0] > 0
+        spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
+        drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
+        driven, row0 = np.int64(0), (block.first - out.origin) * steps
+        for index in range(passes):
+            last = index == passes - 1
+            r, strip, k = np.uint64(0), np.uint64(index) * per_pass, np.uint64(0)
+            for p in range(block.first, block.end):
+                bias = v.address(neurons.bias16) + 2 * bias_at(neurons, p, c0)
+                m16[:] = 0
+                for _ in range(steps):
+                    first = block.starts[strip]
+                    count = block.starts[strip + per_pass] - first
+                    segments = sa + SEGMENT_BYTES * first
+                    x16, x = v.address(block.x16) + np.int64(2 * k), v.address(block.x) + np.int64(4 * k)
+                    start = bias if index == 0 else x16
+                    long = block.sums[r] > events.limit
+                    if long and index == 0:
+                        block.x[k : k + width] = 0
+                    if not last:
+                        store_row(isa, units, 1, wa, ia, va, segments, count, start, x, 0, x16)
+                    elif fused:
+                        at = spikes + (row0 + np.int64(r)) * spike_row
+                        driven += fire_row(isa, units, 1, wa, ia, va, segments, count, start, x, long, ma, ta, fa, at)
+                    else:
+                        at = drives + (row0 + np.int64(r)) * drive_row
+                        driven += store_row(isa, units, 1, wa, ia, va, segments, count, start, x, long, at)
+                    r, strip, k = r + np.uint64(1), strip + strips, k + kept
         return driven
 
     return vectorized
@@ -243,7 +376,7 @@ def _wide_tile(
     isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
-    """:func:`gather_tile` with 32-bit drives, row by row: 16-bit sums are widened before they could overflow."""
+    """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
     raise NotImplementedError("compiled code only")
 
 
@@ -252,32 +385,37 @@ def _overload_wide_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
 ) -> Any:
     def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
-        fa, sa, c0 = v.address(neurons.form), v.address(block.segments), 32 * units * tile
-        xa, ma, m = v.address(block.x), v.address(block.m), block.m
-        ta = v.address(neurons.theta) + 4 * c0
-        fused, plain = out.spikes.shape[0] > 0, neurons.form[0] == 1 and neurons.form[2] == 0
-        driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
-        for p in range(block.first, block.end):
-            bias = v.address(neurons.bias) + 4 * bias_at(neurons, p, c0)
-            m[:] = 0
-            for _ in range(shape.steps):
-                if not fused:
-                    xa = v.address(out.drive) + 4 * (row * out.drive.shape[1] + c0)
-                at = v.address(out.spikes) + 4 * (row * out.spikes.shape[1] + tile * units)
-                from_s = sa + SEGMENT_BYTES * s
-                whole = events.whole or block.sums[s // block.strips] <= events.limit
-                if whole and fused and plain:
-                    driven += fire_row_wide(isa, units, wa, ia, va, from_s, block.strips, bias, ma, ta, fa, at)
-                elif whole:
-                    widen_row(isa, units, wa, ia, va, from_s, block.strips, bias, xa)
+        c0, steps = 32 * units * tile, shape.steps
+        passes = block.strips if shape.by_strip else 1
+        per_pass = block.strips // passes
+        wa, ia, va, sa = v.address(w), v.address(events.idx), v.address(events.val), v.address(block.segments)
+        fa, ma, m, ta = v.address(neurons.form), v.address(block.m), block.m, v.address(neurons.theta) + 4 * c0
+        fused = out.spikes.shape[0] > 0
+        row0 = (block.first - out.origin) * steps
+        x, x_row = v.address(block.x), 128 * units if shape.by_strip else 0
+        if not fused:
+            x_row = 4 * out.drive.shape[1]
+            x = v.address(out.drive) + row0 * x_row + 4 * c0
+        driven = np.int64(0)
+        for index in range(passes):
+            for r in range((block.end - block.first) * steps):
+                xa = x + r * x_row
+                base = xa
+                if index == 0:
+                    base = v.address(neurons.bias) + 4 * bias_at(neurons, block.first + r // steps, c0)
+                strip = r * block.strips + index * per_pass
+                first, end = block.starts[strip], block.starts[strip + per_pass]
+                if block.sums[r] <= events.limit:
+                    widen_row(isa, units, wa, ia, va, sa + SEGMENT_BYTES * first, end - first, base, xa)
                 else:
-                    for i in range(s, s + block.strips):
-                        _add_strip(isa, units, events, wa, block, i, bias if i == s else xa, xa)
-                if fused and not (whole and plain):
+                    for i in range(first, end):
+                        widen_row(isa, units, wa, ia, va, sa + SEGMENT_BYTES * i, 1, base, xa)
+                        base = xa
+                if fused and index == passes - 1:
+                    if r % steps == 0:
+                        m[:] = 0
+                    at = v.address(out.spikes) + 4 * ((row0 + r) * out.spikes.shape[1] + tile * units)
                     driven += _fire_tile(units, neurons.form, xa, ma, ta, fa, at)
-                s += block.strips
-                row += 1
         return driven
 
     return vectorized
@@ -303,67 +441,6 @@ def _overload_fire_tile(units: Any, form: Any, xa: Any, ma: Any, ta: Any, fa: An
     return vectorized
 
 
-def _add_strip(isa: Any, units: int, events: Events, wa: int, block: Block, i: int, base: int, xa: int) -> None:
-    """32-bit drives at ``xa`` from those at ``base`` and one strip, in chunks if it might not fit 16 bits."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_add_strip, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_add_strip(isa: Any, units: Any, events: Any, wa: Any, block: Any, i: Any, base: Any, xa: Any) -> Any:
-    def vectorized(isa, units, events, wa, block, i, base, xa):  # type: ignore[no-untyped-def]
-        ia, va, part = v.address(events.idx), v.address(events.val), block.part
-        if block.segments[i, 3] <= events.limit:
-            widen_row(isa, units, wa, ia, va, v.address(block.segments) + SEGMENT_BYTES * i, 1, base, xa)
-            return
-        start, left = block.segments[i, 0], block.segments[i, 1]
-        while left > 0:
-            part[0, 0], part[0, 1], part[0, 2] = start, min(left, events.chunk // 2), block.segments[i, 2]
-            widen_row(isa, units, wa, ia, va, v.address(part), 1, base, xa)
-            base, start, left = xa, start + events.chunk, left - events.chunk // 2
-
-    return vectorized
-
-
-def _strip_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
-    out: Outputs,
-) -> int:  # fmt: skip
-    """:func:`gather_tile` with 32-bit drives, strip by strip."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_strip_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_strip_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
-) -> Any:
-    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
-        wa, c0, rows = v.address(w), 32 * units * tile, (block.end - block.first) * shape.steps
-        fused = out.spikes.shape[0] > 0
-        first = (block.first - out.origin) * shape.steps
-        x0, x_row = v.address(block.x), 128 * units
-        if not fused:
-            x_row = 4 * out.drive.shape[1]
-            x0 = v.address(out.drive) + first * x_row + 4 * c0
-        for strip in range(block.strips):
-            for r in range(rows):
-                xa = x0 + r * x_row
-                base = xa
-                if strip == 0:
-                    base = v.address(neurons.bias) + 4 * bias_at(neurons, block.first + r // shape.steps, c0)
-                _add_strip(isa, units, events, wa, block, r * block.strips + strip, base, xa)
-        driven = np.int64(0)
-        if fused:
-            ma, ta, fa = v.address(block.m), v.address(neurons.theta) + 4 * c0, v.address(neurons.form)
-            for r in range(rows):
-                if r % shape.steps == 0:
-                    block.m[:] = 0
-                at = v.address(out.spikes) + 4 * ((first + r) * out.spikes.shape[1] + tile * units)
-                driven += _fire_tile(units, neurons.form, x0 + r * x_row, ma, ta, fa, at)
-        return driven
-
-    return vectorized
-
-
 @_tile_kernel
 def _plain_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
@@ -373,21 +450,21 @@ def _plain_tile(
     width = 32 * shape.units
     c0 = tile * width
     bias, x, m = neurons.bias.reshape(-1), block.x, block.m
-    driven, s, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
+    driven, strip, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
     for p in range(block.first, block.end):
         m[:] = 0
         from_bias = bias_at(neurons, p, c0)
         for _ in range(shape.steps):
             for c in range(width):
                 x[c] = bias[from_bias + c]
-            for i in range(s, s + block.strips):
+            for i in range(block.starts[strip], block.starts[strip + block.strips]):
                 start, weights = block.segments[i, 0], block.segments[i, 2]
                 for e in range(start, start + 2 * block.segments[i, 1]):
                     value = np.int32(events.val[e])
                     at = (weights + np.int64(events.idx[e])) * width
                     for c in range(width):
                         x[c] += value * np.int32(w[at + c])
-            s += block.strips
+            strip += block.strips
             if out.spikes.shape[0] > 0:
                 driven += fire(
                     isa, x, 0, m, 0, neurons.theta, c0, neurons.form, shape.units, out.spikes, row, tile * shape.units
@@ -417,19 +494,26 @@ def event_synapse(
         out: what is written.
 
     Returns:
-        (non-zero drives met by the neurons, events gathered).
+        (non-zero drives met by the neurons, events gathered); the first is at least
+        :data:`qkf_deploy.simulators.event.fire.SPOILT` if 16-bit drives were asked for and are not enough.
     """
     steps, width, strips, units = shape.steps, 32 * shape.units, ypos.shape[1] * shape.parts, shape.units
     pixels = max(1, BLOCK_ROWS // steps)
-    segments, part = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros((1, 4), np.int32)
-    sums = np.zeros(pixels * steps, np.int32)
-    x = np.empty(width * (pixels * steps if shape.by_strip else 1), np.int32)
+    strip_segments, sums = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros(pixels * steps, np.int32)
+    strip_sums, one_each = np.zeros(strip_segments.shape[0], np.int32), np.arange(strip_segments.shape[0] + 1)
+    kept = width * (pixels * steps if shape.by_strip else 1)
+    x16, x = np.empty(kept, np.int16), np.empty(kept, np.int32)
     m16, m = np.empty(width, np.int16), np.empty(width, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)
-        gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, segments, sums)
-        block = Block(b0, b1, strips, segments, sums, part, m16, m, x)
+        gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, strip_segments, strip_sums, sums)
+        segments, starts, rows = strip_segments, one_each, (b1 - b0) * steps
+        if sums[:rows].max() > events.limit:
+            starts = np.empty(rows * strips + 1, np.int64)
+            segments = _moving_segments(events, rows, strip_segments, strip_sums, sums, starts)
+        fits = _all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
+        block = Block(b0, b1, strips, fits, segments, starts, sums, m16, m, x16, x)
         for k in range(weights.shape[0]):
             w = weights[k]
             if units == 6:

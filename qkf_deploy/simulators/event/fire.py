@@ -10,80 +10,106 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 
 #: Entries of the int64 array that describes a neuron to a kernel: m, k, f, 1 for soft reset.
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
+#: Added to a count of non-zero drives where 16 bits were not enough: what was computed must be computed again.
+SPOILT = 2**40
 
 
 class NeuronWriter:
-    """Writes the code of one step of neurons with multiplier 1 and no fraction bits.
+    """Writes the code of one step of 16-bit neurons with multiplier 1 and no fraction bits.
+
+    Charges are added with saturation. A charge that would pass the highest value reaches every threshold, and a hard
+    reset forgets it; one that would pass the lowest is wrong, and stays behind as the state (see :meth:`spoilt`).
 
     Args:
         b: builder.
-        kind: vectors of s16 or s32.
-        m, theta: addresses of states and thresholds of that width; form: address of 4 x s64; spikes: address of u32.
-        soft: which reset to write.
+        kind: vectors of s16.
+        m, theta: addresses of states and thresholds; form: address of 4 x s64; spikes: address of u32.
     """
 
-    def __init__(
-        self, b: v.Builder, kind: Any, m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value, *, soft: bool
-    ) -> None:
-        self.b, self.kind, self.m, self.theta, self.spikes, self.soft = b, kind, m, theta, spikes, soft
+    def __init__(self, b: v.Builder, kind: Any, m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value) -> None:
+        self.b, self.kind, self.m, self.theta, self.spikes = b, kind, m, theta, spikes
         shift = v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64)
         self.shift = v.splat(b, b.trunc(shift, kind.element), kind.count)
 
-    def fire(self, index: int, drives: tuple[v.Value, v.Value]) -> v.Value:
-        """Fire the vectors ``2 * index`` and the next; returns the number of non-zero drives, 64-bit."""
-        b, lanes = self.b, self.kind.count
-        pairs = [self._one(2 * index + i, drive) for i, drive in enumerate(drives)]
-        fired, driven = (
-            v.shuffle(b, first, second, list(range(2 * lanes))) for first, second in zip(*pairs, strict=True)
-        )
-        word = v.int_of(2 * lanes)
-        v.store(b, b.bitcast(fired, word), b.add(self.spikes, v.const(lanes // 4 * index)))
-        count = v.population(b, b.bitcast(driven, word))
-        return count if word.width == 64 else b.zext(count, v.I64)
+    def fire(self, drives: list[v.Value], *, soft: bool) -> None:
+        """Fire an even number of vectors, with soft or hard reset."""
+        b = self.b
+        for i in range(0, len(drives), 2):
+            first, second = (self._one(i + k, drives[i + k], soft) for k in range(2))
+            v.store(b, _word(b, first, second), b.add(self.spikes, v.const(self.kind.count // 8 * i)))
 
-    def _one(self, i: int, drive: v.Value) -> tuple[v.Value, v.Value]:
-        """(fired, drive is not 0) of vector i."""
-        b, kind = self.b, self.kind
-        offset = v.const(kind.element.width // 8 * kind.count * i)
-        state, threshold = (v.load(b, b.add(address, offset), kind) for address in (self.m, self.theta))
-        u = b.add(b.ashr(state, self.shift), drive)
+    def _one(self, i: int, drive: v.Value, soft: bool) -> v.Value:
+        """Which of vector i fire."""
+        b = self.b
+        threshold = v.load(b, b.add(self.theta, self._offset(i)), self.kind)
+        u = v.add_saturated(b, b.ashr(self._state(i), self.shift), drive)
         fired = b.icmp_signed(">=", u, threshold)
-        after = b.sub(u, threshold) if self.soft else ir.Constant(kind, None)
-        v.store(b, b.select(fired, after, u), b.add(self.m, offset))
-        return fired, b.icmp_signed("!=", drive, ir.Constant(kind, None))
+        after = b.sub(u, threshold) if soft else ir.Constant(self.kind, None)
+        v.store(b, b.select(fired, after, u), b.add(self.m, self._offset(i)))
+        return fired
+
+    def _offset(self, i: int) -> v.Value:
+        return v.const(2 * self.kind.count * i)
+
+    def _state(self, i: int) -> v.Value:
+        return v.load(self.b, self.b.add(self.m, self._offset(i)), self.kind)
+
+    def spoilt(self, count: int) -> v.Value:
+        """1 if any of so many vectors is at the lowest value, and so may be wrong, else 0."""
+        lowest = reduce(lambda x, y: v.smallest(self.b, x, y), (self._state(i) for i in range(count)))
+        extreme = ir.Constant(self.kind, [-(2**15)] * self.kind.count)
+        return v.any_of(self.b, self.b.icmp_signed("==", lowest, extreme))
+
+
+def _word(b: v.Builder, first: v.Value, second: v.Value) -> v.Value:
+    """Two vectors of bits as one integer."""
+    lanes = 2 * first.type.count
+    return b.bitcast(v.shuffle(b, first, second, list(range(lanes))), v.int_of(lanes))
+
+
+def _count_driven(b: v.Builder, drives: list[v.Value]) -> v.Value:
+    """Number of non-zero elements, 64-bit."""
+    total = v.const(0)
+    for i in range(0, len(drives), 2):
+        driven = (b.icmp_signed("!=", drive, ir.Constant(drive.type, None)) for drive in drives[i : i + 2])
+        count = v.population(b, _word(b, *driven))
+        total = b.add(total, count if count.type.width == 64 else b.zext(count, v.I64))
+    return total
 
 
 def write_neurons(
-    b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
+    b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value, *, tried: bool
 ) -> v.Value:
-    """Write the code of :class:`NeuronWriter` for either reset; returns the number of non-zero drives, 64-bit.
+    """Write the code of :class:`NeuronWriter` for either reset.
 
     Args:
         b: builder.
-        drives: an even number of vectors of s16, or of s32.
+        drives: an even number of vectors of s16.
         m, theta, form, spikes: see :class:`NeuronWriter`.
+        tried: charges may not fit; only with hard reset.
+
+    Returns:
+        Number of non-zero drives, 64-bit; plus :data:`SPOILT` if a charge did not fit.
     """
-    driven = cgutils.alloca_once(b, v.I64)
+    neurons = NeuronWriter(b, drives[0].type, m, theta, form, spikes)
+    # Counted before the branch: within, the compiler would keep all comparisons in memory until it knows the reset.
+    driven = _count_driven(b, drives)
     is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
-
-    def write(soft: bool) -> None:
-        neurons = NeuronWriter(b, drives[0].type, m, theta, form, spikes, soft=soft)
-        counts = [neurons.fire(i, (drives[2 * i], drives[2 * i + 1])) for i in range(len(drives) // 2)]
-        b.store(reduce(b.add, counts), driven)
-
     with b.if_else(is_soft) as (then, otherwise):
         with then:
-            write(soft=True)
+            neurons.fire(drives, soft=True)
         with otherwise:
-            write(soft=False)
-    return b.load(driven)
+            neurons.fire(drives, soft=False)
+    if not tried:
+        return driven
+    return b.add(driven, b.mul(neurons.spoilt(len(drives)), v.const(SPOILT)))
 
 
 @v.intrinsic(prefer_literal=True)
@@ -204,18 +230,19 @@ def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word): 
 
 @v.intrinsic
 def _fire16(typingctx: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any) -> Any:
-    """One step of 32 neurons in 16 bits; arguments are addresses. Returns the number of non-zero drives."""
+    """One step of 32 neurons in 16 bits; arguments are addresses. Returns what :func:`fire16` does."""
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         half = v.vec(v.I16, 16)
-        drives = [v.load(b, b.add(args[0], v.const(32 * i)), half) for i in range(2)]
-        return write_neurons(b, drives, *args[1:])
+        x, m, theta, form, spikes = args
+        drives = [v.load(b, b.add(x, v.const(32 * i)), half) for i in range(2)]
+        return write_neurons(b, drives, m, theta, form, spikes, tried=True)
 
     return types.int64(*[types.int64] * 5), generate
 
 
 def fire16(x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, spikes: np.ndarray, row: int) -> int:
-    """One time step in 16 bits, for all words of a row: multiplier 1, no fraction bits, membranes proven to fit.
+    """One time step in 16 bits, for all words of a row: multiplier 1, no fraction bits, hard reset.
 
     Args:
         x: drive; m: state, updated; theta: thresholds; all s16, 32 per word.
@@ -223,7 +250,7 @@ def fire16(x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, sp
         spikes: u32 ``(rows, words)``.
 
     Returns:
-        Number of non-zero drives.
+        Number of non-zero drives; at least :data:`SPOILT` if a membrane does not fit.
     """
     raise NotImplementedError("compiled code only")
 

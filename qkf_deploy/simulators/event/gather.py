@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import typeof
-from numba.core import types
+from numba.core import cgutils, types
 
 from qkf_deploy.simulators.event import vector_ir as v
-from qkf_deploy.simulators.event.fire import write_neurons
+from qkf_deploy.simulators.event.fire import SPOILT, write_neurons
 
 #: Output channels per unit; a tile is 1, 2, 3 or 6 units wide (4 ran slower than 3 and than 2).
 UNIT = 32
 TILE_UNITS = (6, 3, 2, 1)
 _LEAST_UNITS, _CACHED_BYTES = 2, 64 * 1024
-#: A segment is 4 x s32: first entry of the event list, pairs of events, weight row of channel 0, sum of values.
+#: A segment is 4 x s32: first entry of the event list, pairs of events, weight row of channel 0, and 1 if the sums so
+#: far must first move to 32 bits.
 SEGMENT_BYTES = 16
 
 
@@ -75,19 +77,67 @@ class _Tile:
         """Bytes of 16-bit channels before accumulator i."""
         return v.const(2 * self.sums.count * i)
 
-    def start_from(self, bias: v.Value) -> None:
-        """Begin at the 16-bit bias of the tile, an address."""
+    def start_from(self, sums: v.Value) -> None:
+        """Begin at 16-bit sums of the tile, an address."""
         for i, a in enumerate(self.acc):
-            self.b.store(v.load(self.b, self.b.add(bias, self.offset(i)), self.sums), a)
+            self.b.store(v.load(self.b, self.b.add(sums, self.offset(i)), self.sums), a)
 
-    def add_segments(self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value) -> None:
-        """Add all events; arguments are addresses but ``count``."""
+    def add_segments(
+        self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value, moved: v.Value | None = None
+    ) -> None:
+        """Add all events.
+
+        Args:
+            w, idx, val, segments: addresses.
+            count: number of segments.
+            moved: address of the tile's 32-bit sums, to which the accumulators move before segments that say so; if
+                none does, it can be left out.
+        """
         b = self.b
         with v.counted_loop(b, count) as index:
             at = b.add(segments, b.mul(index, v.const(SEGMENT_BYTES)))
-            start, pairs, row = (b.sext(v.load(b, b.add(at, v.const(4 * i)), v.I32), v.I64) for i in range(3))
+            start, pairs, row, moves = (b.sext(v.load(b, b.add(at, v.const(4 * i)), v.I32), v.I64) for i in range(4))
+            if moved is not None:
+                with b.if_then(b.icmp_signed("!=", moves, v.const(0)), likely=False):
+                    self._move(moved)
             first = b.add(w, b.mul(row, v.const(self.width)))
             self._add_pairs(first, b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
+
+    def widened(self, base: v.Value) -> list[v.Value]:
+        """The accumulators added to the tile's 32-bit values at an address."""
+        b, wide = self.b, v.vec(v.I32, self.sums.count)
+        return [
+            b.add(v.load(b, b.add(base, v.const(4 * wide.count * i)), wide), b.sext(b.load(a), wide))
+            for i, a in enumerate(self.acc)
+        ]
+
+    def store_wide(self, values: list[v.Value], out: v.Value) -> None:
+        """Store 32-bit values of the tile."""
+        for i, value in enumerate(values):
+            v.store(self.b, value, self.b.add(out, v.const(4 * self.sums.count * i)))
+
+    def _move(self, moved: v.Value) -> None:
+        self.store_wide(self.widened(moved), moved)
+        for a in self.acc:
+            self.b.store(ir.Constant(self.sums, None), a)
+
+    def drives(self, moved: v.Value, has_moved: v.Value) -> tuple[list[v.Value], v.Value]:
+        """The sums in 16 bits, and 1 if one of them does not fit.
+
+        Args:
+            moved: see :meth:`add_segments`.
+            has_moved: whether anything has been moved there.
+        """
+        b, spoilt = self.b, cgutils.alloca_once_value(self.b, v.const(0))
+        with b.if_then(b.icmp_signed("!=", has_moved, v.const(0)), likely=False):
+            beyond = None
+            for total, a in zip(self.widened(moved), self.acc, strict=True):
+                cut = v.clamp(b, total, -(2**15), 2**15 - 1)
+                b.store(b.trunc(cut, self.sums), a)
+                differs = b.icmp_signed("!=", cut, total)
+                beyond = differs if beyond is None else b.or_(beyond, differs)
+            b.store(v.any_of(b, beyond), spoilt)
+        return [b.load(a) for a in self.acc], b.load(spoilt)
 
     def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
         b, size = self.b, self.size
@@ -111,18 +161,14 @@ class _Tile:
 def widen_row(
     typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, base: Any, x: Any
 ) -> Any:
-    """``x = base + sum of the segments``, s32; pointers are addresses, ``units`` literal."""
+    """``x = base + sum of the segments``, s32; pointers are addresses, ``units`` literal. The sum fits 16 bits."""
     signature = types.void(isa, units, *[types.int64] * 7)
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, w, idx, val, segments, count, base, x = args
         tile = _Tile(b, isa, units.literal_value)
         tile.add_segments(w, idx, val, segments, count)
-        wide = v.vec(v.I32, tile.sums.count)
-        for i, a in enumerate(tile.acc):
-            offset = v.const(4 * wide.count * i)
-            total = b.add(v.load(b, b.add(base, offset), wide), b.sext(b.load(a), wide))
-            v.store(b, total, b.add(x, offset))
+        tile.store_wide(tile.widened(base), x)
         return context.get_dummy_value()
 
     return signature, generate
@@ -130,62 +176,57 @@ def widen_row(
 
 @v.intrinsic(prefer_literal=True)
 def store_row(
-    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, x: Any
-) -> Any:
-    """``x = bias + sum of the segments``, s16."""
-    signature = types.void(isa, units, *[types.int64] * 7)
+    typingctx: Any, isa: Any, units: Any, tried: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, start: Any,
+    moved: Any, has_moved: Any, x: Any,
+) -> Any:  # fmt: skip
+    """``x = start + sum of the segments``, s16; returns :data:`SPOILT` if it does not fit, else 0.
+
+    ``tried``, literal: 0 if everything is known to fit. ``moved``: s32 of the tile, where sums move that would not fit;
+    they are added if ``has_moved``.
+    """
+    signature = types.int64(isa, units, tried, *[types.int64] * 9)
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, _, w, idx, val, segments, count, bias, x = args
-        tile = _Tile(b, isa, units.literal_value)
-        tile.start_from(bias)
-        tile.add_segments(w, idx, val, segments, count)
-        for i, a in enumerate(tile.acc):
-            v.store(b, b.load(a), b.add(x, tile.offset(i)))
-        return context.get_dummy_value()
+        *sources, moved, has_moved, x = args[3:]
+        drives, spoilt = _drives(b, isa, units, tried, sources, moved, has_moved)
+        for i, drive in enumerate(drives):
+            v.store(b, drive, b.add(x, v.const(2 * drive.type.count * i)))
+        return spoilt
 
     return signature, generate
 
 
 @v.intrinsic(prefer_literal=True)
 def fire_row(
-    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, m: Any,
-    theta: Any, form: Any, spikes: Any,
+    typingctx: Any, isa: Any, units: Any, tried: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, start: Any,
+    moved: Any, has_moved: Any, m: Any, theta: Any, form: Any, spikes: Any,
 ) -> Any:  # fmt: skip
-    """Gather in 16 bits and fire without leaving registers; multiplier 1, no fraction bits. Returns non-zero drives.
+    """:func:`store_row`, but the drives meet neurons without leaving registers: multiplier 1, no fraction bits.
 
-    ``bias``, ``m``, ``theta``: s16 of the tile; ``form``: see :mod:`qkf_deploy.simulators.event.fire`.
+    Returns the number of non-zero drives; at least :data:`SPOILT` if a drive or a charge does not fit.
+
+    ``m``, ``theta``: s16 of the tile; ``form``: see :mod:`qkf_deploy.simulators.event.fire`.
     """
-    signature = types.int64(isa, units, *[types.int64] * 10)
+    signature = types.int64(isa, units, tried, *[types.int64] * 12)
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, _, w, idx, val, segments, count, bias, m, theta, form, spikes = args
-        tile = _Tile(b, isa, units.literal_value)
-        tile.start_from(bias)
-        tile.add_segments(w, idx, val, segments, count)
-        drives = [b.load(a) for a in tile.acc]
-        return write_neurons(b, drives, m, theta, form, spikes)
+        *sources, moved, has_moved, m, theta, form, spikes = args[3:]
+        drives, spoilt = _drives(b, isa, units, tried, sources, moved, has_moved)
+        return b.add(spoilt, write_neurons(b, drives, m, theta, form, spikes, tried=bool(tried.literal_value)))
 
     return signature, generate
 
 
-@v.intrinsic(prefer_literal=True)
-def fire_row_wide(
-    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, bias: Any, m: Any,
-    theta: Any, form: Any, spikes: Any,
-) -> Any:  # fmt: skip
-    """:func:`fire_row` with s32 bias, state and thresholds; only the gathered sums are in 16 bits."""
-    signature = types.int64(isa, units, *[types.int64] * 10)
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, _, w, idx, val, segments, count, bias, m, theta, form, spikes = args
-        tile = _Tile(b, isa, units.literal_value)
+def _drives(
+    b: v.Builder, isa: types.Type, units: Any, tried: Any, sources: list[v.Value], moved: v.Value, has_moved: v.Value
+) -> tuple[list[v.Value], v.Value]:
+    """Write the code that sums in 16 bits; see :func:`store_row`."""
+    w, idx, val, segments, count, start = sources
+    tile = _Tile(b, isa, units.literal_value)
+    tile.start_from(start)
+    if not tried.literal_value:
         tile.add_segments(w, idx, val, segments, count)
-        wide = v.vec(v.I32, tile.sums.count)
-        drives = [
-            b.add(v.load(b, b.add(bias, v.const(4 * wide.count * i)), wide), b.sext(b.load(a), wide))
-            for i, a in enumerate(tile.acc)
-        ]
-        return write_neurons(b, drives, m, theta, form, spikes)
-
-    return signature, generate
+        return [b.load(a) for a in tile.acc], v.const(0)
+    tile.add_segments(w, idx, val, segments, count, moved)
+    drives, spoilt = tile.drives(moved, has_moved)
+    return drives, b.mul(spoilt, v.const(SPOILT))

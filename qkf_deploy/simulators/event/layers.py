@@ -18,6 +18,7 @@ from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
 from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Outputs, Shape, event_synapse
+from qkf_deploy.simulators.event.fire import SOFT, SPOILT
 from qkf_deploy.simulators.event.gather import UNIT
 from qkf_deploy.simulators.event.packing import (
     EventWeights,
@@ -62,10 +63,12 @@ class NeuronForm:
     Attributes:
         form: int64 ``(4,)``: multiplier, shift, fraction bits, soft reset.
         theta: int64 ``(channels,)``.
+        fits16: it may be tried in 16 bits.
     """
 
     form: np.ndarray
     theta: np.ndarray
+    fits16: bool
 
     @staticmethod
     def of(node: Node, channels: int) -> NeuronForm | None:
@@ -77,7 +80,7 @@ class NeuronForm:
         if theta is None:
             return None
         form = np.array([op.decay_multiplier, op.decay_shift, op.fraction_bits, op.soft_reset], np.int64)
-        return NeuronForm(form, theta)
+        return NeuronForm(form, theta, proofs.neuron_fits16(op, theta))
 
 
 def _per_channel(theta: np.ndarray, shape: tuple[int, ...], channels: int) -> np.ndarray | None:
@@ -119,9 +122,9 @@ class SynapseLayer:
         self.fused = neuron is not None and pool is None and not self.constant
         self._packs: dict[object, Any] = {}
         self._lock = threading.Lock()
-        self.sums = proofs.WeightSums.of(self.weight)
+        self.magnitude = proofs.magnitude(self.weight)
         bias = conv.params.get("bias", np.zeros(1, np.int64))
-        self.bias_range = min(int(bias.min()), 0), max(int(bias.max()), 0)
+        self.bias_magnitude = proofs.magnitude(bias)
 
     # -- choice of kernel -------------------------------------------------------------------------------------------
 
@@ -131,7 +134,7 @@ class SynapseLayer:
         if not isinstance(node.op, Conv) or node.op.groups != 1 or not proofs.fits(widths.partial, proofs.INT32):
             return False
         weight = node.params["weight"]
-        if weight.dtype.kind != "i" or proofs.weight_magnitude(weight) > proofs.INT16:
+        if weight.dtype.kind != "i" or proofs.magnitude(weight) > proofs.INT16:
             return False
         if type_.is_events:
             return type_.high is not None and type_.high <= proofs.LARGEST_COUNT and type_.timing is Timing.STEP
@@ -143,14 +146,19 @@ class SynapseLayer:
         """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
         largest = stream.largest()
         density = stream.totals(self.isa.tag).graded / max(stream.tokens * stream.steps * stream.channels, 1)
-        narrow = self.sums.magnitude <= 127
+        narrow = self.magnitude <= 127
         # By line, list entries and weight rows are numbered along a whole line.
         by_line = self.window.x.kernel > 1
         reach = self.channels_in * max(self.window.x.size if by_line else 1, 1)
         addressable = reach < 2**16 and (self.window.x.dilation == 1 or not by_line)
-        if narrow and addressable and self.sums.chunk(largest) > 0 and density < self.isa.dense_crossover:
+        if (
+            narrow
+            and addressable
+            and proofs.largest_sum(self.magnitude) >= 2 * largest
+            and density < self.isa.dense_crossover
+        ):
             return "event"
-        if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.sums.magnitude, largest) > 0):
+        if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.magnitude, largest) > 0):
             return "bytes"
         return "words"
 
@@ -205,28 +213,33 @@ class SynapseLayer:
             return Stream(_columns(out.spikes, words), self.channels_out, pixels, self.steps), driven, gathered
         return Drive(_columns(out.drive, 32 * words), self.channels_out, pixels, self.steps), driven, gathered
 
-    def _events(self, x: Stream) -> _Work:
+    def _events(self, x: Stream, *, narrow: bool = True) -> _Work:
+        """Gather events; ``narrow``: try 16 bits where possible."""
         tag, w = self.isa.tag, self.window
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
         neurons = self._neurons(pack.columns)
-        reach = self.sums.reach(x.activity(tag, w.taps))
-        whole, drive16 = proofs.fits(reach, proofs.INT16), self._drive_fits16(reach)
-        neuron16 = drive16 and self.neuron_fits16(reach)
         pooled = self.form is not None and not self.fused
-        narrow = neuron16 if self.fused else drive16 and pooled
         by_line = w.x.kernel > 1
         listed = x.events(tag, w.x.size if by_line else 0)
-        limit, chunk = self.sums.limit, self.sums.chunk(listed.largest)
+        limit = proofs.largest_sum(self.magnitude, self.bias_magnitude)
+        drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and limit >= 2 * listed.largest
+        neuron16 = drive16 and self.form is not None and self.form.fits16
+        tried16 = neuron16 if self.fused else drive16
+        if not tried16:
+            limit = proofs.largest_sum(self.magnitude)
         events = Events(
-            listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, limit, chunk, whole, narrow
+            listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, self.magnitude,
+            self.bias_magnitude, limit, tried16,
         )  # fmt: skip
-        parts, by_strip = (1, False) if narrow else self._strips(x, pack.units)
+        parts, by_strip = self._strips(x, pack.units)
         shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units, parts, by_strip)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
-        return _Work(produce, neurons, drive16 and pooled, neuron16 and pooled)
+        wide = (lambda: self._events(x, narrow=False)) if drive16 else None
+        hard = self.form is not None and not self.form.form[SOFT]
+        return _Work(produce, neurons, drive16 and pooled, neuron16 and pooled and hard, wide)
 
     def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
         """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""
@@ -238,26 +251,15 @@ class SynapseLayer:
         lines = self.window.y.kernel
         return parts, parts > 1 or (lines * weights > _ROW_BYTES and most >= 1)
 
-    def _drive_fits16(self, reach: tuple[int, int]) -> bool:
-        """True if drives with this range of weighted sums may be kept in 16 bits."""
-        return self.isa.vector_bytes > 0 and proofs.drive_fits16(reach, self.bias_range)
-
-    def neuron_fits16(self, reach: tuple[int, int]) -> bool:
-        """True if drives and membranes with this range of weighted sums may be kept in 16 bits."""
-        if self.form is None or not self._drive_fits16(reach):
-            return False
-        drive = reach[0] + self.bias_range[0], reach[1] + self.bias_range[1]
-        return proofs.neuron_fits16(self.form.form, self.form.theta, drive, self.time_steps)
-
     def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
         a, row_of, taps, weights = rows
         neurons = self._neurons(weights.shape[0] * 32)
-        flush = max(proofs.dense_flush(self.sums.magnitude, largest) if kernel == "bytes" else 1, 1)
+        flush = max(proofs.dense_flush(self.magnitude, largest) if kernel == "bytes" else 1, 1)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
             return dense_synapse(self.isa.tag, a, row_of, taps, self.steps, flush, weights, neurons, out, p0, p1), 0
 
-        return _Work(produce, neurons, False, False)
+        return _Work(produce, neurons, False, False, None)
 
     def _padded_rows(self, x: Stream, kernel: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(u8 or s16 rows of the padded grid, first row of each output pixel, element offset of each tap, weights)."""
@@ -306,28 +308,33 @@ class SynapseLayer:
         """Pooling and neuron behind the synapse, some lines at a time; what lies between is never stored as a whole."""
         if self.form is None:
             raise TypeError("no neuron follows")
-        neurons, w = work.neurons, self.window
-        window = self.pool_window or pointwise(w.y.out, w.x.out)
-        theta16 = neurons.theta16 if work.neuron16 else _NOTHING_NARROW
-        rows = window.pixels_out * self.time_steps
-        spikes = np.empty((rows, words_of(self.channels_out)), np.uint32)
+        w, window = self.window, self.pool_window or pointwise(self.window.y.out, self.window.x.out)
+        spikes = np.empty((window.pixels_out * self.time_steps, words_of(self.channels_out)), np.uint32)
         lines = bands(window, _BAND_LINES)
         most = max(end - first for first, end in lines) * w.x.out * self.steps
 
+        def one(work: _Work, out: Outputs, band: int) -> tuple[int, int]:
+            first, end = (line * w.x.out for line in lines[band])
+            _, gathered = produced = work.produce(out._replace(origin=first), first, end)
+            p0 = band * _BAND_LINES * window.x.out
+            p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
+            driven = pool_fire(
+                self.isa.tag, out.drive16 if work.drive16 else out.drive, first, window.ypos, window.xpos,
+                window.y.size, window.x.size, self.steps, self.time_steps, work.neurons.theta,
+                work.neurons.theta16 if work.neuron16 else _NOTHING_NARROW, work.neurons.form, spikes, _NOTHING, p0, p1,
+            )  # fmt: skip
+            return max(produced[0], driven), gathered
+
         def task(band0: int, band1: int) -> tuple[int, int]:
             out = work.outputs(most, fires=False)
-            drive = out.drive16 if work.drive16 else out.drive
-            driven = gathered = 0
-            for band in range(band0, band1):
-                first, end = (line * w.x.out for line in lines[band])
-                gathered += work.produce(out._replace(origin=first), first, end)[1]
-                p0 = band * _BAND_LINES * window.x.out
-                p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
-                driven += pool_fire(
-                    self.isa.tag, drive, first, window.ypos, window.xpos, window.y.size, window.x.size, self.steps,
-                    self.time_steps, neurons.theta, theta16, neurons.form, spikes, _NOTHING, p0, p1,
-                )  # fmt: skip
-            return driven, gathered
+            done = [one(work, out, band) for band in range(band0, band1)]
+            spoilt = [i for i, (driven, _) in enumerate(done) if driven >= SPOILT]
+            if spoilt and work.wide is not None:
+                wide = work.wide()
+                out = wide.outputs(most, fires=False)
+                for i in spoilt:
+                    done[i] = one(wide, out, band0 + i)
+            return sum(d for d, _ in done), sum(g for _, g in done)
 
         done = ranges(len(lines), task, least=2)
         stream = Stream(spikes, self.channels_out, window.pixels_out, self.time_steps)
@@ -341,13 +348,15 @@ class _Work:
     Attributes:
         produce: see :data:`Producer`.
         neurons: bias and neuron, padded to the kernel's channels.
-        drive16, neuron16: drives are handed to pooling in 16 bits; the membranes behind it fit 16 bits too.
+        drive16, neuron16: drives are handed to pooling in 16 bits; the neuron behind it is tried in 16 bits too.
+        wide: the same in 32 bits, for where 16 were not enough.
     """
 
     produce: Producer
     neurons: Neurons
     drive16: bool
     neuron16: bool
+    wide: Callable[[], _Work] | None
 
     def outputs(self, rows: int, *, fires: bool) -> Outputs:
         """Arrays for so many rows of spikes or drives."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,99 +57,29 @@ def neuron_fits(node: Node, drive: Widths, proven: Widths) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Activity:
-    """What an image's input to a layer cannot pass.
-
-    Attributes:
-        events: active inputs of one output at one step.
-        excess: sum of what their values have beyond 1.
-        largest: largest value.
-    """
-
-    events: int
-    excess: int
-    largest: int
-
-
-@dataclass(frozen=True)
-class WeightSums:
-    """Bounds on sums of one output's weights.
-
-    Attributes:
-        positive, negative: largest sum of one output's positive weights, of the magnitudes of its negative ones.
-        magnitude: largest magnitude of one weight.
-    """
-
-    positive: int
-    negative: int
-    magnitude: int
-
-    @staticmethod
-    def of(weight: np.ndarray) -> WeightSums:
-        """Of integer weights ``(C_out, C_in, taps)``."""
-        sums = [np.sum(part, axis=(1, 2), dtype=np.int64) for part in (np.maximum(weight, 0), np.minimum(weight, 0))]
-        return WeightSums(int(sums[0].max(initial=0)), -int(sums[1].min(initial=0)), weight_magnitude(weight))
-
-    def reach(self, activity: Activity) -> tuple[int, int]:
-        """Range of the weighted sum of any part of the inputs.
-
-        A value v counts as v events of value 1, one on each of v levels: the first level holds ``events`` of them, the
-        others share ``excess``. What a level adds is at most a concave function of its events, so equal shares are the
-        worst case.
-        """
-        levels = max(activity.largest - 1, 1)
-        shared = -(-activity.excess // levels)
-
-        def side(total: int) -> int:
-            first, other = (min(total, self.magnitude * n) for n in (activity.events, shared))
-            return first + levels * other
-
-        return -side(self.negative), side(self.positive)
-
-    @property
-    def limit(self) -> int:
-        """Largest sum of input values whose weighted sum fits 16 bits, whatever the inputs are."""
-        return INT16 // max(self.magnitude, 1)
-
-    def chunk(self, largest: int) -> int:
-        """Largest even number of events of at most this value whose weighted sum fits 16 bits; 0 if not even two do."""
-        return self.limit // max(largest, 1) // 2 * 2
-
-
-def drive_fits16(reach: tuple[int, int], bias: tuple[int, int]) -> bool:
-    """True if weighted sums in a range fit 16 bits, alone and with the bias added."""
-    return fits(reach, INT16) and fits((reach[0] + bias[0], reach[1] + bias[1]), INT16) and fits(bias, INT16)
-
-
-def neuron_fits16(form: np.ndarray, theta: np.ndarray, drive: tuple[int, int], steps: int) -> bool:
-    """True if the membranes stay in 16 bits over all steps, with nothing to multiply or widen.
+def largest_sum(magnitude: int, bias: int = 0) -> int:
+    """Largest sum of input values whose weighted sum, with a bias of that magnitude, surely fits 16 bits.
 
     Args:
-        form: multiplier, shift, fraction bits, soft reset.
-        theta: thresholds; those beyond 16 bits count as the nearest value that fits.
-        drive: range of the drives.
-        steps: T.
+        magnitude: largest magnitude of a weight.
     """
-    multiplier, shift, fraction, soft = (int(n) for n in form)
+    return max(INT16 - bias, 0) // max(magnitude, 1)
+
+
+def neuron_fits16(op: IntegerNeuron, theta: np.ndarray) -> bool:
+    """True if a neuron can be tried in 16 bits: nothing to multiply or widen, and thresholds that 16-bit charges reach.
+
+    With a soft reset, thresholds must not be negative, so that what a reset leaves is not above the charge.
+    """
     lowest, highest = int(theta.min()), int(theta.max())
-    if multiplier != 1 or fraction != 0 or shift >= 16 or (soft and not fits((lowest, highest), INT16)):
+    if op.decay_multiplier != 1 or op.fraction_bits != 0 or op.decay_shift >= 16:
         return False
-    low = high = 0
-    for _ in range(steps):
-        u_low, u_high = (low >> shift) + drive[0], (high >> shift) + drive[1]
-        low, high = min(u_low, 0), max(min(u_high, highest - 1), 0)
-        if soft:
-            high = max(high, u_high - lowest)
-        # A threshold cut to the largest value must not be reached.
-        if not fits((u_low, max(u_high, high)), INT16 - 1):
-            return False
-    return True
+    return highest <= INT16 and lowest >= (0 if op.soft_reset else -INT16)
 
 
-def weight_magnitude(weight: np.ndarray) -> int:
-    """Largest magnitude of integer weights."""
-    return max(abs(int(weight.max(initial=0))), abs(int(weight.min(initial=0))))
+def magnitude(values: np.ndarray) -> int:
+    """Largest magnitude of integers."""
+    return max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
 
 
 def dense_flush(magnitude: int, largest: int) -> int:

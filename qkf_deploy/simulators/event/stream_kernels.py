@@ -58,11 +58,10 @@ def totals(
         rows: s32 ``(rows, 2)``, written: number of non-zero elements and sum of each row.
 
     Returns:
-        (sum of all values, number of non-zero elements, largest number of non-zero elements in a row, largest sum of
-        what a row's values have beyond 1).
+        (sum of all values, number of non-zero elements).
     """
     unary_per_step[:] = 0
-    graded, longest, excess = np.int64(0), np.int64(0), np.int64(0)
+    graded = np.int64(0)
     for p in range(stream.shape[0] // steps):
         for t in range(steps):
             r = p * steps + t
@@ -73,8 +72,7 @@ def totals(
             rows[r, 0], rows[r, 1] = count, total
             graded += count
             unary_per_step[t] += total
-            longest, excess = max(longest, count), max(excess, total - count)
-    return unary_per_step.sum(), graded, longest, excess
+    return unary_per_step.sum(), graded
 
 
 @kernel()
@@ -180,14 +178,14 @@ def pool_fire(
         ypos, xpos: int64 ``(H_out, K)``, ``(W_out, K)``: lines and columns of the window, outside where padded.
         height_in, width_in: input size.
         steps: T.
-        theta: s32, at least 32 per word of spikes; theta16: the same in 16 bits if drives and membranes provably fit,
-            else empty.
+        theta: s32, at least 32 per word of spikes; theta16: the same to try neurons in 16 bits, else empty.
         form: see :mod:`qkf_deploy.simulators.event.fire`.
         spikes: u32 ``(rows, words)``, written.
         membranes: s32 ``(rows, 32 * words)`` to keep the charged membranes, or no rows.
 
     Returns:
-        Non-zero pooled drives over all steps.
+        Non-zero pooled drives over all steps; at least :data:`qkf_deploy.simulators.event.fire.SPOILT` if 16 bits are
+        not enough for a membrane.
     """
     units = spikes.shape[1]
     columns = 32 * units

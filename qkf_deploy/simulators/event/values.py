@@ -14,7 +14,6 @@ import numpy as np
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.simulators.event.event_lists import EventList, list_events
-from qkf_deploy.simulators.event.proofs import Activity
 from qkf_deploy.simulators.event.stream_kernels import class_counts, column_sums, totals
 
 
@@ -28,15 +27,12 @@ class Totals(NamedTuple):
 
     Attributes:
         unary, graded: sum of all values, number of non-zero elements.
-        longest, excess: largest number of non-zero elements in a row, largest sum of what a row's values have beyond 1.
         unary_per_step: int64 ``(T,)``.
         rows: s32 ``(rows, 2)``: number of non-zero elements and sum of each row.
     """
 
     unary: int
     graded: int
-    longest: int
-    excess: int
     unary_per_step: np.ndarray
     rows: np.ndarray
 
@@ -70,14 +66,9 @@ class Stream:
         """Counts over the whole stream, made once."""
         if "totals" not in self._cache:
             per_step, rows = np.empty(self.steps, np.int64), np.empty((self.data.shape[0], 2), np.int32)
-            unary, graded, longest, excess = totals(isa, self.data, self.words, self.steps, per_step, rows)
-            self._cache["totals"] = Totals(unary, graded, longest, excess, per_step, rows)
+            unary, graded = totals(isa, self.data, self.words, self.steps, per_step, rows)
+            self._cache["totals"] = Totals(unary, graded, per_step, rows)
         return self._cache["totals"]
-
-    def activity(self, isa: np.generic, taps: int) -> Activity:
-        """What a window of so many taps on this stream cannot pass."""
-        found = self.totals(isa)
-        return Activity(taps * found.longest, taps * found.excess, self.largest())
 
     def largest(self) -> int:
         """Largest value."""

@@ -83,8 +83,7 @@ def bits_to_bytes(b: Builder, bits: Value) -> Value:
     source = b.bitcast(splat(b, bits, 8), kind)
     each = shuffle(b, source, source, [4 * (i // 4) + i // 8 for i in range(32)])
     own_bit = b.and_(each, ir.Constant(kind, [1 << i % 8 for i in range(32)]))
-    smaller = cgutils.get_or_insert_function(b.module, ir.FunctionType(kind, [kind, kind]), "llvm.umin.v32i8")
-    return b.call(smaller, [own_bit, ir.Constant(kind, [1] * 32)])
+    return _elementwise(b, "umin", own_bit, ir.Constant(kind, [1] * 32))
 
 
 def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
@@ -182,6 +181,34 @@ def word_dot(b: Builder, isa: types.Type, x: Value, w: Value) -> Value:
         return _portable_dot(b, x, w, 2, I32, signed_x=True)
     out = vec(I32, x.type.count // 2)
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(out, [x.type, w.type]), name), [x, w])
+
+
+def clamp(b: Builder, x: Value, low: int, high: int) -> Value:
+    """Each element, or the nearer of the two bounds."""
+    lowest, highest = (ir.Constant(x.type, [n] * x.type.count) for n in (low, high))
+    return _elementwise(b, "smin", _elementwise(b, "smax", x, lowest), highest)
+
+
+def smallest(b: Builder, x: Value, y: Value) -> Value:
+    """The smaller of each two elements, signed."""
+    return _elementwise(b, "smin", x, y)
+
+
+def add_saturated(b: Builder, x: Value, y: Value) -> Value:
+    """Signed sums; the extreme value where one does not fit."""
+    return _elementwise(b, "sadd.sat", x, y)
+
+
+def _elementwise(b: Builder, name: str, x: Value, y: Value) -> Value:
+    kind = x.type
+    full = f"llvm.{name}.v{kind.count}i{kind.element.width}"
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(kind, [kind, kind]), full), [x, y])
+
+
+def any_of(b: Builder, bits: Value) -> Value:
+    """1 if any element of a vector of bits is set, else 0, 64-bit."""
+    word = int_of(bits.type.count)
+    return b.zext(b.icmp_unsigned("!=", b.bitcast(bits, word), ir.Constant(word, 0)), I64)
 
 
 def permute_eight(b: Builder, isa: types.Type, x: Value, positions: Value) -> Value:
