@@ -22,6 +22,7 @@ from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
+_STRIP_SETTINGS = ("_STRIP_BYTES", "_STRIP_EVENTS", "_ROW_BYTES", "_LINE_EVENTS")
 _SETTINGS = dict(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -62,7 +63,7 @@ def layers(draw: Any) -> dict[str, Any]:
         "high": draw(st.sampled_from([1, 2, 7, 129, 255])),
         "density": draw(st.sampled_from([0.0, 0.1, 0.6, 1.0])),
         "soft": draw(st.booleans()),
-        "strips": draw(st.sampled_from([None, None, (64, 0.01, 0), (4096, 2, 0)])),
+        "strips": draw(st.sampled_from([None, None, (64, 0.01, 0, 0), (4096, 2, 0, 0)])),
         "weights": draw(st.sampled_from(["uniform", "top", "bottom", "lowest", "small"])),
         "decay": draw(st.sampled_from([(1, 1), (1, 1), (1, 0), (15, 4), (1, 4)])),
     }
@@ -95,7 +96,7 @@ def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
     fused = SynapseLayer(graph, conv, None, (lif, form), isa)
     with pytest.MonkeyPatch.context() as patch:
         if case["strips"]:
-            for name, value in zip(("_STRIP_BYTES", "_STRIP_EVENTS", "_ROW_BYTES"), case["strips"], strict=True):
+            for name, value in zip(_STRIP_SETTINGS, case["strips"], strict=True):
                 patch.setattr(event_layers, name, value)
         check_kernels(case, unfused, fused, stream, drive, spikes)
 

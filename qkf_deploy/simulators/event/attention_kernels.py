@@ -135,24 +135,22 @@ def _context(
     isa: np.generic, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, t: int, bits: np.ndarray,
     context: np.ndarray,
 ) -> None:  # fmt: skip
-    """``k^T v`` of one head at one step into ``context``, s32 ``(dim, 32 * words)``; ``bits`` is scratch."""
-    ones, counts = np.empty(32 * bits.shape[0], np.uint8), np.empty(32 * bits.shape[0], np.int32)
+    """``k^T v`` of one head at one step into ``context``, ``(dim, 32 * words)``; ``bits`` is scratch."""
+    ones = np.empty(32 * bits.shape[0], np.uint8)
     context[:] = 0
     for n in range(k.shape[0] // steps):
         _take_bits(v, n * steps + t, first, dim, bits)
         ones[:] = 0
         for w in range(bits.shape[0]):
             add_bits(isa, bits[w], ones, 32 * w)
-        for c in range(counts.shape[0]):
-            counts[c] = ones[c]
         _take_bits(k, n * steps + t, first, dim, bits)
         for w in range(bits.shape[0]):
             word = np.uint64(bits[w])
             while word != 0:
                 target = context[32 * w + lowest_bit(word)]
                 word &= word - np.uint64(1)
-                for c in range(counts.shape[0]):
-                    target[c] += counts[c]
+                for c in range(ones.shape[0]):
+                    target[c] += ones[c]
 
 
 #: Columns of the statistics that :func:`self_attention` returns per step.
@@ -161,38 +159,39 @@ CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
 @kernel()
 def self_attention(
-    isa: np.generic,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    head: int,
-    dim: int,
-    steps: int,
-    theta: np.ndarray,
-    form: np.ndarray,
-    out: np.ndarray,
-    stats: np.ndarray,
-) -> None:
-    """One head of spiking self-attention, ``q (k^T v)`` and the neuron behind it.
+    isa: np.generic, q: np.ndarray, k: np.ndarray, v: np.ndarray, dim: int, steps: int, theta: np.ndarray,
+    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, stats: np.ndarray,
+) -> None:  # fmt: skip
+    """Spiking self-attention of all heads, ``q (k^T v)`` and the neuron behind it.
 
     Args:
         isa: instruction set tag.
-        q, k, v: u32 ``(rows, words)``; the head's channels are ``head * dim .. (head + 1) * dim``.
+        q, k, v: u32 ``(rows, words)``; head h has the channels ``h * dim .. (h + 1) * dim``.
         steps: T.
-        theta: s32 ``(channels + 32,)``; form: int64 ``(4,)``.
-        out: u32 ``(rows, words)``, the head's bits zeroed.
+        theta: s32 ``(heads * dim,)``; form: int64 ``(4,)``.
+        context: scratch ``(dim, 32 * ceil(dim / 32))``; mixed: scratch of as many columns; both s16 or s32, wide enough
+            for as many coincidences as there are tokens, and dim times that.
+        out: u32 ``(rows, words)``, zeroed.
         stats: int64 ``(T, 5)``, added to: see the column names above.
     """
-    words = (dim + 31) // 32
-    tokens, first = q.shape[0] // steps, head * dim
+    for first in range(0, theta.shape[0], dim):
+        _one_head(isa, q, k, v, first, dim, steps, theta, form, context, mixed, out, stats)
+
+
+@kernel()
+def _one_head(
+    isa: np.generic, q: np.ndarray, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, theta: np.ndarray,
+    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, stats: np.ndarray,
+) -> None:  # fmt: skip
+    """:func:`self_attention` of the head whose channels begin at ``first``."""
+    words = context.shape[1] // 32
+    tokens = q.shape[0] // steps
     bits, spikes = np.empty(words, np.uint32), np.empty((1, words), np.uint32)
-    context = np.empty((dim, 32 * words), np.int32)
     row_nonzero, row_sum = np.empty(dim, np.int64), np.empty(dim, np.int64)
-    mixed, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
+    drive, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
     limits[:] = np.iinfo(np.int32).max
     limits[:dim] = theta[first : first + dim]
-    state = np.zeros((tokens, 32 * words), np.int32)
-    state_flat = state.reshape(-1)
+    state = np.zeros(tokens * 32 * words, np.int32)
     for t in range(steps):
         _context(isa, k, v, first, dim, steps, t, bits, context)
         for i in range(dim):
@@ -215,7 +214,9 @@ def self_attention(
                     word &= word - np.uint64(1)
                     stats[t, MIXED_PAIRS] += row_nonzero[i]
                     stats[t, MIXED_SUM] += row_sum[i]
+            for c in range(drive.shape[0]):
+                drive[c] = mixed[c]
             stats[t, MIXED_NONZERO] += fire(
-                isa, mixed, 0, state_flat, n * 32 * words, limits, 0, form, words, spikes, 0, 0
-            )
+                isa, drive, 0, state, n * 32 * words, limits, 0, form, words, spikes, 0, 0
+            )  # fmt: skip
             _put_bits(spikes[0], out, row, first)

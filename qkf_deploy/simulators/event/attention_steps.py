@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from qkf_deploy.ir import Node, Operand
+from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.attention_kernels import channel_gate, self_attention, token_gate
 from qkf_deploy.simulators.event.context import Image
 from qkf_deploy.simulators.event.layers import NeuronForm
@@ -128,14 +129,16 @@ class AttentionStep(Step):
         channels = self.heads * self.dim
         # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
         q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
-        out = np.zeros_like(q.data)
-        theta = pack_theta(self.form.theta, channels + 32)
-        stats = np.zeros((self.heads, q.steps, 5), np.int64)
-        for head in range(self.heads):
-            self_attention(
-                image.isa.tag, q.data, k.data, v.data, head, self.dim, q.steps, theta, self.form.form, out, stats[head]
-            )
-        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats.sum(axis=0))
+        out, stats = np.zeros_like(q.data), np.zeros((q.steps, 5), np.int64)
+        # A channel of k and one of v coincide at most once per token, so 16 bits nearly always hold the sums.
+        dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
+        columns = 32 * words_of(self.dim)
+        context, mixed = np.empty((self.dim, columns), dtype), np.empty(columns, dtype)
+        theta = pack_theta(self.form.theta, channels)
+        self_attention(
+            image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, self.form.form, context, mixed, out, stats
+        )
+        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats)
 
     def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
         context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = (int(n) for n in stats.sum(axis=0))

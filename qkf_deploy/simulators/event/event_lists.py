@@ -138,23 +138,17 @@ def _overload_append_word(
 
 @kernel()
 def _row_starts(rows: np.ndarray, line: int, steps: int, ptr: np.ndarray, sums: np.ndarray) -> None:
-    """Fill ``ptr`` and ``sums`` (rows + 1) from the events and sum of each row; ``line``: see :func:`_row_at`."""
+    """Fill ``ptr`` and ``sums`` (rows + 1) from the events and sum of each row, in the order (line, step, pixel)."""
     ptr[0] = sums[0] = 0
-    end, total = np.int64(0), np.int64(0)
-    for i in range(rows.shape[0]):
-        r = _row_at(i, line, steps)
-        n = np.int64(rows[r, 0])
-        end, total = end + n + (n & 1), total + rows[r, 1]
-        ptr[i + 1], sums[i + 1] = end, total
-
-
-@kernel()
-def _row_at(i: int, line: int, steps: int) -> int:
-    """Stream row at position i of the list: i itself, or with lines of ``line`` pixels in the order (y, t, x)."""
-    if line == 0:
-        return i
-    x, rest = i % line, i // line
-    return (rest // steps * line + x) * steps + rest % steps
+    i, end, total = 0, np.int64(0), np.int64(0)
+    for first in range(0, rows.shape[0], line * steps):
+        for t in range(steps):
+            for x in range(line):
+                r = first + x * steps + t
+                n = np.int64(rows[r, 0])
+                end, total = end + n + (n & 1), total + rows[r, 1]
+                i += 1
+                ptr[i], sums[i] = end, total
 
 
 @kernel()
@@ -162,24 +156,26 @@ def _list_rows(
     isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int,
     ptr: np.ndarray, idx: np.ndarray, val: np.ndarray,
 ) -> None:  # fmt: skip
-    """List the events of all rows; zero words (closed tokens) are skipped."""
-    for i in range(stream.shape[0]):
-        end = ptr[i]
-        if ptr[i + 1] == end:
-            continue
-        r = _row_at(i, line, steps)
-        offset = i % line * channels if line > 0 else 0
-        for w in range(words):
-            bits = nonzero_word(isa, stream, r, w)
-            if bits != 0:
-                end = append_word(isa, table, stream, r, w, bits, offset + 32 * w, idx, val, end)
-        if end < ptr[i + 1]:
-            idx[end] = offset
-            val[end] = 0
+    """List the events of all rows in the order (line, step, pixel); zero words (closed tokens) are skipped."""
+    i = -1
+    for first in range(0, stream.shape[0], line * steps):
+        for t in range(steps):
+            for x in range(line):
+                i += 1
+                end, r, offset = ptr[i], first + x * steps + t, x * channels
+                if ptr[i + 1] == end:
+                    continue
+                for w in range(words):
+                    bits = nonzero_word(isa, stream, r, w)
+                    if bits != 0:
+                        end = append_word(isa, table, stream, r, w, bits, offset + 32 * w, idx, val, end)
+                if end < ptr[i + 1]:
+                    idx[end] = offset
+                    val[end] = 0
 
 
 def list_events(
-    isa: np.generic, stream: np.ndarray, rows: np.ndarray, channels: int, steps: int, largest: int, line: int = 0
+    isa: np.generic, stream: np.ndarray, rows: np.ndarray, channels: int, steps: int, largest: int, line: int = 1
 ) -> EventList:
     """Event list of a stream.
 
@@ -190,7 +186,7 @@ def list_events(
         channels: channels without padding.
         steps: T.
         largest: largest value.
-        line: pixels per line to list by line, else 0; ``line * channels`` must fit 16 bits.
+        line: pixels per line to list by line, else 1; ``line * channels`` must fit 16 bits.
 
     Raises:
         InputError: more events than kernels can number.

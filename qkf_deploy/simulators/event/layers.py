@@ -36,12 +36,13 @@ _ONE_CASE = np.zeros(1, np.int64)
 _NOTHING = np.zeros((0, 0), np.int32)
 _NOTHING_NARROW = np.zeros(0, np.int16)
 
-#: Weights of a strip of inputs that stay in the first cache, and the events that make a pass over them worth while.
+#: Weights that stay in the first cache, and events of a row that make a pass over a part of a line worth while.
 _STRIP_BYTES, _STRIP_EVENTS = 28 * 1024, 48
-#: Weights of all inputs of a tile that are better taken strip by strip.
-_ROW_BYTES = 96 * 1024
-#: Lines that pooling and neuron take at once: their drives then stay in the second cache.
-_BAND_LINES = 4
+#: Weights of all inputs of a tile, and events of a row and line, from which lines are better taken one after another.
+_ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
+#: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
+#: image divides into too few tasks.
+_BAND_LINES = 8
 
 
 class Ranges(Protocol):
@@ -219,8 +220,8 @@ class SynapseLayer:
         pack: EventWeights = self._pack("event", lambda: pack_events(tag, self.weight))
         neurons = self._neurons(pack.columns)
         pooled = self.form is not None and not self.fused
-        by_line = w.x.kernel > 1
-        listed = x.events(tag, w.x.size if by_line else 0)
+        by_line = w.x.kernel > 1 or x.is_listed(w.x.size)
+        listed = x.events(tag, w.x.size if by_line else 1)
         limit = proofs.largest_sum(self.magnitude, self.bias_magnitude)
         drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and limit >= 2 * listed.largest
         neuron16 = drive16 and self.form is not None and self.form.fits16
@@ -243,13 +244,12 @@ class SynapseLayer:
 
     def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
         """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""
-        totals, width = x.totals(self.isa.tag), self.window.x.kernel
-        per_line = width / max(x.tokens * x.steps, 1)
+        width = self.window.x.kernel
+        per_line = x.totals(self.isa.tag).graded * width / max(x.tokens * x.steps, 1)
         weights = width * self.channels_in * UNIT * units
-        most = int(totals.graded * per_line // _STRIP_EVENTS)
-        parts = max(1, min(-(-weights // _STRIP_BYTES), most))
-        lines = self.window.y.kernel
-        return parts, parts > 1 or (lines * weights > _ROW_BYTES and most >= 1)
+        parts = max(1, min(-(-weights // _STRIP_BYTES), int(per_line // _STRIP_EVENTS)))
+        by_line = self.window.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS
+        return parts, parts > 1 or by_line
 
     def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
         a, row_of, taps, weights = rows
@@ -336,7 +336,7 @@ class SynapseLayer:
                     done[i] = one(wide, out, band0 + i)
             return sum(d for d, _ in done), sum(g for _, g in done)
 
-        done = ranges(len(lines), task, least=2)
+        done = ranges(len(lines), task, least=1)
         stream = Stream(spikes, self.channels_out, window.pixels_out, self.time_steps)
         return stream, sum(d for d, _ in done), sum(g for _, g in done)
 

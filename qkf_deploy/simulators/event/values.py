@@ -71,18 +71,22 @@ class Stream:
         return self._cache["totals"]
 
     def largest(self) -> int:
-        """Largest value."""
+        """Largest value; 1 for spikes, whether there are any or not."""
         if "largest" not in self._cache:
-            self._cache["largest"] = int(self.data.any()) if self.is_bits else int(self.data.max(initial=0))
+            self._cache["largest"] = 1 if self.is_bits else int(self.data.max(initial=0))
         return self._cache["largest"]
 
-    def events(self, isa: np.generic, line: int = 0) -> EventList:
-        """Event list (``line``: by lines of so many pixels), made once for all synapses that read the stream."""
+    def events(self, isa: np.generic, line: int = 1) -> EventList:
+        """Event list (by lines of so many pixels, if more than 1), made once for all synapses that read the stream."""
         key = ("events", line)
         if key not in self._cache:
             rows = self.totals(isa).rows
             self._cache[key] = list_events(isa, self.data, rows, self.channels, self.steps, self.largest(), line)
         return self._cache[key]
+
+    def is_listed(self, line: int) -> bool:
+        """True if :meth:`events` has been asked for these lines before."""
+        return ("events", line) in self._cache
 
     def class_counts(
         self, isa: np.generic, class_of: np.ndarray, classes: int, key: object
