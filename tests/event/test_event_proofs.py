@@ -111,6 +111,26 @@ def test_long_rows_that_cancel(seed: int, pooled: bool) -> None:
         check_isa(graph, inputs, isa)
 
 
+@pytest.mark.parametrize("bias", [32766, 32767, 32768, 40000, -32768, -40000])
+@pytest.mark.parametrize("high", [1, 3])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_biases_around_sixteen_bits(bias: int, high: int, pooled: bool) -> None:
+    """Where no input is active, the bias alone must fit."""
+    b = GraphBuilder()
+    b.add("input", Input((9, 2, 4), "frames", high=high))
+    arrays = {"weight": np.full((40, 9, 1, 1), -1, np.int8), "bias": np.full(40, bias)}
+    b.add("conv", Conv(**POINT, weight_bits=8), ["input"], arrays)
+    if pooled:
+        b.add("pool", MaxPool((2, 2), (2, 2), (0, 0)), ["conv"])
+    neuron = IntegerNeuron(1, 0, 0, soft_reset=True)
+    b.add("lif", neuron, ["pool" if pooled else "conv"], {"theta": np.full((40, 1, 1), 39999)})
+    b.add("output", Output(), ["lif"])
+    graph = attach(b.build(time_steps=16, input_encoding="frames", arithmetic="integer"))
+    for inputs in (np.zeros((16, 1, 9, 2, 4), np.int64), np.full((16, 1, 9, 2, 4), high)):
+        for isa in ISAS:
+            check_isa(graph, inputs, isa)
+
+
 def test_sixteen_bits_own_up_where_they_are_not_enough() -> None:
     """Pooling and neuron on 16-bit drives: right, or at least :data:`SPOILT` non-zero drives; never wrong silently."""
     rng = np.random.default_rng(5)

@@ -223,7 +223,9 @@ class SynapseLayer:
         by_line = w.x.kernel > 1 or x.is_listed(w.x.size)
         listed = x.events(tag, w.x.size if by_line else 1)
         limit = proofs.largest_sum(self.magnitude, self.bias_magnitude)
-        drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and limit >= 2 * listed.largest
+        drive16 = (
+            narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and limit >= 2 * max(listed.largest, 1)
+        )
         neuron16 = drive16 and self.form is not None and self.form.fits16
         tried16 = neuron16 if self.fused else drive16
         if not tried16:
