@@ -14,9 +14,10 @@ from qkf_deploy.ops import Conv, Input, IntegerNeuron, Mask, MaxPool, Output, Su
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.engine import Engine
-from qkf_deploy.simulators.event.event_kernels import Events, _moving_segments
 from qkf_deploy.simulators.event.fire import SPOILT
+from qkf_deploy.simulators.event.kernel_arguments import Events
 from qkf_deploy.simulators.event.layers import SynapseLayer, pointwise
+from qkf_deploy.simulators.event.segments import moving_segments
 from qkf_deploy.simulators.event.steps import GeneralStep, SynapseStep
 from qkf_deploy.simulators.event.stream_kernels import pool_fire
 from qkf_deploy.simulators.event.values import to_stream
@@ -177,7 +178,7 @@ def test_sums_move_before_they_pass_the_limit(seed: int) -> None:
     nothing = np.zeros(0, np.int64)
     events = Events(nothing, nothing, nothing.astype(np.uint16), val, largest, True, 127, 0, limit, True)
     starts = np.empty(rows * strips + 1, np.int64)
-    out = _moving_segments(events, rows, segments, strip_sums, sums, starts)
+    out = moving_segments(events, rows, segments, strip_sums, sums, starts)
     for r in range(rows):
         held = 0
         for s in range(r * strips, (r + 1) * strips):

@@ -8,8 +8,8 @@ import numpy as np
 
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.dense import TILE, copy_tile, dense_block
-from qkf_deploy.simulators.event.event_kernels import Neurons, Outputs, bias_at
 from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.kernel_arguments import Neurons, Outputs, bias_at
 from qkf_deploy.simulators.event.vector_ir import address
 
 #: Rows (pixels x time steps) that share one pass over a tile's weights.

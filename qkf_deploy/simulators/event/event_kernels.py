@@ -2,237 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import SHIFT, SOFT, SPOILT, fire, fire32
+from qkf_deploy.simulators.event.fire import SOFT, SPOILT, fire, fire32
 from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
+from qkf_deploy.simulators.event.kernel_arguments import Block, Events, Neurons, Outputs, Shape, bias_at
+from qkf_deploy.simulators.event.segments import all_fits, block_segments, moving_segments
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 256
-_INT16, _INT32 = 2**15 - 1, 2**31 - 1
-#: Sum of the values of a segment that is part of a line.
-_UNKNOWN = -1
-
-
-_tile_kernel = kernel(_nrt=False)
-
-
-class Shape(NamedTuple):
-    """Sizes of a layer: input lines, columns and channels; K_w; T; tile width / 32; parts of a line of a window.
-
-    If ``by_strip``, all rows of a block take one line, or part of one, before any takes the next: its weights stay in
-    the first cache. The events of a line are parted evenly.
-    """
-
-    height: int
-    width: int
-    channels: int
-    kernel: int
-    steps: int
-    units: int
-    parts: int
-    by_strip: bool
-
-
-class Events(NamedTuple):
-    """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and how it is summed.
-
-    ``by_line`` is its order. Inputs that sum to s have drives up to ``magnitude * s + offset``; for s up to ``limit``,
-    at least two of the largest, these fit 16 bits. ``narrow``: drives, and neurons if fused, are tried in 16 bits.
-    """
-
-    ptr: np.ndarray
-    sums: np.ndarray
-    idx: np.ndarray
-    val: np.ndarray
-    largest: int
-    by_line: bool
-    magnitude: int
-    offset: int
-    limit: int
-    narrow: bool
-
-
-class Neurons(NamedTuple):
-    """Bias and neuron of a layer.
-
-    ``bias`` s32 ``(cases, columns)``; ``case`` int64 ``(pixels,)``, or ``(1,)`` if there is one case; ``theta`` s32
-    ``(columns,)``; ``form`` as in :mod:`qkf_deploy.simulators.event.fire`; ``bias16`` and ``theta16`` the same in
-    16 bits, cut to the nearest value, for where they provably fit. Columns are padded channels.
-    """
-
-    bias: np.ndarray
-    case: np.ndarray
-    theta: np.ndarray
-    form: np.ndarray
-    bias16: np.ndarray
-    theta16: np.ndarray
-
-
-class Outputs(NamedTuple):
-    """What a layer writes, from output pixel ``origin`` on; only one of the arrays has rows.
-
-    ``spikes`` u32 ``(rows, columns / 32)``; ``drive16`` s16 and ``drive`` s32 ``(rows, columns)``.
-    """
-
-    origin: int
-    spikes: np.ndarray
-    drive16: np.ndarray
-    drive: np.ndarray
-
-
-class Block(NamedTuple):
-    """Output pixels ``first .. end``, their segments s32 ``(n, 4)`` and scratch for one tile.
-
-    A strip is a line of the window, or a part of one; strip ``i = row * strips + strip`` of the block has the segments
-    ``starts[i] .. starts[i + 1]``, if ``fits`` just segment i. ``fits``: all sums, drives and charges are known to fit
-    16 bits. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16`` s16 and ``m`` s32 ``(32 * units,)``;
-    ``x16`` s16 and ``x`` s32, the same for one row, or for all if by strip.
-    """
-
-    first: int
-    end: int
-    strips: int
-    fits: bool
-    segments: np.ndarray
-    starts: np.ndarray
-    sums: np.ndarray
-    m16: np.ndarray
-    m: np.ndarray
-    x16: np.ndarray
-    x: np.ndarray
-
-
-@_tile_kernel
-def bias_at(neurons: Neurons, p: int, c0: int) -> int:
-    """Where the bias of a pixel and tile begins in the flat bias."""
-    return (neurons.case[p] if neurons.case.shape[0] > 1 else 0) * neurons.bias.shape[1] + c0
-
-
-@_tile_kernel
-def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int) -> None:
-    """Divide the segment at ``at`` evenly."""
-    start, pairs, weights = segments[at, 0], segments[at, 1], segments[at, 2]
-    for part in range(parts):
-        first, last = pairs * part // parts, pairs * (part + 1) // parts
-        segments[at + part, 0], segments[at + part, 1] = start + 2 * first, last - first
-        segments[at + part, 2], strip_sums[at + part] = weights, _UNKNOWN
-
-
-@_tile_kernel
-def _block_segments(
-    events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray,
-    strip_sums: np.ndarray, sums: np.ndarray,
-) -> Any:  # fmt: skip
-    """One segment per strip of the pixels ``b0 .. b1``, the sums of strips and rows; returns the number of events."""
-    gathered, strips = np.int64(0), ypos.shape[1] * shape.parts
-    sums[:] = 0
-    # In the list, one step further is one row further, or a line of rows.
-    step, column = (shape.width, 1) if events.by_line else (1, shape.steps)
-    for p in range(b0, b1):
-        oy, first = p // first_columns.shape[0], int(first_columns[p % first_columns.shape[0]])
-        low, high = max(first, 0), min(first + shape.kernel, shape.width)
-        for ky in range(ypos.shape[1]):
-            line, local = ypos[oy, ky], (p - b0) * shape.steps
-            at = local * strips + ky * shape.parts
-            # By line, the list numbers channels along the line: the window's first column has number ``first``.
-            weights = (ky * shape.kernel - (first if events.by_line else 0)) * shape.channels
-            inside = low < high and line >= 0 and line < shape.height
-            row = line * shape.width * shape.steps + low * column
-            for _ in range(shape.steps):
-                segments[at, 0] = segments[at, 1] = strip_sums[at] = 0
-                if inside:
-                    last = row + (high - low if events.by_line else 1)
-                    start, end = events.ptr[row], events.ptr[last]
-                    segments[at, 0], segments[at, 1], segments[at, 2] = start, (end - start) // 2, weights
-                    strip_sums[at] = events.sums[last] - events.sums[row]
-                    sums[local] += strip_sums[at]
-                    gathered += end - start
-                if shape.parts > 1:
-                    _part_line(segments, strip_sums, at, shape.parts)
-                row, at, local = row + step, at + strips, local + 1
-    return gathered
-
-
-@_tile_kernel
-def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
-    """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
-    if events.largest == 1:
-        pairs = min(pairs, room // 2)
-        return pairs, np.int64(2 * pairs)
-    total = np.int64(0)
-    for i in range(pairs):
-        pair = np.int64(events.val[start + 2 * i]) + np.int64(events.val[start + 2 * i + 1])
-        if total + pair > room:
-            return np.int64(i), total
-        total += pair
-    return np.int64(pairs), total
-
-
-@_tile_kernel
-def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: int) -> Any:
-    """Sum of the values of a strip, as :func:`_pairs_that_fit` counts them."""
-    if strip_sums[s] != _UNKNOWN and events.largest > 1:
-        return np.int64(strip_sums[s])
-    return _pairs_that_fit(events, np.int64(segments[s, 0]), np.int64(segments[s, 1]), np.int64(_INT32))[1]
-
-
-@kernel()
-def _moving_segments(
-    events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, starts: np.ndarray
-) -> np.ndarray:
-    """Segments that say where the sums of long rows move to 32 bits; fills ``starts`` (see :class:`Block`).
-
-    Sums move before a segment that has no room left; one that is beyond the limit by itself is cut.
-    """
-    strips = starts.shape[0] // rows
-    pieces = np.int64(rows * strips)
-    for s in range(rows * strips):
-        if sums[s // strips] > events.limit:
-            # A cut leaves room for less than a pair, and takes at least one.
-            total = _strip_sum(events, segments, strip_sums, s)
-            pieces += min(total // (events.limit - 2 * events.largest + 1), np.int64(segments[s, 1]))
-    out = np.empty((pieces, 4), np.int32)
-    n, room = 0, np.int64(events.limit)
-    for s in range(rows * strips):
-        if s % strips == 0:
-            room = np.int64(events.limit)
-        starts[s] = n
-        out[n] = segments[s]
-        if sums[s // strips] > events.limit:
-            total = _strip_sum(events, segments, strip_sums, s)
-            if total > room:
-                out[n, 3], room = 1, np.int64(events.limit)
-            start, pairs = np.int64(segments[s, 0]), np.int64(segments[s, 1])
-            while total > room:
-                taken, value = _pairs_that_fit(events, start, pairs, room)
-                out[n, 1] = taken
-                start, pairs, total = start + 2 * taken, pairs - taken, total - value
-                n += 1
-                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = start, pairs, segments[s, 2], 1
-                room = np.int64(events.limit)
-            room -= total
-        n += 1
-    starts[rows * strips] = n
-    return out
-
-
-@_tile_kernel
-def _all_fits(events: Events, steps: int, neurons: Neurons, fused: bool, rows: int, sums: np.ndarray) -> Any:
-    """True if bounds on the sums and, if fused, charges of each pixel, step by step, fit 16 bits."""
-    bound, shift = np.int64(0), neurons.form[SHIFT]
-    for r in range(rows):
-        # States are shifted towards minus infinity.
-        state = (bound + (1 << shift) - 1) >> shift if fused and r % steps else np.int64(0)
-        bound = state + events.magnitude * np.int64(sums[r]) + events.offset
-        if bound > _INT16:
-            return False
-    return True
 
 
 def gather_tile(
@@ -441,7 +224,7 @@ def _overload_fire_tile(units: Any, form: Any, xa: Any, ma: Any, ta: Any, fa: An
     return vectorized
 
 
-@_tile_kernel
+@kernel(_nrt=False)
 def _plain_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
     out: Outputs,
@@ -507,12 +290,12 @@ def event_synapse(
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)
-        gathered += _block_segments(events, shape, ypos, first_columns, b0, b1, strip_segments, strip_sums, sums)
+        gathered += block_segments(events, shape, ypos, first_columns, b0, b1, strip_segments, strip_sums, sums)
         segments, starts, rows = strip_segments, one_each, (b1 - b0) * steps
         if sums[:rows].max() > events.limit:
             starts = np.empty(rows * strips + 1, np.int64)
-            segments = _moving_segments(events, rows, strip_segments, strip_sums, sums, starts)
-        fits = _all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
+            segments = moving_segments(events, rows, strip_segments, strip_sums, sums, starts)
+        fits = events.narrow and all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
         block = Block(b0, b1, strips, fits, segments, starts, sums, m16, m, x16, x)
         for k in range(weights.shape[0]):
             w = weights[k]

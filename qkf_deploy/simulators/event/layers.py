@@ -17,9 +17,10 @@ from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
-from qkf_deploy.simulators.event.event_kernels import Events, Neurons, Outputs, Shape, event_synapse
+from qkf_deploy.simulators.event.event_kernels import event_synapse
 from qkf_deploy.simulators.event.fire import SOFT, SPOILT
 from qkf_deploy.simulators.event.gather import UNIT
+from qkf_deploy.simulators.event.kernel_arguments import Events, Neurons, Outputs, Shape
 from qkf_deploy.simulators.event.packing import (
     EventWeights,
     pack_dense,
