@@ -17,7 +17,7 @@ from qkf_deploy.simulators.event.engine import Engine
 from qkf_deploy.simulators.event.fire import SPOILT
 from qkf_deploy.simulators.event.kernel_arguments import Events
 from qkf_deploy.simulators.event.layers import SynapseLayer, pointwise
-from qkf_deploy.simulators.event.segments import moving_segments
+from qkf_deploy.simulators.event.segments import checked_segments
 from qkf_deploy.simulators.event.steps import GeneralStep, SynapseStep
 from qkf_deploy.simulators.event.stream_kernels import pool_fire
 from qkf_deploy.simulators.event.values import to_stream
@@ -160,12 +160,14 @@ def test_sixteen_bits_own_up_where_they_are_not_enough() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_sums_move_before_they_pass_the_limit(seed: int) -> None:
-    """Whatever the events, pieces cover all pairs in order, and between moves no sum passes the limit."""
+def test_sums_are_looked_at_before_they_can_pass_the_limit(seed: int) -> None:
+    """Whatever the events, pieces cover all pairs in order, and what is added unseen always has room."""
     rng = np.random.default_rng(seed)
     rows, strips, largest = 5, int(rng.choice([1, 3])), int(rng.choice([1, 2, 9, 100]))
-    limit = 2 * largest + int(rng.choice([0, 1, 50]))
-    pairs = rng.integers(0, 40, rows * strips)
+    magnitude, offset = int(rng.choice([1, 31, 127])), int(rng.choice([0, 40]))
+    stride = 2 * largest + int(rng.choice([0, 1, 50]))
+    limit = max(stride, int(rng.choice([stride, 2 * stride, (2**15 - 1 - offset) // magnitude])))
+    pairs = rng.integers(0, 80, rows * strips)
     ends = 2 * np.cumsum(pairs)
     val = rng.integers(1, largest + 1, max(ends[-1], 1)).astype(np.uint8)
     val[1::2] *= rng.random(val[1::2].shape) < 0.8  # rows of odd length are padded
@@ -176,20 +178,25 @@ def test_sums_move_before_they_pass_the_limit(seed: int) -> None:
         strip_sums[:] = -1  # parts of a line: not known
     segments = np.stack([start, pairs, 7 * np.arange(rows * strips), 0 * pairs], axis=1).astype(np.int32)
     nothing = np.zeros(0, np.int64)
-    events = Events(nothing, nothing, nothing.astype(np.uint16), val, largest, True, 127, 0, limit, True)
+    events = Events(
+        nothing, nothing, nothing.astype(np.uint16), val, largest, True, magnitude, offset, limit, stride, True
+    )  # fmt: skip
     starts = np.empty(rows * strips + 1, np.int64)
-    out = moving_segments(events, rows, segments, strip_sums, sums, starts)
+    out = checked_segments(events, rows, segments, strip_sums, sums, starts)
     for r in range(rows):
-        held = 0
+        room = limit
         for s in range(r * strips, (r + 1) * strips):
             pieces = out[starts[s] : starts[s + 1]]
             covered = [e for a, n, _, _ in pieces for e in range(a, a + 2 * n)]
             assert covered == list(range(start[s], ends[s]))
             assert (pieces[:, 2] == 7 * s).all()
-            for a, n, _, moves in pieces:
-                held = (0 if moves else held) + int(val[a : a + 2 * n].sum())
-                assert held <= limit
-                assert not moves or sums[r] > limit
+            for a, n, _, least in pieces:
+                if least:
+                    assert sums[r] > limit
+                    assert least - 1 + magnitude * stride <= 2**15 - 1  # a sum that stays has room for the stride
+                    room = stride
+                room -= int(val[a : a + 2 * n].sum())
+                assert room >= 0
 
 
 @pytest.mark.parametrize("weight", [127, -127])

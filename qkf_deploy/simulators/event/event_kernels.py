@@ -12,7 +12,7 @@ from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import SOFT, SPOILT, fire, fire32
 from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
 from qkf_deploy.simulators.event.kernel_arguments import Block, Events, Neurons, Outputs, Shape, bias_at
-from qkf_deploy.simulators.event.segments import all_fits, block_segments, moving_segments
+from qkf_deploy.simulators.event.segments import all_fits, block_segments, checked_segments
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 256
@@ -89,7 +89,7 @@ def _overload_narrow_tile(
                     at = spikes + row * spike_row
                     driven += fire_row(isa, units, 0, wa, ia, va, sa, strips, bias, 0, 0, ma, ta, fa, at)
                 else:
-                    store_row(isa, units, 0, wa, ia, va, sa, strips, bias, 0, 0, drives + row * drive_row)
+                    store_row(isa, units, 0, 1, wa, ia, va, sa, strips, bias, 0, 0, drives + row * drive_row)
                 sa += SEGMENT_BYTES * strips
                 row += 1
         return driven
@@ -101,7 +101,7 @@ def _tried_tile(
     isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
-    """:func:`gather_tile` in 16 bits, out of which only the sums of long rows move to 32 on their way.
+    """:func:`gather_tile` in 16 bits, out of which sums move to 32 on their way only where they must.
 
     Returns at least :data:`SPOILT` if a drive or a charge does not fit.
     """
@@ -138,17 +138,17 @@ def _overload_tried_tile(
                     segments = sa + SEGMENT_BYTES * first
                     x16, x = v.address(block.x16) + np.int64(2 * k), v.address(block.x) + np.int64(4 * k)
                     start = bias if index == 0 else x16
-                    long = block.sums[r] > events.limit
-                    if long and index == 0:
-                        block.x[k : k + width] = 0
+                    moved = v.address(block.moved) + np.int64(r)
+                    if index == 0:
+                        block.moved[r] = 0
                     if not last:
-                        store_row(isa, units, 1, wa, ia, va, segments, count, start, x, 0, x16)
+                        store_row(isa, units, 1, 0, wa, ia, va, segments, count, start, x, moved, x16)
                     elif fused:
                         at = spikes + (row0 + np.int64(r)) * spike_row
-                        driven += fire_row(isa, units, 1, wa, ia, va, segments, count, start, x, long, ma, ta, fa, at)
+                        driven += fire_row(isa, units, 1, wa, ia, va, segments, count, start, x, moved, ma, ta, fa, at)
                     else:
                         at = drives + (row0 + np.int64(r)) * drive_row
-                        driven += store_row(isa, units, 1, wa, ia, va, segments, count, start, x, long, at)
+                        driven += store_row(isa, units, 1, 1, wa, ia, va, segments, count, start, x, moved, at)
                     r, strip, k = r + np.uint64(1), strip + strips, k + kept
         return driven
 
@@ -285,7 +285,7 @@ def event_synapse(
     strip_segments, sums = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros(pixels * steps, np.int32)
     strip_sums, one_each = np.zeros(strip_segments.shape[0], np.int32), np.arange(strip_segments.shape[0] + 1)
     kept = width * (pixels * steps if shape.by_strip else 1)
-    x16, x = np.empty(kept, np.int16), np.empty(kept, np.int32)
+    x16, x, moved = np.empty(kept, np.int16), np.empty(kept, np.int32), np.empty(pixels * steps, np.uint8)
     m16, m = np.empty(width, np.int16), np.empty(width, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
@@ -294,9 +294,9 @@ def event_synapse(
         segments, starts, rows = strip_segments, one_each, (b1 - b0) * steps
         if sums[:rows].max() > events.limit:
             starts = np.empty(rows * strips + 1, np.int64)
-            segments = moving_segments(events, rows, strip_segments, strip_sums, sums, starts)
+            segments = checked_segments(events, rows, strip_segments, strip_sums, sums, starts)
         fits = events.narrow and all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
-        block = Block(b0, b1, strips, fits, segments, starts, sums, m16, m, x16, x)
+        block = Block(b0, b1, strips, fits, segments, starts, sums, m16, m, x16, x, moved)
         for k in range(weights.shape[0]):
             w = weights[k]
             if units == 6:

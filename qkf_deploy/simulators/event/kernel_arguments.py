@@ -30,7 +30,8 @@ class Events(NamedTuple):
     """The input's event list (:class:`qkf_deploy.simulators.event.event_lists.EventList`), and how it is summed.
 
     ``by_line`` is its order. Inputs that sum to s have drives up to ``magnitude * s + offset``; for s up to ``limit``,
-    at least two of the largest, these fit 16 bits. ``narrow``: drives, and neurons if fused, are tried in 16 bits.
+    at least two of the largest, these fit 16 bits. Sums of longer rows are looked at on their way, each time before
+    inputs that sum to at most ``stride``. ``narrow``: drives, and neurons if fused, are tried in 16 bits.
     """
 
     ptr: np.ndarray
@@ -42,6 +43,7 @@ class Events(NamedTuple):
     magnitude: int
     offset: int
     limit: int
+    stride: int
     narrow: bool
 
 
@@ -79,7 +81,7 @@ class Block(NamedTuple):
     A strip is a line of the window, or a part of one; strip ``i = row * strips + strip`` of the block has the segments
     ``starts[i] .. starts[i + 1]``, if ``fits`` just segment i. ``fits``: all sums, drives and charges are known to fit
     16 bits. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16`` s16 and ``m`` s32 ``(32 * units,)``;
-    ``x16`` s16 and ``x`` s32, the same for one row, or for all if by strip.
+    ``x16`` s16 and ``x`` s32, the same for one row, or for all if by strip; ``moved`` u8 ``(rows,)``: ``x`` is in use.
     """
 
     first: int
@@ -93,6 +95,7 @@ class Block(NamedTuple):
     m: np.ndarray
     x16: np.ndarray
     x: np.ndarray
+    moved: np.ndarray
 
 
 @kernel(_nrt=False)

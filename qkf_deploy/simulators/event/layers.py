@@ -231,9 +231,11 @@ class SynapseLayer:
         tried16 = neuron16 if self.fused else drive16
         if not tried16:
             limit = proofs.largest_sum(self.magnitude)
+        # Half of the room is kept free: few sums ever come so far that they must move.
+        stride = limit // 2 if tried16 and limit // 2 >= 2 * listed.largest else limit
         events = Events(
             listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, self.magnitude,
-            self.bias_magnitude, limit, tried16,
+            self.bias_magnitude, limit, stride, tried16,
         )  # fmt: skip
         parts, by_strip = self._strips(x, pack.units)
         shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units, parts, by_strip)

@@ -51,7 +51,7 @@ class EventWeights:
 def pack_events(isa: np.generic, weight: np.ndarray) -> EventWeights:
     """Pack ``(C_out, C_in, taps)`` int8 weights for :func:`event_synapse`."""
     out, channels, taps = weight.shape
-    units = tile_units(out, channels * taps)
+    units = tile_units(out)
     tile = UNIT * units
     tiles = -(-out // tile)
     rows = np.zeros((tiles * tile, taps, channels), np.int8)

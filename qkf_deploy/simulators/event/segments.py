@@ -1,4 +1,4 @@
-"""Which events each output row sums, strip by strip, and where its sums must leave 16 bits."""
+"""Which events each output row sums, strip by strip, and where its sums may have to leave 16 bits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from qkf_deploy.simulators.event.kernel_arguments import Events, Neurons, Shape
 _INT16, _INT32 = 2**15 - 1, 2**31 - 1
 #: Sum of the values of a segment that is part of a line.
 _UNKNOWN = -1
+#: Values summed at once where a segment is cut.
+_CHUNK = 16
 
 
 @kernel(_nrt=False)
@@ -61,18 +63,32 @@ def block_segments(
 
 
 @kernel(_nrt=False)
+def _sum_of_chunk(events: Events, start: int) -> Any:
+    """Sum of :data:`_CHUNK` values; a loop of fixed length becomes one vector instruction."""
+    total = np.int64(0)
+    for i in range(_CHUNK):
+        total += events.val[start + i]
+    return total
+
+
+@kernel(_nrt=False)
 def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
     if events.largest == 1:
         pairs = min(pairs, room // 2)
         return pairs, np.int64(2 * pairs)
-    total = np.int64(0)
-    for i in range(pairs):
-        pair = np.int64(events.val[start + 2 * i]) + np.int64(events.val[start + 2 * i + 1])
+    total, at, end = np.int64(0), start, start + 2 * pairs
+    while at + _CHUNK <= end:
+        chunk = _sum_of_chunk(events, at)
+        if total + chunk > room:
+            break
+        total, at = total + chunk, at + _CHUNK
+    while at < end:
+        pair = np.int64(events.val[at]) + np.int64(events.val[at + 1])
         if total + pair > room:
-            return np.int64(i), total
-        total += pair
-    return np.int64(pairs), total
+            break
+        total, at = total + pair, at + 2
+    return (at - start) // 2, total
 
 
 @kernel(_nrt=False)
@@ -83,43 +99,59 @@ def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: 
     return _pairs_that_fit(events, np.int64(segments[s, 0]), np.int64(segments[s, 1]), np.int64(_INT32))[1]
 
 
+@kernel(_nrt=False)
+def _most_pieces(
+    events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, strips: int
+) -> Any:
+    """An upper bound on the segments :func:`checked_segments` writes; fills ``strip_sums`` where they are needed."""
+    pieces = np.int64(rows * strips)
+    for row in range(rows):
+        if sums[row] <= events.limit:
+            continue
+        for s in range(row * strips, (row + 1) * strips):
+            strip_sums[s] = _strip_sum(events, segments, strip_sums, s)
+            if strip_sums[s] > events.stride:
+                # A cut leaves room for less than a pair, and takes at least one.
+                least = events.stride - 2 * events.largest + 1
+                pieces += min(np.int64(strip_sums[s]) // least, np.int64(segments[s, 1]))
+            else:
+                pieces += 1
+    return pieces
+
+
 @kernel()
-def moving_segments(
+def checked_segments(
     events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, starts: np.ndarray
 ) -> np.ndarray:
-    """Segments that say where the sums of long rows move to 32 bits.
+    """Segments that say where the sums of long rows must be looked at, since the next one may pass 16 bits.
 
-    Sums move before a segment that has no room left; one that is beyond the limit by itself is cut. Fills ``starts``
-    (see :class:`qkf_deploy.simulators.event.kernel_arguments.Block`), and ``strip_sums`` where they were not known.
+    A row's first segments have room up to the limit, each later one is cut to the stride. Fills ``starts`` (see
+    :class:`qkf_deploy.simulators.event.kernel_arguments.Block`), and ``strip_sums`` of long rows.
     """
-    strips = starts.shape[0] // rows
-    pieces = np.int64(rows * strips)
-    for s in range(rows * strips):
-        if sums[s // strips] > events.limit:
-            # A cut leaves room for less than a pair, and takes at least one.
-            strip_sums[s] = _strip_sum(events, segments, strip_sums, s)
-            pieces += min(np.int64(strip_sums[s]) // (events.limit - 2 * events.largest + 1), np.int64(segments[s, 1]))
-    out = np.empty((pieces, 4), np.int32)
-    n, room = 0, np.int64(events.limit)
-    for s in range(rows * strips):
-        if s % strips == 0:
-            room = np.int64(events.limit)
-        starts[s] = n
-        out[n] = segments[s]
-        if sums[s // strips] > events.limit:
+    strips, stride = starts.shape[0] // rows, np.int64(events.stride)
+    least = min(_INT16 + 1 - events.magnitude * stride, _INT16)
+    out = np.empty((_most_pieces(events, rows, segments, strip_sums, sums, strips), 4), np.int32)
+    n = 0
+    for row in range(rows):
+        room, long = np.int64(events.limit), sums[row] > events.limit
+        for s in range(row * strips, (row + 1) * strips):
+            starts[s] = n
+            for i in range(4):
+                out[n, i] = segments[s, i]
+            n += 1
+            if not long:
+                continue
             total = np.int64(strip_sums[s])
-            if total > room:
-                out[n, 3], room = 1, np.int64(events.limit)
+            if total > room and room < stride:
+                out[n - 1, 3], room = least, stride
             start, pairs = np.int64(segments[s, 0]), np.int64(segments[s, 1])
             while total > room:
                 taken, value = _pairs_that_fit(events, start, pairs, room)
-                out[n, 1] = taken
-                start, pairs, total = start + 2 * taken, pairs - taken, total - value
+                out[n - 1, 1] = taken
+                start, pairs, total, room = start + 2 * taken, pairs - taken, total - value, stride
+                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = start, pairs, segments[s, 2], least
                 n += 1
-                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = start, pairs, segments[s, 2], 1
-                room = np.int64(events.limit)
             room -= total
-        n += 1
     starts[rows * strips] = n
     return out
 

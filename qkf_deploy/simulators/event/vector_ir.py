@@ -186,7 +186,12 @@ def word_dot(b: Builder, isa: types.Type, x: Value, w: Value) -> Value:
 def clamp(b: Builder, x: Value, low: int, high: int) -> Value:
     """Each element, or the nearer of the two bounds."""
     lowest, highest = (ir.Constant(x.type, [n] * x.type.count) for n in (low, high))
-    return _elementwise(b, "smin", _elementwise(b, "smax", x, lowest), highest)
+    return smallest(b, largest(b, x, lowest), highest)
+
+
+def largest(b: Builder, x: Value, y: Value) -> Value:
+    """The larger of each two elements, signed."""
+    return _elementwise(b, "smax", x, y)
 
 
 def smallest(b: Builder, x: Value, y: Value) -> Value:
