@@ -85,6 +85,13 @@ class LayerRecord:
     counts: Mapping[str, np.ndarray]
     spikes_per_step: np.ndarray | None = None
 
+    def with_counts(self, counts: Mapping[str, np.ndarray], spikes_per_step: np.ndarray | None) -> LayerRecord:
+        """The same node in another run."""
+        out = object.__new__(LayerRecord)
+        # Without going through a constructor of many arguments: an engine makes hundreds of these for every image.
+        vars(out).update(vars(self), counts=counts, spikes_per_step=spikes_per_step)
+        return out
+
     def total(self, name: str) -> int:
         """Sum of one class over all images, as a Python integer; 0 for a class that cannot occur here."""
         if name not in COUNT_CLASSES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class View:
         """A view that keeps every element."""
         return View(tuple(split), tuple((0, n) for n in split), tuple(perm), tuple(shape))
 
-    @property
+    @cached_property
     def is_reshape(self) -> bool:
         """True if the elements keep their order (nothing dropped, nothing permuted)."""
         order = [p for p in self.perm if self.split[p] != 1]

@@ -17,6 +17,7 @@ from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import layers as event_layers
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
+from qkf_deploy.simulators.event.event_lists import EventList
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
 from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
@@ -107,16 +108,17 @@ def check_kernels(
 ) -> None:  # fmt: skip
     """Every exact kernel gives these drives and spikes."""
     for kernel in exact_kernels(fused, stream):
-        out, _, gathered = unfused.run(stream, whole, kernel)
+        out, done = unfused.run(stream, whole, kernel)
         assert isinstance(out, Drive)
         rows = out.data[:, : case["out"]].reshape(out.tokens, case["steps"], -1).transpose(1, 2, 0)
         assert np.array_equal(rows.reshape(drive.shape), drive), kernel
         for ranges in (whole, in_parts):
-            result, driven, _ = fused.run(stream, ranges, kernel)
+            result, done = fused.run(stream, ranges, kernel)
             assert isinstance(result, Stream)
             assert np.array_equal(to_plain(result, drive.shape[2:]), spikes), kernel
-            assert driven == np.count_nonzero(drive), kernel
-        assert kernel != "event" or gathered == 0 or stream.data.any()
+            assert done.driven == np.count_nonzero(drive), kernel
+            assert np.array_equal(done.fired, spikes.sum(axis=tuple(range(1, spikes.ndim)))), kernel
+        assert kernel != "event" or done.gathered == 0 or stream.data.any()
 
 
 def exact_kernels(layer: SynapseLayer, stream: Stream) -> list[str]:
@@ -152,11 +154,10 @@ def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, hi
     for stream, x in ((a, plain[0]), (total, plain[0] + plain[1])):
         x = x[:, 0]
         found = stream.totals(isa.tag)
-        present = x != 0
         assert np.array_equal(found.unary_per_step, x.sum(axis=(1, 2)))
         assert (found.unary, found.graded) == (x.sum(), np.count_nonzero(x))
-        events, row_sums = (y.transpose(2, 0, 1).sum(axis=2).reshape(-1) for y in (present, x))
-        assert np.array_equal(found.rows, np.stack([events, row_sums], axis=1))
+        check_list(stream.events(isa.tag), x, 1)
+        check_list(stream.events(isa.tag, tokens), x, tokens)
         sums = np.zeros((steps, 32 * stream.words), np.int64)
         column_sums(isa.tag, stream.data, stream.words, steps, stream.largest(), sums)
         assert np.array_equal(sums[:, :channels], x.sum(axis=2))
@@ -174,6 +175,22 @@ def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, hi
         inner = grid.reshape(3, tokens + 2, steps, -1)
         assert np.array_equal(inner[1, 1:-1, :, :channels].transpose(1, 2, 0), x)
         assert inner.astype(np.int64).sum() == x.sum()
+
+
+def check_list(listed: EventList, x: np.ndarray, line: int) -> None:
+    """The list of a stream holds what is in ``x``, ``(T, C, tokens)``, one line of all its tokens, or token by token."""
+    steps, channels, tokens = x.shape
+    order = [(t, n) for t in range(steps) for n in range(tokens)]
+    if line == 1:
+        order = [(t, n) for n in range(tokens) for t in range(steps)]
+    for row, (t, n) in enumerate(order):
+        (active,) = np.nonzero(x[t, :, n])
+        events = slice(listed.ptr[row], listed.ptr[row + 1])
+        padding = np.zeros(len(active) % 2, int)
+        first = n * channels if line > 1 else 0
+        assert np.array_equal(listed.idx[events], np.concatenate([first + active, first + padding]))
+        assert np.array_equal(listed.val[events], np.concatenate([x[t, active, n], padding]))
+        assert listed.sums[row + 1] - listed.sums[row] == x[t, :, n].sum()
 
 
 def test_long_streams_do_not_overflow_their_byte_counters(isa: Isa) -> None:

@@ -142,9 +142,10 @@ def test_sixteen_bits_own_up_where_they_are_not_enough() -> None:
         x = rng.integers(-reach - 1, reach + 1, (steps, 32)).astype(np.int16)
         theta = rng.integers(-20, 32768, 32)
         spikes, none = np.empty((steps, 1), np.uint32), np.empty((0, 0), np.int32)
+        fired = np.zeros(steps, np.int64)
         driven = pool_fire(
             cpu.select("vector").tag, x, 0, window.ypos, window.xpos, 1, 1, steps, steps, theta.astype(np.int32),
-            theta.astype(np.int16), form, spikes, none, 0, 1,
+            theta.astype(np.int16), form, spikes, fired, none, 0, 1,
         )  # fmt: skip
         m, lowest, wanted = np.zeros(32, np.int64), 0, np.empty((steps, 1), np.uint32)
         for t in range(steps):
@@ -155,6 +156,7 @@ def test_sixteen_bits_own_up_where_they_are_not_enough() -> None:
         spoilt += driven >= SPOILT
         if driven < SPOILT:
             assert np.array_equal(spikes, wanted)
+            assert np.array_equal(fired, np.unpackbits(wanted.view(np.uint8), axis=1).sum(axis=1))
             assert driven == np.count_nonzero(x)
     assert 50 < spoilt < 250
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.stream_kernels import count_spikes
 from qkf_deploy.simulators.event.words import add_bits, lowest_bit, popcount
 
 
@@ -21,6 +22,8 @@ def token_gate(
     form: np.ndarray,
     gate: np.ndarray,
     out: np.ndarray,
+    opened: np.ndarray,
+    passed: np.ndarray,
 ) -> Any:
     """Q-K token attention: a head's spikes in q, counted, drive a neuron that passes or stops the token's k.
 
@@ -31,6 +34,7 @@ def token_gate(
         theta: int64 ``(heads,)``; form: int64 ``(4,)``, see :mod:`qkf_deploy.simulators.event.fire`.
         gate: u32 ``(rows, ceil(heads / 32))``, zeroed; the neurons' spikes.
         out: u32 ``(rows, words)``, zeroed; k where the gate is open.
+        opened, passed: int64 ``(T,)``, added to: spikes of the gate, and of what is left of k, at each step.
 
     Returns:
         Heads and tokens with at least one spike in q, over all steps.
@@ -55,13 +59,16 @@ def token_gate(
                     gate[row, h // 32] |= np.uint32(1) << np.uint32(h % 32)
                     for w in range(words):
                         out[row, w] |= k[row, w] & head_bits[h, w]
+    count_spikes(gate, 0, gate.shape[0], opened)
+    count_spikes(out, 0, out.shape[0], passed)
     return driven
 
 
 @kernel()
 def channel_gate(
-    sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray
-) -> Any:
+    sums: np.ndarray, k: np.ndarray, theta: np.ndarray, form: np.ndarray, gate: np.ndarray, out: np.ndarray,
+    opened: np.ndarray, passed: np.ndarray,
+) -> Any:  # fmt: skip
     """Q-K channel attention: a channel's spikes in q over all tokens drive a neuron that passes or stops its k.
 
     Args:
@@ -69,6 +76,7 @@ def channel_gate(
         form: int64 ``(4,)``.
         gate: u32 ``(T, words)``, zeroed; the neurons' spikes.
         out: u32 ``(rows, words)``, written.
+        opened, passed: int64 ``(T,)``, added to: spikes of the gate, and of what is left of k, at each step.
 
     Returns:
         Non-zero sums.
@@ -87,6 +95,8 @@ def channel_gate(
     for r in range(k.shape[0]):
         for w in range(k.shape[1]):
             out[r, w] = k[r, w] & gate[r % steps, w]
+    count_spikes(gate, 0, steps, opened)
+    count_spikes(out, 0, out.shape[0], passed)
     return driven
 
 
@@ -154,7 +164,7 @@ def _context(
 
 
 #: Columns of the statistics that :func:`self_attention` returns per step.
-CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
+CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO, FIRED = range(6)
 
 
 @kernel()
@@ -172,7 +182,7 @@ def self_attention(
         context: scratch ``(dim, 32 * ceil(dim / 32))``; mixed: scratch of as many columns; both s16 or s32, wide enough
             for as many coincidences as there are tokens, and dim times that.
         out: u32 ``(rows, words)``, zeroed.
-        stats: int64 ``(T, 5)``, added to: see the column names above.
+        stats: int64 ``(T, 6)``, added to: see the column names above.
     """
     for first in range(0, theta.shape[0], dim):
         _one_head(isa, q, k, v, first, dim, steps, theta, form, context, mixed, out, stats)
@@ -219,4 +229,6 @@ def _one_head(
             stats[t, MIXED_NONZERO] += fire(
                 isa, drive, 0, state, n * 32 * words, limits, 0, form, words, spikes, 0, 0
             )  # fmt: skip
+            for w in range(words):
+                stats[t, FIRED] += popcount(np.uint64(spikes[0, w]))
             _put_bits(spikes[0], out, row, first)

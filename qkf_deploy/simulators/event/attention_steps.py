@@ -9,7 +9,14 @@ import numpy as np
 
 from qkf_deploy.ir import Node, Operand
 from qkf_deploy.simulators.event import proofs
-from qkf_deploy.simulators.event.attention_kernels import channel_gate, self_attention, token_gate
+from qkf_deploy.simulators.event.attention_kernels import (
+    CONTEXT_SUM,
+    FIRED,
+    MIXED_SUM,
+    channel_gate,
+    self_attention,
+    token_gate,
+)
 from qkf_deploy.simulators.event.context import Image
 from qkf_deploy.simulators.event.layers import NeuronForm
 from qkf_deploy.simulators.event.packing import pack_theta
@@ -47,16 +54,10 @@ class TokenGateStep(Step):
         gate = np.zeros((q.data.shape[0], words_of(self.heads)), np.uint32)
         out = np.zeros_like(k.data)
         theta, form = self.form.theta, self.form.form
-        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out)
-        _tally_gate(
-            image,
-            self,
-            q,
-            k,
-            Stream(gate, self.heads, q.tokens, q.steps),
-            Stream(out, channels, q.tokens, q.steps),
-            driven,
-        )
+        opened, passed = np.zeros((2, q.steps), np.int64)
+        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out, opened, passed)
+        gates, masked = Stream.of_spikes(gate, self.heads, opened), Stream.of_spikes(out, channels, passed)
+        _tally_gate(image, self, q, k, gates, masked, driven)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +79,10 @@ class ChannelGateStep(Step):
         k = image.stream(self.mask.inputs[1], self.channels)
         sums = np.ascontiguousarray(q.column_sums(image.isa.tag))
         gate, out = np.zeros((q.steps, q.words), np.uint32), np.empty_like(k.data)
-        driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out)
-        _tally_gate(
-            image,
-            self,
-            q,
-            k,
-            Stream(gate, self.channels, 1, q.steps),
-            Stream(out, self.channels, q.tokens, q.steps),
-            driven,
-        )
+        opened, passed = np.zeros((2, q.steps), np.int64)
+        driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out, opened, passed)
+        gates, masked = Stream.of_spikes(gate, self.channels, opened), Stream.of_spikes(out, self.channels, passed)
+        _tally_gate(image, self, q, k, gates, masked, driven)
 
 
 def _tally_gate(
@@ -129,7 +124,7 @@ class AttentionStep(Step):
         channels = self.heads * self.dim
         # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
         q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
-        out, stats = np.zeros_like(q.data), np.zeros((q.steps, 5), np.int64)
+        out, stats = np.zeros_like(q.data), np.zeros((q.steps, 6), np.int64)
         # A channel of k and one of v coincide at most once per token, so 16 bits nearly always hold the sums.
         dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
         columns = 32 * words_of(self.dim)
@@ -138,10 +133,10 @@ class AttentionStep(Step):
         self_attention(
             image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, self.form.form, context, mixed, out, stats
         )
-        self._tally(image, q, k, v, Stream(out, channels, q.tokens, q.steps), stats)
+        self._tally(image, q, k, v, Stream.of_spikes(out, channels, stats[:, FIRED]), stats)
 
     def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
-        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = (int(n) for n in stats.sum(axis=0))
+        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero, _ = stats.sum(axis=0).tolist()
         from_q, from_k, from_v = (image.entering(s) for s in (q, k, v))
         image.tally(
             self.context,
@@ -154,7 +149,7 @@ class AttentionStep(Step):
                 "events_out_unary": context_sum,
                 "events_out_graded": context_nonzero,
             },
-            stats[:, 0],
+            stats[:, CONTEXT_SUM],
         )
         image.tally(
             self.mixed,
@@ -168,7 +163,7 @@ class AttentionStep(Step):
                 "events_out_unary": mixed_sum,
                 "events_out_graded": mixed_nonzero,
             },
-            stats[:, 2],
+            stats[:, MIXED_SUM],
         )
         entering = {"events_in_unary": mixed_sum, "events_in_graded": mixed_nonzero}
         store_neuron(image, self.neuron, out, mixed_nonzero, entering)

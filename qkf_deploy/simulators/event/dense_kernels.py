@@ -10,6 +10,7 @@ from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.dense import TILE, copy_tile, dense_block
 from qkf_deploy.simulators.event.fire import fire
 from qkf_deploy.simulators.event.kernel_arguments import Neurons, Outputs, bias_at
+from qkf_deploy.simulators.event.stream_kernels import count_spikes
 from qkf_deploy.simulators.event.vector_ir import address
 
 #: Rows (pixels x time steps) that share one pass over a tile's weights.
@@ -88,4 +89,6 @@ def dense_synapse(
                     else:
                         to = row * out.drive.shape[1] + tile * TILE
                         copy_tile(address(x) + 4 * TILE * local, address(out.drive) + 4 * to)
+    if fused:
+        count_spikes(out.spikes, (p0 - out.origin) * steps, (p1 - out.origin) * steps, out.fired)
     return driven

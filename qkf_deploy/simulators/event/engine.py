@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
 from qkf_deploy.simulators.counting import layer_record
@@ -50,8 +50,10 @@ class Engine:
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
         self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
+        kept = {*record.values, self._wanted.name}
+        self._kept = [[n.name for n in step.nodes if n.name in kept] for step in self.plan.steps]
         # What a ledger says of a node apart from its counts does not change from run to run.
-        self._records = {n.name: _description(graph, n) for n in graph if n.op.kind != "input"}
+        self._records = {n.name: layer_record(graph, n, {}, None) for n in graph if n.op.kind != "input"}
 
     def run(self, inputs: np.ndarray, progress: Progress | None = None, threads: int = 1) -> Run:
         """Simulate a batch; see :func:`run`."""
@@ -92,7 +94,8 @@ class Engine:
                 for image in images:
                     step.run(image)
             for image in images:
-                self._keep(image, [n.name for n in step.nodes])
+                for name in self._kept[index]:
+                    image.kept[name] = image.plain(name)
                 for name in self.plan.last_use.get(index, ()):
                     image.values.pop(name, None)
             counter.advance(len(step.nodes) * len(images))
@@ -103,11 +106,6 @@ class Engine:
         if type_.is_events and self.graph.arithmetic == "integer" and int(x.max(initial=0)) <= proofs.LARGEST_COUNT:
             return to_stream(x, type_.shape[0], type_.high, self.graph.time_steps)
         return Plain(x)
-
-    def _keep(self, image: Image, names: Sequence[str]) -> None:
-        for name in names:
-            if name in self.record.values or name == self._wanted.name:
-                image.kept[name] = image.plain(name)
 
     def _result(self, images: Sequence[Image]) -> Run:
         output = self._wanted
@@ -133,15 +131,9 @@ class Engine:
         for name, record in self._records.items():
             counts = dict(zip(names[name], columns, strict=False))
             known = [s for s in (i.spikes_per_step[name] for i in images) if s is not None]
-            layers.append(LayerRecord(**record, counts=counts, spikes_per_step=np.array(known).T if known else None))
+            layers.append(record.with_counts(counts, np.array(known).T if known else None))
         g = self.graph
         return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
-
-
-def _description(graph: Graph, node: Node) -> dict[str, Any]:
-    """What a node's record says apart from its counts."""
-    fields = vars(layer_record(graph, node, {}, None))
-    return {name: value for name, value in fields.items() if name not in ("counts", "spikes_per_step")}
 
 
 def _whole(n: int, task: Callable[[int, int], Any], least: int = 1) -> list[Any]:

@@ -13,6 +13,7 @@ from qkf_deploy.simulators.event.fire import SOFT, SPOILT, fire, fire32
 from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
 from qkf_deploy.simulators.event.kernel_arguments import Block, Events, Neurons, Outputs, Shape, bias_at
 from qkf_deploy.simulators.event.segments import all_fits, block_segments, checked_segments
+from qkf_deploy.simulators.event.stream_kernels import count_spikes
 
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
 BLOCK_ROWS = 256
@@ -307,4 +308,6 @@ def event_synapse(
                 driven += gather_tile(isa, 2, events, shape, neurons, w, k, block, out)
             else:
                 driven += gather_tile(isa, 1, events, shape, neurons, w, k, block, out)
+    if out.spikes.shape[0] > 0:
+        count_spikes(out.spikes, (p0 - out.origin) * steps, (p1 - out.origin) * steps, out.fired)
     return driven, gathered

@@ -20,7 +20,7 @@ from numba.extending import overload
 from qkf_deploy.errors import InputError
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.words import nonzero_word
+from qkf_deploy.simulators.event.words import nonzero_word, sum_word
 
 #: Entries written beyond the end of a row while it is being listed.
 SLACK = 8
@@ -137,52 +137,39 @@ def _overload_append_word(
 
 
 @kernel()
-def _row_starts(rows: np.ndarray, line: int, steps: int, ptr: np.ndarray, sums: np.ndarray) -> None:
-    """Fill ``ptr`` and ``sums`` (rows + 1) from the events and sum of each row, in the order (line, step, pixel)."""
-    ptr[0] = sums[0] = 0
-    i, end, total = 0, np.int64(0), np.int64(0)
-    for first in range(0, rows.shape[0], line * steps):
-        for t in range(steps):
-            for x in range(line):
-                r = first + x * steps + t
-                n = np.int64(rows[r, 0])
-                end, total = end + n + (n & 1), total + rows[r, 1]
-                i += 1
-                ptr[i], sums[i] = end, total
-
-
-@kernel()
 def _list_rows(
     isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int,
-    ptr: np.ndarray, idx: np.ndarray, val: np.ndarray,
+    ptr: np.ndarray, sums: np.ndarray, idx: np.ndarray, val: np.ndarray,
 ) -> None:  # fmt: skip
     """List the events of all rows in the order (line, step, pixel); zero words (closed tokens) are skipped."""
-    i = -1
+    ptr[0] = sums[0] = 0
+    i, end, total = 0, 0, 0
     for first in range(0, stream.shape[0], line * steps):
         for t in range(steps):
             for x in range(line):
-                i += 1
-                end, r, offset = ptr[i], first + x * steps + t, x * channels
-                if ptr[i + 1] == end:
-                    continue
+                r, offset, begin = first + x * steps + t, x * channels, end
                 for w in range(words):
                     bits = nonzero_word(isa, stream, r, w)
                     if bits != 0:
                         end = append_word(isa, table, stream, r, w, bits, offset + 32 * w, idx, val, end)
-                if end < ptr[i + 1]:
-                    idx[end] = offset
-                    val[end] = 0
+                        total += sum_word(isa, stream, r, w)
+                # Without a branch, which would depend on the data; after an even row, the next one overwrites it.
+                odd = (end - begin) & 1
+                idx[end], val[end] = offset, 1 - odd
+                end += odd
+                i += 1
+                ptr[i], sums[i] = end, total
 
 
 def list_events(
-    isa: np.generic, stream: np.ndarray, rows: np.ndarray, channels: int, steps: int, largest: int, line: int = 1
+    isa: np.generic, stream: np.ndarray, nonzero: int, channels: int, steps: int, largest: int, line: int = 1
 ) -> EventList:
     """Event list of a stream.
 
     Args:
         isa: instruction set tag.
         stream: u32 ``(rows, words)`` bits or u8 ``(rows, columns)`` counts, C-contiguous, columns a multiple of 32.
-        rows: s32 ``(rows, 2)``: non-zero elements and sum of each row.
+        nonzero: number of its non-zero elements.
         channels: channels without padding.
         steps: T.
         largest: largest value.
@@ -196,12 +183,11 @@ def list_events(
     # Half the bytes wherever they can count as far; both are read for every output row.
     offset_type = np.int32 if stream.nbytes * 8 * max(largest, 1) < 2**31 else np.int64
     ptr, sums = (np.empty(stream.shape[0] + 1, offset_type) for _ in range(2))
-    _row_starts(rows, line, steps, ptr, sums)
-    size = int(ptr[-1])
-    if size >= 2**31:
+    most = nonzero + stream.shape[0]  # every row may be padded by one
+    if most >= 2**31:
         raise InputError(
-            f"a layer receives {size} events from one image", hint="use smaller images or fewer time steps"
+            f"a layer receives {nonzero} events from one image", hint="use smaller images or fewer time steps"
         )
-    idx, val = np.empty(size + SLACK, np.uint16), (np.ones if is_bits else np.empty)(size + SLACK, np.uint8)
-    _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, idx, val)
+    idx, val = np.empty(most + SLACK, np.uint16), (np.ones if is_bits else np.empty)(most + SLACK, np.uint8)
+    _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, sums, idx, val)
     return EventList(ptr, sums, idx, val, largest)

@@ -237,10 +237,10 @@ def _drives(
     b: v.Builder, isa: types.Type, units: Any, sources: list[v.Value], wide: _Wide | None, *, last: bool = True
 ) -> tuple[list[v.Value], v.Value]:
     """Write the code that sums in 16 bits; see :func:`store_row`. Without ``wide``, everything is known to fit."""
-    *listed, start = sources
+    w, idx, val, segments, count, start = sources
     tile = _Tile(b, isa, units.literal_value)
     tile.start_from(start)
-    tile.add_segments(*listed, wide)
+    tile.add_segments(w, idx, val, segments, count, wide)
     if wide is None or not last:
         return [b.load(a) for a in tile.acc], v.const(0)
     drives, spoilt = tile.drives(wide)

@@ -64,15 +64,17 @@ class Neurons(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a layer writes, from output pixel ``origin`` on; only one of the arrays has rows.
+    """What a layer writes, from output pixel ``origin`` on; only one of the first three arrays has rows.
 
-    ``spikes`` u32 ``(rows, columns / 32)``; ``drive16`` s16 and ``drive`` s32 ``(rows, columns)``.
+    ``spikes`` u32 ``(rows, columns / 32)``; ``drive16`` s16 and ``drive`` s32 ``(rows, columns)``; ``fired`` int64
+    ``(T,)``, added to: spikes at each step.
     """
 
     origin: int
     spikes: np.ndarray
     drive16: np.ndarray
     drive: np.ndarray
+    fired: np.ndarray
 
 
 class Block(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol
+from functools import cache, cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,6 +36,9 @@ _NO_FORM = np.zeros(4, np.int64)
 _ONE_CASE = np.zeros(1, np.int64)
 _NOTHING = np.zeros((0, 0), np.int32)
 _NOTHING_NARROW = np.zeros(0, np.int16)
+_NO_OUTPUTS = Outputs(
+    0, np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.int16), _NOTHING, np.zeros(0, np.int64)
+)  # fmt: skip
 
 #: Weights that stay in the first cache, and events of a row that make a pass over a part of a line worth while.
 _STRIP_BYTES, _STRIP_EVENTS = 28 * 1024, 48
@@ -56,6 +59,22 @@ class Ranges(Protocol):
 
 #: Computes output pixels ``p0 .. p1`` into ``out``: (non-zero drives at the neurons, events gathered).
 Producer = Callable[[Outputs, int, int], tuple[int, int]]
+
+
+class Produced(NamedTuple):
+    """Non-zero drives at the neurons, events gathered, spikes at each step as int64 ``(T,)``."""
+
+    driven: int
+    gathered: int
+    fired: np.ndarray
+
+    @staticmethod
+    def together(parts: Sequence[Produced]) -> Produced:
+        """The sums over several parts of a layer."""
+        if len(parts) == 1:
+            return parts[0]
+        driven, gathered, fired = zip(*parts, strict=True)
+        return Produced(sum(driven), sum(gathered), np.sum(fired, axis=0))
 
 
 @dataclass(frozen=True)
@@ -122,11 +141,12 @@ class SynapseLayer:
         self.channels_out, self.channels_in = weight.shape[:2]
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
-        self._packs: dict[object, Any] = {}
+        self._packs: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.magnitude = proofs.magnitude(self.weight)
         bias = conv.params.get("bias", np.zeros(1, np.int64))
         self.bias_magnitude = proofs.magnitude(bias)
+        self._limits = proofs.largest_sum(self.magnitude), proofs.largest_sum(self.magnitude, self.bias_magnitude)
 
     # -- choice of kernel -------------------------------------------------------------------------------------------
 
@@ -144,27 +164,27 @@ class SynapseLayer:
             return False
         return proofs.fits((type_.low, type_.high), proofs.INT16)
 
+    @cached_property
+    def _addressable(self) -> bool:
+        """Whether event lists can number this layer's inputs; by line, they are numbered along a whole line."""
+        x = self.window.x
+        reach = self.channels_in * (x.size if x.kernel > 1 else 1)
+        return reach < 2**16 and (x.dilation == 1 or x.kernel == 1)
+
     def kernel_for(self, stream: Stream) -> str:
         """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
-        largest = stream.largest()
-        density = stream.totals(self.isa.tag).graded / max(stream.tokens * stream.steps * stream.channels, 1)
-        narrow = self.magnitude <= 127
-        # By line, list entries and weight rows are numbered along a whole line.
-        by_line = self.window.x.kernel > 1
-        reach = self.channels_in * max(self.window.x.size if by_line else 1, 1)
-        addressable = reach < 2**16 and (self.window.x.dilation == 1 or not by_line)
-        if (
-            narrow
-            and addressable
-            and proofs.largest_sum(self.magnitude) >= 2 * largest
-            and density < self.isa.dense_crossover
-        ):
-            return "event"
+        largest, narrow = stream.largest(), self.magnitude <= 127
+        if narrow and self._addressable and self._limits[0] >= 2 * largest:
+            density = stream.totals(self.isa.tag).graded / max(stream.tokens * stream.steps * stream.channels, 1)
+            if density < self.isa.dense_crossover:
+                return "event"
         if narrow and (not self.isa.saturating_pairs or proofs.dense_flush(self.magnitude, largest) > 0):
             return "bytes"
         return "words"
 
     def _pack(self, key: str, make: Callable[[], Any]) -> Any:
+        if key in self._packs:
+            return self._packs[key]
         with self._lock:
             if key not in self._packs:
                 self._packs[key] = make()
@@ -186,7 +206,7 @@ class SynapseLayer:
 
     # -- running ----------------------------------------------------------------------------------------------------
 
-    def run(self, x: Stream | np.ndarray, ranges: Ranges, kernel: str | None = None) -> tuple[Stream | Drive, int, int]:
+    def run(self, x: Stream | np.ndarray, ranges: Ranges, kernel: str | None = None) -> tuple[Stream | Drive, Produced]:
         """One image.
 
         Args:
@@ -195,7 +215,7 @@ class SynapseLayer:
             kernel: forces one of the kernels that are exact here.
 
         Returns:
-            ``(output, non-zero drives at the neurons, events gathered)``.
+            The output and what was counted on the way.
         """
         if isinstance(x, np.ndarray):
             work = self._dense(self._pixel_rows(x), "words", 1)
@@ -205,15 +225,19 @@ class SynapseLayer:
                 work = self._events(x)
             else:
                 work = self._dense(self._padded_rows(x, chosen), chosen, max(x.largest(), 1))
-        pixels, words = self.window.pixels_out, words_of(self.channels_out)
         if self.form is not None and not self.fused:
             return self._fire(work, ranges)
+        pixels, words = self.window.pixels_out, words_of(self.channels_out)
         out = work.outputs(pixels * self.steps, fires=self.fused)
-        done = ranges(pixels, lambda p0, p1: work.produce(out, p0, p1))
-        driven, gathered = sum(d for d, _ in done), sum(g for _, g in done)
+
+        def task(p0: int, p1: int) -> Produced:
+            fired = np.zeros(self.steps, np.int64)
+            return Produced(*work.produce(out._replace(fired=fired), p0, p1), fired)
+
+        done = Produced.together(ranges(pixels, task))
         if self.fused:
-            return Stream(_columns(out.spikes, words), self.channels_out, pixels, self.steps), driven, gathered
-        return Drive(_columns(out.drive, 32 * words), self.channels_out, pixels, self.steps), driven, gathered
+            return Stream.of_spikes(_columns(out.spikes, words), self.channels_out, done.fired), done
+        return Drive(_columns(out.drive, 32 * words), self.channels_out, pixels, self.steps), done
 
     def _events(self, x: Stream, *, narrow: bool = True) -> _Work:
         """Gather events; ``narrow``: try 16 bits where possible."""
@@ -223,16 +247,13 @@ class SynapseLayer:
         pooled = self.form is not None and not self.fused
         by_line = w.x.kernel > 1 or x.is_listed(w.x.size)
         listed = x.events(tag, w.x.size if by_line else 1)
-        limit = proofs.largest_sum(self.magnitude, self.bias_magnitude)
-        drive16 = (
-            narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and limit >= 2 * max(listed.largest, 1)
-        )
+        least = 2 * max(listed.largest, 1)
+        drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and self._limits[1] >= least
         neuron16 = drive16 and self.form is not None and self.form.fits16
         tried16 = neuron16 if self.fused else drive16
-        if not tried16:
-            limit = proofs.largest_sum(self.magnitude)
+        limit = self._limits[tried16]
         # Half of the room is kept free: few sums ever come so far that they must move.
-        stride = limit // 2 if tried16 and limit // 2 >= 2 * listed.largest else limit
+        stride = limit // 2 if tried16 and limit // 2 >= least else limit
         events = Events(
             listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, self.magnitude,
             self.bias_magnitude, limit, stride, tried16,
@@ -309,45 +330,50 @@ class SynapseLayer:
         weights = self._pack("pixels", lambda: pack_dense(self.weight, stored, np.int16))
         return grid.reshape(-1, stored), w.first_pixels, w.tap_pixels * stored, weights
 
-    def _fire(self, work: _Work, ranges: Ranges) -> tuple[Stream, int, int]:
+    @cached_property
+    def _pooling(self) -> tuple[Window, tuple[tuple[int, int], ...]]:
+        """The window of the pooling, of one pixel where there is none, and the lines that its bands read."""
+        window = self.pool_window or pointwise(self.window.y.out, self.window.x.out)
+        return window, bands(window, _BAND_LINES)
+
+    def _fire(self, work: _Work, ranges: Ranges) -> tuple[Stream, Produced]:
         """Pooling and neuron behind the synapse, some lines at a time; what lies between is never stored as a whole."""
         if self.form is None:
             raise TypeError("no neuron follows")
-        w, window = self.window, self.pool_window or pointwise(self.window.y.out, self.window.x.out)
+        w, (window, lines) = self.window, self._pooling
         spikes = np.empty((window.pixels_out * self.time_steps, words_of(self.channels_out)), np.uint32)
-        lines = bands(window, _BAND_LINES)
         most = max(end - first for first, end in lines) * w.x.out * self.steps
 
-        def one(work: _Work, out: Outputs, band: int) -> tuple[int, int]:
+        def one(work: _Work, out: Outputs, band: int) -> Produced:
             first, end = (line * w.x.out for line in lines[band])
-            _, gathered = produced = work.produce(out._replace(origin=first), first, end)
+            spoilt, gathered = work.produce(out._replace(origin=first), first, end)
+            fired = np.zeros(self.time_steps, np.int64)
             p0 = band * _BAND_LINES * window.x.out
             p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
             driven = pool_fire(
                 self.isa.tag, out.drive16 if work.drive16 else out.drive, first, window.ypos, window.xpos,
                 window.y.size, window.x.size, self.steps, self.time_steps, work.neurons.theta,
-                work.neurons.theta16 if work.neuron16 else _NOTHING_NARROW, work.neurons.form, spikes, _NOTHING, p0, p1,
+                work.neurons.theta16 if work.neuron16 else _NOTHING_NARROW, work.neurons.form, spikes, fired, _NOTHING,
+                p0, p1,
             )  # fmt: skip
-            return max(produced[0], driven), gathered
+            return Produced(max(spoilt, driven), gathered, fired)
 
-        def task(band0: int, band1: int) -> tuple[int, int]:
+        def task(band0: int, band1: int) -> Produced:
             out = work.outputs(most, fires=False)
             done = [one(work, out, band) for band in range(band0, band1)]
-            spoilt = [i for i, (driven, _) in enumerate(done) if driven >= SPOILT]
+            spoilt = [i for i, band in enumerate(done) if band.driven >= SPOILT]
             if spoilt and work.wide is not None:
                 wide = work.wide()
                 out = wide.outputs(most, fires=False)
                 for i in spoilt:
                     done[i] = one(wide, out, band0 + i)
-            return sum(d for d, _ in done), sum(g for _, g in done)
+            return Produced.together(done)
 
-        done = ranges(len(lines), task, least=1)
-        stream = Stream(spikes, self.channels_out, window.pixels_out, self.time_steps)
-        return stream, sum(d for d, _ in done), sum(g for _, g in done)
+        done = Produced.together(ranges(len(lines), task, least=1))
+        return Stream.of_spikes(spikes, self.channels_out, done.fired), done
 
 
-@dataclass(frozen=True)
-class _Work:
+class _Work(NamedTuple):
     """A synapse about to run.
 
     Attributes:
@@ -366,13 +392,12 @@ class _Work:
     def outputs(self, rows: int, *, fires: bool) -> Outputs:
         """Arrays for so many rows of spikes or drives."""
         columns = self.neurons.bias.shape[1]
-        narrow, wide = (0, 0) if fires else (rows, 0) if self.drive16 else (0, rows)
-        return Outputs(
-            0,
-            np.empty((rows if fires else 0, columns // 32), np.uint32),
-            np.empty((narrow, columns), np.int16),
-            np.empty((wide, columns), np.int32),
-        )
+        none = _NO_OUTPUTS
+        if fires:
+            return none._replace(spikes=np.empty((rows, columns // 32), np.uint32))
+        if self.drive16:
+            return none._replace(drive16=np.empty((rows, columns), np.int16))
+        return none._replace(drive=np.empty((rows, columns), np.int32))
 
 
 @cache
@@ -395,15 +420,17 @@ def fire_drive(
     spikes = np.empty((rows, columns // 32), np.uint32)
     membranes = np.empty((rows if keep else 0, columns), np.int32)
 
-    def task(p0: int, p1: int) -> int:
-        return pool_fire(
+    def task(p0: int, p1: int) -> Produced:
+        fired = np.zeros(time_steps, np.int64)
+        driven = pool_fire(
             isa.tag, drive.data, 0, window.ypos, window.xpos, 1, drive.tokens, drive.steps, time_steps, theta,
-            _NOTHING_NARROW, form.form, spikes, membranes, p0, p1,
+            _NOTHING_NARROW, form.form, spikes, fired, membranes, p0, p1,
         )  # fmt: skip
+        return Produced(driven, 0, fired)
 
-    driven = sum(ranges(drive.tokens, task))
+    done = Produced.together(ranges(drive.tokens, task))
     kept = Drive(membranes, drive.channels, drive.tokens, time_steps) if keep else None
-    return Stream(spikes, drive.channels, drive.tokens, time_steps), driven, kept
+    return Stream.of_spikes(spikes, drive.channels, done.fired), done.driven, kept
 
 
 def _columns(rows: np.ndarray, count: int) -> np.ndarray:

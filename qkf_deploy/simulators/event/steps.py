@@ -16,7 +16,7 @@ from qkf_deploy.simulators.counting import count_node, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
 from qkf_deploy.simulators.event.stream_kernels import add_streams
-from qkf_deploy.simulators.event.values import Drive, Plain, Stream, words_of
+from qkf_deploy.simulators.event.values import Drive, Plain, Stream, Totals, words_of
 
 
 class Step(ABC):
@@ -34,23 +34,21 @@ class Step(ABC):
         """Execute on one image."""
 
 
-def neuron_counts(graph: Graph, node: Node, driven: int, out: NodeCounts) -> NodeCounts:
-    """Ledger classes of a neuron from its number of non-zero drives and its output."""
-    updates = node.type.size * graph.time_steps
-    return {
+def store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
+    """Store a neuron's output and enter its counts; ``driven``: non-zero drives over all steps."""
+    image.store(node, spikes)
+    leaving, steps = image.leaving(spikes)
+    updates = node.type.size * image.graph.time_steps
+    counts = {
         "neuron_updates_driven": driven,
         "neuron_updates_idle": updates - driven,
-        "resets": out["events_out_unary"],
-        "state_bytes": 2 * updates * state_word(graph, node),
-        **out,
+        "resets": leaving["events_out_unary"],
+        "state_bytes": 2 * updates * state_word(image.graph, node),
+        **leaving,
     }
-
-
-def store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
-    """Store a neuron's output and enter its counts."""
-    image.store(node, spikes)
-    out, steps = image.leaving(spikes)
-    image.tally(node, {**neuron_counts(image.graph, node, driven, out), **(entering or {})}, steps)
+    if entering:
+        counts |= entering
+    image.tally(node, counts, steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +69,17 @@ class SynapseStep(Step):
         operand = self.conv.inputs[0]
         if self.layer.constant:
             x = image.plain_operand(operand)
-            out, driven, gathered = self.layer.run(x[0, 0], image.ranges)
+            out, done = self.layer.run(x[0, 0], image.ranges)
             image.tally(self.conv, self._pixel_counts(x))
         else:
             stream = image.stream(operand, self.layer.channels_in)
-            out, driven, gathered = self.layer.run(stream, image.ranges)
+            out, done = self.layer.run(stream, image.ranges)
             image.tally(self.conv, self._event_counts(image, stream))
-        image.gathered[self.conv.name] = gathered
+        image.gathered[self.conv.name] = done.gathered
         if self.pool is not None:
             image.tally(self.pool, self._pool_comparisons)
         if self.neuron is not None and isinstance(out, Stream):
-            store_neuron(image, self.neuron, out, driven)
+            store_neuron(image, self.neuron, out, done.driven)
         else:
             image.store(self.conv, out)
 
@@ -147,7 +145,7 @@ class SynapseStep(Step):
         return {
             "mac": macs,
             "mac_every_step": macs * self.graph.time_steps,
-            "mac_nonzero": int(np.sum(nonzero * present)),
+            "mac_nonzero": int(np.sum(nonzero, where=present)),
             "weight_bytes": macs * self._weight_bytes,
             **self._bias_adds,
         }
@@ -219,7 +217,11 @@ class AddStep(Step):
         a, b = (image.stream(o, self.channels) for o in self.add.inputs)
         out = np.empty((a.data.shape[0], 32 * a.words), np.uint8)
         both = add_streams(image.isa.tag, a.data, b.data, a.words, out)
-        total = Stream(out, self.channels, a.tokens, a.steps)
+        of_a, of_b = (x.totals(image.isa.tag) for x in (a, b))
+        counted = Totals(
+            of_a.unary + of_b.unary, of_a.graded + of_b.graded - both, of_a.unary_per_step + of_b.unary_per_step
+        )
+        total = Stream(out, self.channels, a.tokens, a.steps, counted)
         image.store(self.add, total)
         leaving, steps = image.leaving(total)
         image.tally(self.add, {"residual_adds": both, **image.entering(a, b), **leaving}, steps)

@@ -44,9 +44,7 @@ def expand(
 
 
 @kernel()
-def totals(
-    isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_per_step: np.ndarray, rows: np.ndarray
-) -> Any:
+def totals(isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_per_step: np.ndarray) -> Any:
     """Counts over a whole stream.
 
     Args:
@@ -54,25 +52,31 @@ def totals(
         stream: rows ``token * T + t``.
         words: 32-channel words per row.
         steps: T.
-        unary_per_step: int64 ``(T,)``, written: sum of the values at each step.
-        rows: s32 ``(rows, 2)``, written: number of non-zero elements and sum of each row.
+        unary_per_step: int64 ``(T,)``, added to: sum of the values at each step.
 
     Returns:
-        (sum of all values, number of non-zero elements).
+        Number of non-zero elements.
     """
-    unary_per_step[:] = 0
     graded = np.int64(0)
     for p in range(stream.shape[0] // steps):
         for t in range(steps):
             r = p * steps + t
-            count, total = np.int64(0), np.int64(0)
             for w in range(words):
-                count += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
-                total += sum_word(isa, stream, r, w)
-            rows[r, 0], rows[r, 1] = count, total
-            graded += count
-            unary_per_step[t] += total
-    return unary_per_step.sum(), graded
+                graded += popcount(np.uint64(nonzero_word(isa, stream, r, w)))
+                unary_per_step[t] += sum_word(isa, stream, r, w)
+    return graded
+
+
+@kernel(_nrt=False)
+def count_spikes(spikes: np.ndarray, r0: int, r1: int, per_step: np.ndarray) -> None:
+    """Add the spikes of the rows ``r0 .. r1``, of whole pixels, to their number at each step, int64 ``(T,)``."""
+    steps = per_step.shape[0]
+    for first in range(r0, r1, steps):
+        for t in range(steps):
+            total = np.int64(0)
+            for w in range(spikes.shape[1]):
+                total += popcount(np.uint64(spikes[first + t, w]))
+            per_step[t] += total
 
 
 @kernel()
@@ -167,7 +171,7 @@ def _pool(
 def pool_fire(
     isa: np.generic, drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int,
     steps_in: int, steps: int, theta: np.ndarray, theta16: np.ndarray, form: np.ndarray, spikes: np.ndarray,
-    membranes: np.ndarray, p0: int, p1: int,
+    fired: np.ndarray, membranes: np.ndarray, p0: int, p1: int,
 ) -> Any:  # fmt: skip
     """Max pool (a 1 x 1 window: none) and neuron for output pixels ``p0 .. p1``.
 
@@ -181,6 +185,7 @@ def pool_fire(
         theta: s32, at least 32 per word of spikes; theta16: the same to try neurons in 16 bits, else empty.
         form: see :mod:`qkf_deploy.simulators.event.fire`.
         spikes: u32 ``(rows, words)``, written.
+        fired: int64 ``(T,)``, added to: spikes at each step.
         membranes: s32 ``(rows, 32 * words)`` to keep the charged membranes, or no rows.
 
     Returns:
@@ -211,4 +216,5 @@ def pool_fire(
                 driven += fire16(pooled, m16, theta16, form, spikes, row)
             else:
                 driven += fire(isa, x, 0, m, 0, theta, 0, form, units, spikes, row, 0)
+    count_spikes(spikes, p0 * steps, p1 * steps, fired)
     return driven

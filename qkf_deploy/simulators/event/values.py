@@ -28,13 +28,11 @@ class Totals(NamedTuple):
     Attributes:
         unary, graded: sum of all values, number of non-zero elements.
         unary_per_step: int64 ``(T,)``.
-        rows: s32 ``(rows, 2)``: number of non-zero elements and sum of each row.
     """
 
     unary: int
     graded: int
     unary_per_step: np.ndarray
-    rows: np.ndarray
 
 
 @dataclass
@@ -44,13 +42,21 @@ class Stream:
     Attributes:
         data: u32 ``(tokens * T, words)`` bits or u8 ``(tokens * T, 32 * words)`` counts; padding is 0.
         channels, tokens, steps: size per image; ``steps`` is T.
+        counted: totals, where whoever made the stream counted on the way.
     """
 
     data: np.ndarray
     channels: int
     tokens: int
     steps: int
+    counted: Totals | None = None
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of_spikes(data: np.ndarray, channels: int, fired: np.ndarray) -> Stream:
+        """Spikes, and how many there are at each step, int64 ``(T,)``."""
+        total, steps = sum(fired.tolist()), fired.shape[0]
+        return Stream(data, channels, data.shape[0] // steps, steps, Totals(total, total, fired))
 
     @property
     def words(self) -> int:
@@ -64,11 +70,11 @@ class Stream:
 
     def totals(self, isa: np.generic) -> Totals:
         """Counts over the whole stream, made once."""
-        if "totals" not in self._cache:
-            per_step, rows = np.empty(self.steps, np.int64), np.empty((self.data.shape[0], 2), np.int32)
-            unary, graded = totals(isa, self.data, self.words, self.steps, per_step, rows)
-            self._cache["totals"] = Totals(unary, graded, per_step, rows)
-        return self._cache["totals"]
+        if self.counted is None:
+            per_step = np.zeros(self.steps, np.int64)
+            graded = totals(isa, self.data, self.words, self.steps, per_step)
+            self.counted = Totals(int(per_step.sum()), graded, per_step)
+        return self.counted
 
     def largest(self) -> int:
         """Largest value; 1 for spikes, whether there are any or not."""
@@ -80,8 +86,8 @@ class Stream:
         """Event list (by lines of so many pixels, if more than 1), made once for all synapses that read the stream."""
         key = ("events", line)
         if key not in self._cache:
-            rows = self.totals(isa).rows
-            self._cache[key] = list_events(isa, self.data, rows, self.channels, self.steps, self.largest(), line)
+            nonzero = self.totals(isa).graded
+            self._cache[key] = list_events(isa, self.data, nonzero, self.channels, self.steps, self.largest(), line)
         return self._cache[key]
 
     def is_listed(self, line: int) -> bool:
