@@ -178,7 +178,7 @@ def test_streams(isa: Isa, seed: int, steps: int, tokens: int, channels: int, hi
 
 
 def check_list(listed: EventList, x: np.ndarray, line: int) -> None:
-    """The list of a stream holds what is in ``x``, ``(T, C, tokens)``, one line of all its tokens, or token by token."""
+    """A list holds what is in ``x``, ``(T, C, tokens)``: one line of all tokens, or token by token."""
     steps, channels, tokens = x.shape
     order = [(t, n) for t in range(steps) for n in range(tokens)]
     if line == 1:
