@@ -310,8 +310,9 @@ class SynapseLayer:
             return self._pixel_rows_by_tap(x)
         stored = line + line % 2
         grid = np.zeros((height, width, channels), np.int16)
-        inner = x.reshape(channels, w.y.size, w.x.size).transpose(1, 2, 0)
-        grid[w.y.padding : w.y.padding + w.y.size, w.x.padding : w.x.padding + w.x.size] = inner
+        inner = grid[w.y.padding : w.y.padding + w.y.size, w.x.padding : w.x.padding + w.x.size]
+        for c, plane in enumerate(x.reshape(channels, w.y.size, w.x.size)):
+            inner[:, :, c] = plane
         slack = np.zeros(-(-stored // channels) * channels, np.int16)  # the last window reads one element too many
         a = np.concatenate([grid.reshape(-1), slack]).reshape(-1, channels)
         by_line = self.weight.reshape(self.channels_out, channels, w.y.kernel, w.x.kernel).transpose(0, 3, 1, 2)

@@ -132,20 +132,21 @@ class SynapseStep(Step):
         return {"bias_adds": self.conv.type.size * self.layer.steps} if has_bias else {}
 
     @cached_property
-    def _pixel_fanouts(self) -> tuple[int, np.ndarray]:
-        """Outputs reached by all pixels together, and by each through non-zero weights, int64 ``(C, H * W)``."""
+    def _pixel_fanouts(self) -> tuple[int, int, np.ndarray]:
+        """Outputs reached by all pixels; through non-zero weights; and so by each, int64 ``(C * H * W,)``."""
         every, nonzero = self._fanouts[:, :, : self.layer.channels_in]
         class_of = self.layer.window.reader_classes.class_of
-        return int(every[class_of].sum()), np.ascontiguousarray(nonzero[class_of].T)
+        by_pixel = np.ascontiguousarray(nonzero[class_of].T).reshape(-1)
+        return int(every[class_of].sum()), int(by_pixel.sum()), by_pixel
 
     def _pixel_counts(self, x: np.ndarray) -> NodeCounts:
         """Counts of multiplications; ``x`` is ``(1, 1, C, H, W)``."""
-        macs, nonzero = self._pixel_fanouts
-        present = x.reshape(nonzero.shape) != 0
+        macs, nonzero, by_pixel = self._pixel_fanouts
+        absent = np.flatnonzero(x.reshape(-1) == 0)
         return {
             "mac": macs,
             "mac_every_step": macs * self.graph.time_steps,
-            "mac_nonzero": int(np.sum(nonzero, where=present)),
+            "mac_nonzero": nonzero - int(by_pixel[absent].sum()),
             "weight_bytes": macs * self._weight_bytes,
             **self._bias_adds,
         }

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import overload
 
+from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
 from qkf_deploy.simulators.event.words import add_presence, add_two, add_values, nonzero_word, popcount, sum_word
@@ -144,27 +148,72 @@ def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, lar
                 sums[:] = 0
 
 
+@v.intrinsic
+def _largest_of(typingctx: Any, drive: Any, starts: Any, count: Any, out: Any) -> Any:
+    """Maximum of 32 elements from each of ``count`` element offsets; addresses but ``drive`` and ``count``."""
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        array, starts, count, out = args
+        size = drive.dtype.bitwidth // 8
+        kind = v.vec(ir.IntType(8 * size), 32)
+        data = b.ptrtoint(context.make_array(drive)(context, b, array).data, v.I64)
+
+        def element(i: v.Value) -> v.Value:
+            start = v.load(b, b.add(starts, b.shl(i, v.const(3))), v.I64)
+            return v.load(b, b.add(data, b.mul(start, v.const(size))), kind)
+
+        most = cgutils.alloca_once_value(b, element(v.const(0)))
+        with v.counted_loop(b, b.sub(count, v.const(1))) as i:
+            b.store(v.largest(b, b.load(most), element(b.add(i, v.const(1)))), most)
+        v.store(b, b.load(most), out)
+        return context.get_dummy_value()
+
+    return types.void(drive, types.int64, types.int64, types.int64), generate
+
+
+def _pool(isa: Any, drive: np.ndarray, starts: np.ndarray, count: int, out: np.ndarray) -> None:
+    """Elementwise maximum of ``count`` rows of ``drive`` that begin at the element offsets ``starts`` (scratch)."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_pool, strict=False, jit_options=v.BORROW)
+def _overload_pool(isa: Any, drive: Any, starts: Any, count: Any, out: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, drive, starts, count, out):  # type: ignore[no-untyped-def]
+            flat = drive.reshape(-1)
+            for c in range(out.shape[0]):
+                out[c] = flat[starts[0] + c]
+                for i in range(1, count):
+                    out[c] = max(out[c], flat[starts[i] + c])
+
+        return plain
+
+    def vectorized(isa, drive, starts, count, out):  # type: ignore[no-untyped-def]
+        at, item = v.address(out), out.itemsize
+        for c in range(0, out.shape[0], 32):
+            _largest_of(drive, v.address(starts), count, at + c * item)
+            for i in range(count):
+                starts[i] += 32
+
+    return vectorized
+
+
 @kernel(_nrt=False)
-def _pool(
-    drive: np.ndarray, origin: int, ypos: np.ndarray, xpos: np.ndarray, height_in: int, width_in: int, steps_in: int,
-    t: int, out: np.ndarray,
-) -> None:  # fmt: skip
-    """Largest drives under one window at step t into ``out``; ``ypos``, ``xpos``: its lines and columns."""
-    first = True
-    for iy in ypos:
+def _under_window(
+    origin: int, lines: np.ndarray, columns: np.ndarray, height_in: int, width_in: int, pixels: np.ndarray
+) -> Any:
+    """Fill ``pixels`` with those under a window, counted from ``origin``; returns how many there are."""
+    count = 0
+    for iy in lines:
         if iy < 0 or iy >= height_in:
             continue
-        for ix in xpos:
+        for ix in columns:
             if ix < 0 or ix >= width_in:
                 continue
-            source = drive[(iy * width_in + ix - origin) * steps_in + t]
-            if first:
-                for c in range(out.shape[0]):
-                    out[c] = source[c]
-            else:
-                for c in range(out.shape[0]):
-                    out[c] = max(out[c], source[c])
-            first = False
+            pixels[count] = iy * width_in + ix - origin
+            count += 1
+    return count
 
 
 @kernel()
@@ -199,13 +248,18 @@ def pool_fire(
     keep, narrow = membranes.shape[0] > 0, theta16.shape[0] > 0
     driven = np.int64(0)
     width_out = xpos.shape[0]
+    pixels = np.empty(ypos.shape[1] * xpos.shape[1], np.int64)
+    starts = np.empty_like(pixels)
     for p in range(p0, p1):
         oy, ox = p // width_out, p % width_out
         m[:] = 0
         m16[:] = 0
+        count = _under_window(origin, ypos[oy], xpos[ox], height_in, width_in, pixels)
         for t in range(steps):
             if t < steps_in:
-                _pool(drive, origin, ypos[oy], xpos[ox], height_in, width_in, steps_in, t, pooled)
+                for i in range(count):
+                    starts[i] = (pixels[i] * steps_in + t) * drive.shape[1]
+                _pool(isa, drive, starts, count, pooled)
                 if not narrow:
                     for c in range(columns):
                         x[c] = pooled[c]
