@@ -40,8 +40,8 @@ _NO_OUTPUTS = Outputs(
     0, np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.int16), _NOTHING, np.zeros(0, np.int64)
 )  # fmt: skip
 
-#: Weights that stay in the first cache, and events of a row that make a pass over a part of a line worth while.
-_STRIP_BYTES, _STRIP_EVENTS = 28 * 1024, 48
+#: Weights, and events of a row, from which a part of a line is worth a pass of its own: fewer weights stay cached anyway.
+_STRIP_BYTES, _STRIP_EVENTS = 56 * 1024, 48
 #: Weights of all inputs of a tile, and events of a row and line, from which lines are better taken one after another.
 _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
 #: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
