@@ -51,10 +51,12 @@ def check(graph: Graph, inputs: np.ndarray, tier: str | None = None, threads: in
     assert_equal(event.run(graph, inputs, fused, tier=tier, threads=threads), expected)
 
 
-def check_isa(graph: Graph, inputs: np.ndarray, isa: cpu.Isa) -> None:
-    """:func:`check` for one instruction set, neurons seen only."""
+def check_isa(graph: Graph, inputs: np.ndarray, *isas: cpu.Isa) -> None:
+    """:func:`check` for some instruction sets, neurons seen only."""
     seen = Record.of(graph, neurons(graph))
-    assert_equal(Engine(graph, seen, isa).run(inputs), reference.run(graph, inputs, seen))
+    wanted = reference.run(graph, inputs, seen)
+    for isa in isas:
+        assert_equal(Engine(graph, seen, isa).run(inputs), wanted)
 
 
 @dataclass(frozen=True)
