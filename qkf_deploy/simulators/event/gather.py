@@ -102,9 +102,9 @@ class _Tile:
             at = b.add(segments, b.mul(index, v.const(SEGMENT_BYTES)))
             start, pairs, row, least = (b.sext(v.load(b, b.add(at, v.const(4 * i)), v.I32), v.I64) for i in range(4))
             if wide is not None:
-                with b.if_then(b.icmp_signed("!=", least, v.const(0)), likely=False):  # noqa: SIM117
-                    with b.if_then(self._any_from(least), likely=False):
-                        self._move(wide)
+                asked = b.icmp_signed("!=", least, v.const(0))
+                with b.if_then(asked, likely=False), b.if_then(self._any_from(least), likely=False):
+                    self._move(wide)
             first = b.add(w, b.mul(row, v.const(self.width)))
             self._add_pairs(first, b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
 

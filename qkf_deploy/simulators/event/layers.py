@@ -146,7 +146,8 @@ class SynapseLayer:
         self.magnitude = proofs.magnitude(self.weight)
         bias = conv.params.get("bias", np.zeros(1, np.int64))
         self.bias_magnitude = proofs.magnitude(bias)
-        self._limits = proofs.largest_sum(self.magnitude), proofs.largest_sum(self.magnitude, self.bias_magnitude)
+        self._limit = proofs.largest_sum(self.magnitude)
+        self._limit_with_bias = proofs.largest_sum(self.magnitude, self.bias_magnitude)
 
     # -- choice of kernel -------------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class SynapseLayer:
     def kernel_for(self, stream: Stream) -> str:
         """``event``, ``bytes`` or ``words``: the fastest exact kernel for this image's activity."""
         largest, narrow = stream.largest(), self.magnitude <= 127
-        if narrow and self._addressable and self._limits[0] >= 2 * largest:
+        if narrow and self._addressable and self._limit >= 2 * largest:
             density = stream.totals(self.isa.tag).graded / max(stream.tokens * stream.steps * stream.channels, 1)
             if density < self.isa.dense_crossover:
                 return "event"
@@ -248,10 +249,10 @@ class SynapseLayer:
         by_line = w.x.kernel > 1 or x.is_listed(w.x.size)
         listed = x.events(tag, w.x.size if by_line else 1)
         least = 2 * max(listed.largest, 1)
-        drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and self._limits[1] >= least
+        drive16 = narrow and (self.fused or pooled) and self.isa.vector_bytes > 0 and self._limit_with_bias >= least
         neuron16 = drive16 and self.form is not None and self.form.fits16
         tried16 = neuron16 if self.fused else drive16
-        limit = self._limits[tried16]
+        limit = self._limit_with_bias if tried16 else self._limit
         # Half of the room is kept free: few sums ever come so far that they must move.
         stride = limit // 2 if tried16 and limit // 2 >= least else limit
         events = Events(
