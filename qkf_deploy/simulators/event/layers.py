@@ -233,7 +233,8 @@ class SynapseLayer:
 
         def task(p0: int, p1: int) -> Produced:
             fired = np.zeros(self.steps, np.int64)
-            return Produced(*work.produce(out._replace(fired=fired), p0, p1), fired)
+            driven, gathered = work.produce(Outputs(*out[:-1], fired), p0, p1)
+            return Produced(driven, gathered, fired)
 
         done = Produced.together(ranges(pixels, task))
         if self.fused:
@@ -259,8 +260,7 @@ class SynapseLayer:
             listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, self.magnitude,
             self.bias_magnitude, limit, stride, tried16,
         )  # fmt: skip
-        parts, by_strip = self._strips(x, pack.units)
-        shape = Shape(w.y.size, w.x.size, self.channels_in, w.x.kernel, self.steps, pack.units, parts, by_strip)
+        shape = self._shape(x, pack.units)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
             return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
@@ -269,14 +269,14 @@ class SynapseLayer:
         hard = self.form is not None and not self.form.form[SOFT]
         return _Work(produce, neurons, drive16 and pooled, neuron16 and pooled and hard, wide)
 
-    def _strips(self, x: Stream, units: int) -> tuple[int, bool]:
-        """(parts of a line, strip by strip): strips pay if one's weights stay cached and it has events enough."""
-        width = self.window.x.kernel
+    def _shape(self, x: Stream, units: int) -> Shape:
+        """Sizes, and how rows are parted: strips pay if their weights stay cached and they have events enough."""
+        w, width = self.window, self.window.x.kernel
         per_line = x.totals(self.isa.tag).graded * width / max(x.tokens * x.steps, 1)
         weights = width * self.channels_in * UNIT * units
         parts = max(1, min(-(-weights // _STRIP_BYTES), int(per_line // _STRIP_EVENTS)))
-        by_line = self.window.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS
-        return parts, parts > 1 or by_line
+        by_strip = parts > 1 or (w.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS)
+        return Shape(w.y.size, w.x.size, self.channels_in, width, self.steps, units, parts, by_strip)
 
     def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
         a, row_of, taps, weights = rows

@@ -222,7 +222,7 @@ class AddStep(Step):
         counted = Totals(
             of_a.unary + of_b.unary, of_a.graded + of_b.graded - both, of_a.unary_per_step + of_b.unary_per_step
         )
-        total = Stream(out, self.channels, a.tokens, a.steps, counted)
+        total = Stream(out, self.channels, a.tokens, a.steps, counted, a.largest() + b.largest())
         image.store(self.add, total)
         leaving, steps = image.leaving(total)
         image.tally(self.add, {"residual_adds": both, **image.entering(a, b), **leaving}, steps)

@@ -43,6 +43,7 @@ class Stream:
         data: u32 ``(tokens * T, words)`` bits or u8 ``(tokens * T, 32 * words)`` counts; padding is 0.
         channels, tokens, steps: size per image; ``steps`` is T.
         counted: totals, where whoever made the stream counted on the way.
+        bound: no value is larger, where that is known.
     """
 
     data: np.ndarray
@@ -50,6 +51,7 @@ class Stream:
     tokens: int
     steps: int
     counted: Totals | None = None
+    bound: int | None = None
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -77,10 +79,10 @@ class Stream:
         return self.counted
 
     def largest(self) -> int:
-        """Largest value; 1 for spikes, whether there are any or not."""
-        if "largest" not in self._cache:
-            self._cache["largest"] = 1 if self.is_bits else int(self.data.max(initial=0))
-        return self._cache["largest"]
+        """Largest value, or what bounds it; 1 for spikes, whether there are any or not."""
+        if self.bound is None:
+            self.bound = 1 if self.is_bits else int(self.data.max(initial=0))
+        return self.bound
 
     def events(self, isa: np.generic, line: int = 1) -> EventList:
         """Event list (by lines of so many pixels, if more than 1), made once for all synapses that read the stream."""
