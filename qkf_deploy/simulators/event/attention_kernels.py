@@ -164,13 +164,13 @@ def _context(
 
 
 #: Columns of the statistics that :func:`self_attention` returns per step.
-CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO, FIRED = range(6)
+CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
 
 @kernel()
 def self_attention(
     isa: np.generic, q: np.ndarray, k: np.ndarray, v: np.ndarray, dim: int, steps: int, theta: np.ndarray,
-    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, stats: np.ndarray,
+    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, fired: np.ndarray, stats: np.ndarray,
 ) -> None:  # fmt: skip
     """Spiking self-attention of all heads, ``q (k^T v)`` and the neuron behind it.
 
@@ -181,11 +181,13 @@ def self_attention(
         theta: s32 ``(heads * dim,)``; form: int64 ``(4,)``.
         context: scratch ``(dim, 32 * ceil(dim / 32))``; mixed: scratch of as many columns; both s16 or s32, wide enough
             for as many coincidences as there are tokens, and dim times that.
-        out: u32 ``(rows, words)``, zeroed.
-        stats: int64 ``(T, 6)``, added to: see the column names above.
+        out: u32 ``(rows, words)``, zeroed; the neurons' spikes.
+        fired: int64 ``(T,)``, added to: spikes at each step.
+        stats: int64 ``(T, 5)``, added to: see the column names above.
     """
     for first in range(0, theta.shape[0], dim):
         _one_head(isa, q, k, v, first, dim, steps, theta, form, context, mixed, out, stats)
+    count_spikes(out, 0, out.shape[0], fired)
 
 
 @kernel()
@@ -229,6 +231,4 @@ def _one_head(
             stats[t, MIXED_NONZERO] += fire(
                 isa, drive, 0, state, n * 32 * words, limits, 0, form, words, spikes, 0, 0
             )  # fmt: skip
-            for w in range(words):
-                stats[t, FIRED] += popcount(np.uint64(spikes[0, w]))
             _put_bits(spikes[0], out, row, first)

@@ -11,7 +11,6 @@ from qkf_deploy.ir import Node, Operand
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.attention_kernels import (
     CONTEXT_SUM,
-    FIRED,
     MIXED_SUM,
     channel_gate,
     self_attention,
@@ -124,19 +123,20 @@ class AttentionStep(Step):
         channels = self.heads * self.dim
         # The views (head split, transpose) are what the kernel does; it reads the streams as they are stored.
         q, k, v = (image.stream(Operand(o.node), channels) for o in (self.mixed.inputs[0], *self.context.inputs))
-        out, stats = np.zeros_like(q.data), np.zeros((q.steps, 6), np.int64)
+        out, fired, stats = np.zeros_like(q.data), np.zeros(q.steps, np.int64), np.zeros((q.steps, 5), np.int64)
         # A channel of k and one of v coincide at most once per token, so 16 bits nearly always hold the sums.
         dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
         columns = 32 * words_of(self.dim)
         context, mixed = np.empty((self.dim, columns), dtype), np.empty(columns, dtype)
         theta = pack_theta(self.form.theta, channels)
         self_attention(
-            image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, self.form.form, context, mixed, out, stats
-        )
-        self._tally(image, q, k, v, Stream.of_spikes(out, channels, stats[:, FIRED]), stats)
+            image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, self.form.form, context, mixed, out,
+            fired, stats,
+        )  # fmt: skip
+        self._tally(image, q, k, v, Stream.of_spikes(out, channels, fired), stats)
 
     def _tally(self, image: Image, q: Stream, k: Stream, v: Stream, out: Stream, stats: np.ndarray) -> None:
-        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero, _ = stats.sum(axis=0).tolist()
+        context_sum, context_nonzero, mixed_sum, pairs, mixed_nonzero = stats.sum(axis=0).tolist()
         from_q, from_k, from_v = (image.entering(s) for s in (q, k, v))
         image.tally(
             self.context,

@@ -131,8 +131,7 @@ class Engine:
         for name, record in self._records.items():
             counts = dict(zip(names[name], columns, strict=False))
             known = [s for s in (i.spikes_per_step[name] for i in images) if s is not None]
-            steps = known[0][:, None] if len(known) == 1 else np.array(known).T
-            layers.append(record.with_counts(counts, steps if known else None))
+            layers.append(record.with_counts(counts, np.array(known).T if known else None))
         g = self.graph
         return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
 

@@ -12,8 +12,8 @@ from qkf_deploy.simulators.event.compiling import kernel
 class Shape(NamedTuple):
     """Sizes of a layer: input lines, columns and channels; K_w; T; tile width / 32; parts of a line of a window.
 
-    If ``by_strip``, all rows of a block take one line, or part of one, before any takes the next: its weights stay in
-    the first cache. The events of a line are parted evenly.
+    If ``by_strip``, all rows of a block take one line, or part of one, before any takes the next: its weights stay
+    cached. The events of a line are parted evenly.
     """
 
     height: int

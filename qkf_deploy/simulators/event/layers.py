@@ -233,7 +233,7 @@ class SynapseLayer:
 
         def task(p0: int, p1: int) -> Produced:
             fired = np.zeros(self.steps, np.int64)
-            driven, gathered = work.produce(Outputs(*out[:-1], fired), p0, p1)
+            driven, gathered = work.produce(out._replace(fired=fired), p0, p1)
             return Produced(driven, gathered, fired)
 
         done = Produced.together(ranges(pixels, task))

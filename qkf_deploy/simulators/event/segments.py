@@ -13,8 +13,6 @@ from qkf_deploy.simulators.event.kernel_arguments import Events, Neurons, Shape
 _INT16, _INT32 = 2**15 - 1, 2**31 - 1
 #: Sum of the values of a segment that is part of a line.
 _UNKNOWN = -1
-#: Values summed at once where a segment is cut.
-_CHUNK = 16
 
 
 @kernel(_nrt=False)
@@ -63,26 +61,12 @@ def block_segments(
 
 
 @kernel(_nrt=False)
-def _sum_of_chunk(events: Events, start: int) -> Any:
-    """Sum of :data:`_CHUNK` values; a loop of fixed length becomes one vector instruction."""
-    total = np.int64(0)
-    for i in range(_CHUNK):
-        total += events.val[start + i]
-    return total
-
-
-@kernel(_nrt=False)
 def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
     if events.largest == 1:
         pairs = min(pairs, room // 2)
         return pairs, np.int64(2 * pairs)
     total, at, end = np.int64(0), start, start + 2 * pairs
-    while at + _CHUNK <= end:
-        chunk = _sum_of_chunk(events, at)
-        if total + chunk > room:
-            break
-        total, at = total + chunk, at + _CHUNK
     while at < end:
         pair = np.int64(events.val[at]) + np.int64(events.val[at + 1])
         if total + pair > room:
@@ -109,13 +93,9 @@ def _most_pieces(
         if sums[row] <= events.limit:
             continue
         for s in range(row * strips, (row + 1) * strips):
+            # A cut leaves room for less than a pair, and takes at least one.
             strip_sums[s] = _strip_sum(events, segments, strip_sums, s)
-            if strip_sums[s] > events.stride:
-                # A cut leaves room for less than a pair, and takes at least one.
-                least = events.stride - 2 * events.largest + 1
-                pieces += min(np.int64(strip_sums[s]) // least, np.int64(segments[s, 1]))
-            else:
-                pieces += 1
+            pieces += min(np.int64(strip_sums[s]) // (events.stride - 2 * events.largest + 1), np.int64(segments[s, 1]))
     return pieces
 
 

@@ -149,18 +149,19 @@ def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, lar
 
 
 @v.intrinsic
-def _largest_of(typingctx: Any, drive: Any, starts: Any, count: Any, out: Any) -> Any:
-    """Maximum of 32 elements from each of ``count`` element offsets; addresses but ``drive`` and ``count``."""
+def _largest_of(typingctx: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
+    """Store the maximum of 32 elements each from ``count`` starts + ``offset`` on; ``starts``, ``out``: addresses."""
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        array, starts, count, out = args
+        array, starts, count, offset, out = args
         size = drive.dtype.bitwidth // 8
         kind = v.vec(ir.IntType(8 * size), 32)
         data = b.ptrtoint(context.make_array(drive)(context, b, array).data, v.I64)
+        first = b.add(data, b.mul(offset, v.const(size)))
 
         def element(i: v.Value) -> v.Value:
             start = v.load(b, b.add(starts, b.shl(i, v.const(3))), v.I64)
-            return v.load(b, b.add(data, b.mul(start, v.const(size))), kind)
+            return v.load(b, b.add(first, b.mul(start, v.const(size))), kind)
 
         most = cgutils.alloca_once_value(b, element(v.const(0)))
         with v.counted_loop(b, b.sub(count, v.const(1))) as i:
@@ -168,42 +169,40 @@ def _largest_of(typingctx: Any, drive: Any, starts: Any, count: Any, out: Any) -
         v.store(b, b.load(most), out)
         return context.get_dummy_value()
 
-    return types.void(drive, types.int64, types.int64, types.int64), generate
+    return types.void(drive, *[types.int64] * 4), generate
 
 
-def _pool(isa: Any, drive: np.ndarray, starts: np.ndarray, count: int, out: np.ndarray) -> None:
-    """Elementwise maximum of ``count`` rows of ``drive`` that begin at the element offsets ``starts`` (scratch)."""
+def _pool(isa: Any, drive: np.ndarray, starts: np.ndarray, count: int, offset: int, out: np.ndarray) -> None:
+    """Elementwise maximum of the ``count`` rows of ``drive`` that begin at the elements ``starts + offset``."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(_pool, strict=False, jit_options=v.BORROW)
-def _overload_pool(isa: Any, drive: Any, starts: Any, count: Any, out: Any) -> Any:
+def _overload_pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
     if isa == v.PLAIN:
 
-        def plain(isa, drive, starts, count, out):  # type: ignore[no-untyped-def]
+        def plain(isa, drive, starts, count, offset, out):  # type: ignore[no-untyped-def]
             flat = drive.reshape(-1)
             for c in range(out.shape[0]):
-                out[c] = flat[starts[0] + c]
+                out[c] = flat[starts[0] + offset + c]
                 for i in range(1, count):
-                    out[c] = max(out[c], flat[starts[i] + c])
+                    out[c] = max(out[c], flat[starts[i] + offset + c])
 
         return plain
 
-    def vectorized(isa, drive, starts, count, out):  # type: ignore[no-untyped-def]
-        at, item = v.address(out), out.itemsize
+    def vectorized(isa, drive, starts, count, offset, out):  # type: ignore[no-untyped-def]
         for c in range(0, out.shape[0], 32):
-            _largest_of(drive, v.address(starts), count, at + c * item)
-            for i in range(count):
-                starts[i] += 32
+            _largest_of(drive, v.address(starts), count, offset + c, v.address(out) + c * out.itemsize)
 
     return vectorized
 
 
 @kernel(_nrt=False)
 def _under_window(
-    origin: int, lines: np.ndarray, columns: np.ndarray, height_in: int, width_in: int, pixels: np.ndarray
-) -> Any:
-    """Fill ``pixels`` with those under a window, counted from ``origin``; returns how many there are."""
+    origin: int, lines: np.ndarray, columns: np.ndarray, height_in: int, width_in: int, elements: int,
+    starts: np.ndarray,
+) -> Any:  # fmt: skip
+    """Where the pixels under a window begin, of so many elements each, from ``origin`` on; returns their number."""
     count = 0
     for iy in lines:
         if iy < 0 or iy >= height_in:
@@ -211,7 +210,7 @@ def _under_window(
         for ix in columns:
             if ix < 0 or ix >= width_in:
                 continue
-            pixels[count] = iy * width_in + ix - origin
+            starts[count] = (iy * width_in + ix - origin) * elements
             count += 1
     return count
 
@@ -248,18 +247,15 @@ def pool_fire(
     keep, narrow = membranes.shape[0] > 0, theta16.shape[0] > 0
     driven = np.int64(0)
     width_out = xpos.shape[0]
-    pixels = np.empty(ypos.shape[1] * xpos.shape[1], np.int64)
-    starts = np.empty_like(pixels)
+    starts, elements = np.empty(ypos.shape[1] * xpos.shape[1], np.int64), steps_in * drive.shape[1]
     for p in range(p0, p1):
         oy, ox = p // width_out, p % width_out
         m[:] = 0
         m16[:] = 0
-        count = _under_window(origin, ypos[oy], xpos[ox], height_in, width_in, pixels)
+        count = _under_window(origin, ypos[oy], xpos[ox], height_in, width_in, elements, starts)
         for t in range(steps):
             if t < steps_in:
-                for i in range(count):
-                    starts[i] = (pixels[i] * steps_in + t) * drive.shape[1]
-                _pool(isa, drive, starts, count, pooled)
+                _pool(isa, drive, starts, count, t * drive.shape[1], pooled)
                 if not narrow:
                     for c in range(columns):
                         x[c] = pooled[c]
