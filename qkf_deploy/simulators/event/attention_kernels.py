@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.fire import fire, fire16
 from qkf_deploy.simulators.event.stream_kernels import count_spikes
-from qkf_deploy.simulators.event.words import add_bits, lowest_bit, popcount
+from qkf_deploy.simulators.event.words import accumulate, add_bits, lowest_bit, popcount
 
 
 @kernel()
 def token_gate(
     q: np.ndarray,
     k: np.ndarray,
-    head_bits: np.ndarray,
+    words: np.ndarray,
+    masks: np.ndarray,
     steps: int,
     theta: np.ndarray,
     form: np.ndarray,
@@ -29,7 +30,7 @@ def token_gate(
 
     Args:
         q, k: u32 ``(rows, words)``.
-        head_bits: u32 ``(heads, words)``: the channels of each head.
+        words, masks: u64 and u32 ``(heads, n)``: the words that hold a head's channels, and which bits of them do.
         steps: T.
         theta: int64 ``(heads,)``; form: int64 ``(4,)``, see :mod:`qkf_deploy.simulators.event.fire`.
         gate: u32 ``(rows, ceil(heads / 32))``, zeroed; the neurons' spikes.
@@ -39,7 +40,8 @@ def token_gate(
     Returns:
         Heads and tokens with at least one spike in q, over all steps.
     """
-    heads, words = head_bits.shape
+    heads, parts = words.shape
+    multiplier, shift, fraction, soft = form
     driven = np.int64(0)
     state = np.empty(heads, np.int64)
     for n in range(q.shape[0] // steps):
@@ -48,17 +50,16 @@ def token_gate(
             row = n * steps + t
             for h in range(heads):
                 total = np.int64(0)
-                for w in range(words):
-                    if head_bits[h, w] != 0:
-                        total += popcount(np.uint64(q[row, w] & head_bits[h, w]))
+                for i in range(parts):
+                    total += popcount(np.uint64(q[row, words[h, i]] & masks[h, i]))
                 driven += total != 0
-                u = ((state[h] * form[0]) >> form[1]) + (total << form[2])
-                state[h] = u
-                if u >= theta[h]:
-                    state[h] = u - theta[h] if form[3] else 0
-                    gate[row, h // 32] |= np.uint32(1) << np.uint32(h % 32)
-                    for w in range(words):
-                        out[row, w] |= k[row, w] & head_bits[h, w]
+                u = ((state[h] * multiplier) >> shift) + (total << fraction)
+                # Without branches: whether a neuron fires cannot be predicted.
+                fires = np.int64(u >= theta[h])
+                state[h] = u - fires * (theta[h] if soft else u)
+                gate[row, h // 32] |= np.uint32(fires) << np.uint32(h % 32)
+                for i in range(parts):
+                    out[row, words[h, i]] |= k[row, words[h, i]] & masks[h, i] & np.uint32(-fires)
     count_spikes(gate, 0, gate.shape[0], opened)
     count_spikes(out, 0, out.shape[0], passed)
     return driven
@@ -100,77 +101,112 @@ def channel_gate(
     return driven
 
 
-@kernel()
-def _take_bits(stream: np.ndarray, row: int, first: int, count: int, out: np.ndarray) -> None:
-    """Bits ``first .. first + count`` of a row, moved to the start of ``out`` (u32 words, zeroed beyond)."""
-    for i in range(out.shape[0]):
-        at = first + 32 * i
-        have = count - 32 * i
-        word = np.uint64(stream[row, at // 32])
-        if at % 32 and at // 32 + 1 < stream.shape[1]:
-            word |= np.uint64(stream[row, at // 32 + 1]) << np.uint64(32)
-        word >>= np.uint64(at % 32)
-        if have < 32:
-            word &= (np.uint64(1) << np.uint64(have)) - np.uint64(1)
-        out[i] = np.uint32(word & np.uint64(0xFFFFFFFF))
+@kernel(_nrt=False)
+def _take_head(stream: np.ndarray, first: int, masks: np.ndarray, out: np.ndarray) -> None:
+    """Bits of all rows from ``first`` on, moved to the start of the rows of ``out`` and masked, word by word."""
+    word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
+    for row in range(stream.shape[0]):
+        for i in range(masks.shape[0]):
+            # What lies beyond the row is masked.
+            above = np.uint64(stream[row, min(word + i + 1, last)]) << np.uint64(32)
+            out[row, i] = ((np.uint64(stream[row, word + i]) | above) >> shift) & np.uint64(masks[i])
 
 
-@kernel()
-def _put_bits(bits: np.ndarray, stream: np.ndarray, row: int, first: int) -> None:
-    """OR the words ``bits`` into a row from bit ``first`` on."""
-    for i in range(bits.shape[0]):
-        if bits[i] == 0:
-            continue
-        at = first + 32 * i
-        word = np.uint64(bits[i]) << np.uint64(at % 32)
-        stream[row, at // 32] |= np.uint32(word & np.uint64(0xFFFFFFFF))
-        if word >> np.uint64(32):
-            stream[row, at // 32 + 1] |= np.uint32(word >> np.uint64(32))
+@kernel(_nrt=False)
+def _put_head(bits: np.ndarray, first: int, stream: np.ndarray) -> None:
+    """OR all rows of ``bits`` into a stream from bit ``first`` on; none of them lies beyond the row."""
+    word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
+    for row in range(stream.shape[0]):
+        for i in range(bits.shape[1]):
+            moved = np.uint64(bits[row, i]) << shift
+            stream[row, word + i] |= np.uint32(moved & np.uint64(0xFFFFFFFF))
+            stream[row, min(word + i + 1, last)] |= np.uint32(moved >> np.uint64(32))
 
 
-@kernel()
-def _add_rows(bits: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    """``out += sum of table[i]`` over the set bits i."""
-    for w in range(bits.shape[0]):
-        word = np.uint64(bits[w])
-        while word != 0:
-            row = table[32 * w + lowest_bit(word)]
-            word &= word - np.uint64(1)
-            for j in range(out.shape[0]):
-                out[j] += row[j]
-
-
-@kernel()
+@kernel(_nrt=False)
 def _context(
-    isa: np.generic, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, t: int, bits: np.ndarray,
-    context: np.ndarray,
-) -> None:  # fmt: skip
-    """``k^T v`` of one head at one step into ``context``, ``(dim, 32 * words)``; ``bits`` is scratch."""
-    ones = np.empty(32 * bits.shape[0], np.uint8)
+    isa: np.generic, k: np.ndarray, v: np.ndarray, steps: int, t: int, ones: np.ndarray, context: np.ndarray
+) -> None:
+    """``k^T v`` at one step into ``context``, ``(dim, 32 * words)``; ``ones`` is scratch of one row, u8."""
     context[:] = 0
-    for n in range(k.shape[0] // steps):
-        _take_bits(v, n * steps + t, first, dim, bits)
+    flat, words = context.reshape(-1), k.shape[1]
+    for row in range(t, k.shape[0], steps):
         ones[:] = 0
-        for w in range(bits.shape[0]):
-            add_bits(isa, bits[w], ones, 32 * w)
-        _take_bits(k, n * steps + t, first, dim, bits)
-        for w in range(bits.shape[0]):
-            word = np.uint64(bits[w])
+        for w in range(words):
+            add_bits(isa, v[row, w], ones, 32 * w)
+        for w in range(words):
+            word = np.uint64(k[row, w])
             while word != 0:
-                target = context[32 * w + lowest_bit(word)]
+                at = (32 * w + lowest_bit(word)) * 32 * words
                 word &= word - np.uint64(1)
-                for c in range(ones.shape[0]):
-                    target[c] += ones[c]
+                for c in range(0, 32 * words, 32):
+                    accumulate(isa, ones, c, flat, at + c)
 
 
 #: Columns of the statistics that :func:`self_attention` returns per step.
 CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
 
+class _Neurons(NamedTuple):
+    """The neurons of one head: thresholds and states, padded to words; in 16 bits if there are such thresholds."""
+
+    form: np.ndarray
+    theta: np.ndarray
+    theta16: np.ndarray
+    state: np.ndarray
+    state16: np.ndarray
+    drive: np.ndarray
+
+
+@kernel(_nrt=False)
+def _mix(
+    isa: np.generic, q: np.ndarray, steps: int, t: int, of_row: np.ndarray, neurons: _Neurons, context: np.ndarray,
+    mixed: np.ndarray, spikes: np.ndarray, stats: np.ndarray,
+) -> None:  # fmt: skip
+    """``q context`` at one step, and the neurons; ``of_row``: sums and non-zero elements of the rows of ``context``."""
+    words, flat, form = q.shape[1], context.reshape(-1), neurons.form
+    total, pairs, nonzero = np.int64(0), np.int64(0), np.int64(0)
+    for n in range(q.shape[0] // steps):
+        row = n * steps + t
+        mixed[:] = 0
+        for w in range(words):
+            word = np.uint64(q[row, w])
+            while word != 0:
+                i = 32 * w + lowest_bit(word)
+                word &= word - np.uint64(1)
+                total, pairs = total + of_row[i, 0], pairs + of_row[i, 1]
+                for c in range(0, 32 * words, 32):
+                    accumulate(isa, flat, i * 32 * words + c, mixed, c)
+        if neurons.theta16.shape[0] > 0:
+            nonzero += fire16(mixed, neurons.state16[n], neurons.theta16, form, spikes, row)
+        else:
+            drive, state = neurons.drive, neurons.state.reshape(-1)
+            for c in range(32 * words):
+                drive[c] = mixed[c]
+            nonzero += fire(isa, drive, 0, state, n * 32 * words, neurons.theta, 0, form, words, spikes, row, 0)
+    stats[t, MIXED_SUM] += total
+    stats[t, MIXED_PAIRS] += pairs
+    stats[t, MIXED_NONZERO] += nonzero
+
+
+@kernel(_nrt=False)
+def _sum_rows(dim: int, context: np.ndarray, of_row: np.ndarray, stats: np.ndarray, t: int) -> None:
+    """Sums and non-zero elements of the rows of ``context``."""
+    for i in range(dim):
+        total, nonzero = np.int64(0), np.int64(0)
+        for c in range(dim):
+            total += context[i, c]
+            nonzero += context[i, c] != 0
+        of_row[i, 0], of_row[i, 1] = total, nonzero
+        stats[t, CONTEXT_SUM] += total
+        stats[t, CONTEXT_NONZERO] += nonzero
+
+
 @kernel()
 def self_attention(
     isa: np.generic, q: np.ndarray, k: np.ndarray, v: np.ndarray, dim: int, steps: int, theta: np.ndarray,
-    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, fired: np.ndarray, stats: np.ndarray,
+    theta16: np.ndarray, form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, fired: np.ndarray,
+    stats: np.ndarray,
 ) -> None:  # fmt: skip
     """Spiking self-attention of all heads, ``q (k^T v)`` and the neuron behind it.
 
@@ -179,56 +215,38 @@ def self_attention(
         q, k, v: u32 ``(rows, words)``; head h has the channels ``h * dim .. (h + 1) * dim``.
         steps: T.
         theta: s32 ``(heads * dim,)``; form: int64 ``(4,)``.
+        theta16: the same in 16 bits if neurons are known to fit them, which takes s16 sums; else empty.
         context: scratch ``(dim, 32 * ceil(dim / 32))``; mixed: scratch of as many columns; both s16 or s32, wide enough
             for as many coincidences as there are tokens, and dim times that.
         out: u32 ``(rows, words)``, zeroed; the neurons' spikes.
         fired: int64 ``(T,)``, added to: spikes at each step.
         stats: int64 ``(T, 5)``, added to: see the column names above.
     """
+    words, rows = context.shape[1] // 32, q.shape[0]
+    masks, ones = np.empty(words, np.uint32), np.empty(32 * words, np.uint8)
+    for w in range(words):
+        masks[w] = (np.uint64(1) << np.uint64(min(dim - 32 * w, 32))) - np.uint64(1)
+    q_bits, k_bits, v_bits, spikes = np.empty((4, rows, words), np.uint32)
+    of_row, narrow = np.empty((dim, 2), np.int64), theta16.shape[0] > 0
+    tokens, tokens16 = (0, rows // steps) if narrow else (rows // steps, 0)
+    neurons = _Neurons(
+        form,
+        np.full(32 * words, np.iinfo(np.int32).max, np.int32),
+        np.full(32 * words if narrow else 0, np.iinfo(np.int16).max, np.int16),
+        np.empty((tokens, 32 * words), np.int32),
+        np.empty((tokens16, 32 * words), np.int16),
+        np.empty(32 * words, np.int32),
+    )
     for first in range(0, theta.shape[0], dim):
-        _one_head(isa, q, k, v, first, dim, steps, theta, form, context, mixed, out, stats)
+        neurons.theta[:dim] = theta[first : first + dim]
+        neurons.theta16[: min(dim, theta16.shape[0])] = theta16[first : first + dim]
+        neurons.state[:], neurons.state16[:] = 0, 0
+        _take_head(q, first, masks, q_bits)
+        _take_head(k, first, masks, k_bits)
+        _take_head(v, first, masks, v_bits)
+        for t in range(steps):
+            _context(isa, k_bits, v_bits, steps, t, ones, context)
+            _sum_rows(dim, context, of_row, stats, t)
+            _mix(isa, q_bits, steps, t, of_row, neurons, context, mixed, spikes, stats)
+        _put_head(spikes, first, out)
     count_spikes(out, 0, out.shape[0], fired)
-
-
-@kernel()
-def _one_head(
-    isa: np.generic, q: np.ndarray, k: np.ndarray, v: np.ndarray, first: int, dim: int, steps: int, theta: np.ndarray,
-    form: np.ndarray, context: np.ndarray, mixed: np.ndarray, out: np.ndarray, stats: np.ndarray,
-) -> None:  # fmt: skip
-    """:func:`self_attention` of the head whose channels begin at ``first``."""
-    words = context.shape[1] // 32
-    tokens = q.shape[0] // steps
-    bits, spikes = np.empty(words, np.uint32), np.empty((1, words), np.uint32)
-    row_nonzero, row_sum = np.empty(dim, np.int64), np.empty(dim, np.int64)
-    drive, limits = np.empty(32 * words, np.int32), np.empty(32 * words, np.int32)
-    limits[:] = np.iinfo(np.int32).max
-    limits[:dim] = theta[first : first + dim]
-    state = np.zeros(tokens * 32 * words, np.int32)
-    for t in range(steps):
-        _context(isa, k, v, first, dim, steps, t, bits, context)
-        for i in range(dim):
-            nonzero, total = np.int64(0), np.int64(0)
-            for c in range(dim):
-                nonzero += context[i, c] != 0
-                total += context[i, c]
-            row_nonzero[i], row_sum[i] = nonzero, total
-            stats[t, CONTEXT_NONZERO] += nonzero
-            stats[t, CONTEXT_SUM] += total
-        for n in range(tokens):
-            row = n * steps + t
-            _take_bits(q, row, first, dim, bits)
-            mixed[:] = 0
-            _add_rows(bits, context, mixed)
-            for w in range(words):
-                word = np.uint64(bits[w])
-                while word != 0:
-                    i = 32 * w + lowest_bit(word)
-                    word &= word - np.uint64(1)
-                    stats[t, MIXED_PAIRS] += row_nonzero[i]
-                    stats[t, MIXED_SUM] += row_sum[i]
-            for c in range(drive.shape[0]):
-                drive[c] = mixed[c]
-            stats[t, MIXED_NONZERO] += fire(
-                isa, drive, 0, state, n * 32 * words, limits, 0, form, words, spikes, 0, 0
-            )  # fmt: skip
-            _put_bits(spikes[0], out, row, first)

@@ -17,8 +17,8 @@ from qkf_deploy.simulators.event.attention_kernels import (
     token_gate,
 )
 from qkf_deploy.simulators.event.context import Image
+from qkf_deploy.simulators.event.fire import SOFT
 from qkf_deploy.simulators.event.layers import NeuronForm
-from qkf_deploy.simulators.event.packing import pack_theta
 from qkf_deploy.simulators.event.steps import Step, store_neuron
 from qkf_deploy.simulators.event.values import Stream, words_of
 
@@ -39,12 +39,15 @@ class TokenGateStep(Step):
         return self.sum, self.neuron, self.mask
 
     @cached_property
-    def _head_bits(self) -> np.ndarray:
-        """Channels of each head as u32 words, ``(heads, words)``."""
+    def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
+        """(words that hold each head's channels, u64; which of their bits, u32), ``(heads, most words per head)``."""
         member = np.zeros((self.heads, 32 * words_of(self.heads * self.dim)), np.uint8)
         for head in range(self.heads):
             member[head, head * self.dim : (head + 1) * self.dim] = 1
-        return np.packbits(member, axis=1, bitorder="little").view(np.uint32)
+        bits = np.packbits(member, axis=1, bitorder="little").view(np.uint32)
+        most = np.count_nonzero(bits, axis=1).max()
+        words = np.argsort(bits == 0, axis=1, kind="stable")[:, :most].astype(np.uint64)
+        return words, np.take_along_axis(bits, words, axis=1)
 
     def run(self, image: Image) -> None:
         channels = self.heads * self.dim
@@ -54,7 +57,7 @@ class TokenGateStep(Step):
         out = np.zeros_like(k.data)
         theta, form = self.form.theta, self.form.form
         opened, passed = np.zeros((2, q.steps), np.int64)
-        driven = token_gate(q.data, k.data, self._head_bits, q.steps, theta, form, gate, out, opened, passed)
+        driven = token_gate(q.data, k.data, *self._head_words, q.steps, theta, form, gate, out, opened, passed)
         gates, masked = Stream.of_spikes(gate, self.heads, opened), Stream.of_spikes(out, channels, passed)
         _tally_gate(image, self, q, k, gates, masked, driven)
 
@@ -128,10 +131,13 @@ class AttentionStep(Step):
         dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
         columns = 32 * words_of(self.dim)
         context, mixed = np.empty((self.dim, columns), dtype), np.empty(columns, dtype)
-        theta = pack_theta(self.form.theta, channels)
+        theta = self.form.theta.astype(np.int32)
+        # Sums of spikes are not negative: in 16 bits, what saturates reaches the threshold, and is reset.
+        narrow = dtype is np.int16 and image.isa.vector_bytes > 0 and self.form.fits16 and not self.form.form[SOFT]
+        theta16 = theta.astype(np.int16) if narrow else np.zeros(0, np.int16)
         self_attention(
-            image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, self.form.form, context, mixed, out,
-            fired, stats,
+            image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, theta16, self.form.form, context, mixed,
+            out, fired, stats,
         )  # fmt: skip
         self._tally(image, q, k, v, Stream.of_spikes(out, channels, fired), stats)
 

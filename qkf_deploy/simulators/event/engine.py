@@ -25,6 +25,8 @@ from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 
 #: Ranges per thread when one image is divided: small enough to balance, large enough to keep weights in cache.
 _RANGES_PER_THREAD = 4
+#: Images that take each step together, so that large weights are read from memory once for all of them.
+_TOGETHER = 4
 _NOTHING = Record()
 
 
@@ -68,20 +70,22 @@ class Engine:
         return self._result(images)
 
     def _on_threads(self, inputs: np.ndarray, pool: ThreadPoolExecutor, threads: int, counter: _Counter) -> list[Image]:
-        """One image per task while there are enough images; the rest are divided within each layer."""
+        """As many images for every thread while there are enough; the rest are divided within each layer."""
         batch = inputs.shape[1]
-        divided = _divider(pool, threads)
-        if self._whole_batch:
-            return self._batch(inputs, range(batch), divided, counter)
-        together = batch - batch % threads
-        tasks = [pool.submit(self._batch, inputs, range(b, b + 1), _whole, counter) for b in range(together)]
-        images = [task.result()[0] for task in tasks]
-        return images + self._batch(inputs, range(together, batch), divided, counter)
+        each = 0 if self._whole_batch else batch // threads
+        shares = [range(first, first + each) for first in range(0, each * threads, max(each, 1))]
+        groups = [group for share in shares for group in self._groups(share)]
+        tasks = [pool.submit(self._in_lockstep, inputs, group, _whole, counter) for group in groups]
+        images = [image for task in tasks for image in task.result()]
+        return images + self._batch(inputs, range(each * threads, batch), _divider(pool, threads), counter)
 
     def _batch(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
-        if self._whole_batch:
-            return self._in_lockstep(inputs, which, ranges, counter)
-        return [self._in_lockstep(inputs, range(b, b + 1), ranges, counter)[0] for b in which]
+        return [i for group in self._groups(which) for i in self._in_lockstep(inputs, group, ranges, counter)]
+
+    def _groups(self, which: range) -> list[range]:
+        """Images that take every step together."""
+        size = max(len(which), 1) if self._whole_batch else _TOGETHER
+        return [which[i : i + size] for i in range(0, len(which), size)]
 
     def _in_lockstep(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
         images = [Image(self.graph, self.isa, ranges) for _ in which]

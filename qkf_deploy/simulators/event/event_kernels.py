@@ -302,6 +302,8 @@ def event_synapse(
             w = weights[k]
             if units == 6:
                 driven += gather_tile(isa, 6, events, shape, neurons, w, k, block, out)
+            elif units == 4:
+                driven += gather_tile(isa, 4, events, shape, neurons, w, k, block, out)
             elif units == 3:
                 driven += gather_tile(isa, 3, events, shape, neurons, w, k, block, out)
             elif units == 2:

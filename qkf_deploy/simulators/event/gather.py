@@ -14,9 +14,9 @@ from numba.core import cgutils, types
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.fire import SPOILT, write_neurons
 
-#: Output channels per unit; a tile is 1, 2, 3 or 6 units wide (4 ran slower than 3 and than 2).
+#: Output channels per unit, and how many units wide a tile can be; of 8, not all sums would stay in registers.
 UNIT = 32
-TILE_UNITS = (6, 3, 2, 1)
+TILE_UNITS = (6, 4, 3, 2, 1)
 #: A segment is 4 x s32: first entry of the event list, pairs of events, weight row of channel 0, and, if the sums so
 #: far may leave too little room for it, the magnitude from which on they do, else 0.
 SEGMENT_BYTES = 16

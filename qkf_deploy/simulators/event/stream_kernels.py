@@ -12,7 +12,7 @@ from numba.extending import overload
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
-from qkf_deploy.simulators.event.words import add_presence, add_two, add_values, nonzero_word, popcount, sum_word
+from qkf_deploy.simulators.event.words import add_two, add_values, count_rows, nonzero_word, popcount, sum_word
 
 
 @kernel()
@@ -103,18 +103,20 @@ def class_counts(
     values, presence = np.zeros(graded.shape[0] * columns, np.uint8), np.zeros(graded.shape[0] * columns, np.uint8)
     held = np.zeros(graded.shape[0], np.int64)
     room = 255 // max(largest, 1)
-    for p in range(class_of.shape[0]):
-        k = class_of[p]
-        for t in range(steps):
+    pixel = 0
+    while pixel < class_of.shape[0]:
+        k, row = class_of[pixel], pixel * steps
+        while pixel < class_of.shape[0] and class_of[pixel] == k:
+            pixel += 1
+        while row < pixel * steps:
             if held[k] == room:
                 _flush_class(values, presence, k, columns, largest, unary, graded)
                 held[k] = 0
-            held[k] += 1
-            row = p * steps + t
+            rows = min(room - held[k], pixel * steps - row)
             for w in range(words):
-                add_presence(isa, stream, row, w, presence, k * columns + 32 * w)
-                if largest > 1:
-                    add_values(isa, stream, row, w, values, k * columns + 32 * w)
+                count_rows(isa, stream, row, rows, w, presence, values, k * columns + 32 * w)
+            held[k] += rows
+            row += rows
     for k in range(graded.shape[0]):
         _flush_class(values, presence, k, columns, largest, unary, graded)
 

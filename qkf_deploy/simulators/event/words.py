@@ -163,6 +163,41 @@ def _overload_add_bits(isa: Any, bits: Any, out: Any, at: Any) -> Any:
     return lambda isa, bits, out, at: _count_word(bits, v.address(out) + at)
 
 
+@v.intrinsic
+def _accumulate(typingctx: Any, source: Any, s0: Any, out: Any, at: Any) -> Any:
+    """:func:`accumulate` for vectors."""
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        def address(kind: Any, array: v.Value, first: v.Value) -> v.Value:
+            data = b.ptrtoint(context.make_array(kind)(context, b, array).data, v.I64)
+            return b.add(data, b.mul(first, v.const(kind.dtype.bitwidth // 8)))
+
+        added, sums = (v.vec(ir.IntType(kind.dtype.bitwidth), 32) for kind in (source, out))
+        values, target = v.load(b, address(source, args[0], args[1]), added), address(out, args[2], args[3])
+        wide = values if added == sums else b.zext(values, sums)
+        v.store(b, b.add(v.load(b, target, sums), wide), target)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, out, types.int64), generate
+
+
+def accumulate(isa: Any, source: np.ndarray, s0: int, out: np.ndarray, at: int) -> None:
+    """``out[at + i] += source[s0 + i]`` for 32 elements of flat arrays, of one type or from u8 to a wider one."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(accumulate, strict=False)
+def _overload_accumulate(isa: Any, source: Any, s0: Any, out: Any, at: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, source, s0, out, at):  # type: ignore[no-untyped-def]
+            for i in range(32):
+                out[at + i] += source[s0 + i]
+
+        return plain
+    return lambda isa, source, s0, out, at: _accumulate(source, s0, out, at)
+
+
 def add_values(isa: Any, stream: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> None:
     """``out[at + i] +=`` the value of channel ``32 * word + i`` of a row, for a flat u8 array."""
     raise NotImplementedError("compiled code only")
@@ -202,35 +237,56 @@ def _overload_add_two(isa: Any, x: Any, y: Any, row: Any, word: Any, out: Any, a
 
 
 @v.intrinsic
-def _add_presence(typingctx: Any, stream: Any, row: Any, word: Any, address: Any) -> Any:
-    """Add 1 to those of the 32 bytes at an address whose value in a word is not 0."""
+def _count_rows(typingctx: Any, stream: Any, row: Any, rows: Any, word: Any, presence: Any, values: Any) -> Any:
+    """:func:`count_rows`; ``presence`` and ``values`` are addresses."""
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        array, row, word, address = args
-        values = _values(b, context, stream, array, row, word)
-        if stream.dtype != types.uint32:
-            values = b.zext(b.icmp_unsigned("!=", values, ir.Constant(values.type, None)), values.type)
-        v.store(b, b.add(v.load(b, address, values.type), values), address)
+        array, row, rows, word, *sums = args
+        kind = v.vec(v.I8, 32)
+        held = [cgutils.alloca_once_value(b, v.load(b, address, kind)) for address in sums]
+        with v.counted_loop(b, rows) as i:
+            found = _values(b, context, stream, array, b.add(row, i), word)
+            if stream.dtype == types.uint32:
+                v.add_to(b, held[0], found)
+            else:
+                v.add_to(b, held[0], b.zext(b.icmp_unsigned("!=", found, ir.Constant(kind, None)), kind))
+                v.add_to(b, held[1], found)
+        for address, total in zip(sums, held, strict=True):
+            v.store(b, b.load(total), address)
         return context.get_dummy_value()
 
-    return types.void(stream, types.int64, types.int64, types.int64), generate
+    return types.void(stream, *[types.int64] * 5), generate
 
 
-def add_presence(isa: Any, stream: np.ndarray, row: int, word: int, out: np.ndarray, at: int) -> None:
-    """``out[at + i] += 1`` where channel ``32 * word + i`` of a row is not 0, for a flat u8 array."""
+def count_rows(
+    isa: Any, stream: np.ndarray, row: int, rows: int, word: int, presence: np.ndarray, values: np.ndarray, at: int
+) -> None:
+    """Add up channels ``32 * word ..`` of so many rows, for flat u8 arrays; the caller keeps sums below 256.
+
+    To ``presence[at ..]``: how many are not 0; to ``values[at ..]``, unless the stream is bits: their sum.
+    """
     raise NotImplementedError("compiled code only")
 
 
-@overload(add_presence, strict=False)
-def _overload_add_presence(isa: Any, stream: Any, row: Any, word: Any, out: Any, at: Any) -> Any:
+@overload(count_rows, strict=False)
+def _overload_count_rows(
+    isa: Any, stream: Any, row: Any, rows: Any, word: Any, presence: Any, values: Any, at: Any
+) -> Any:
     if isa == v.PLAIN:
 
-        def plain(isa, stream, row, word, out, at):  # type: ignore[no-untyped-def]
-            for i in range(32):
-                out[at + i] += value_at(stream, row, 32 * word + i) != 0
+        def plain(isa, stream, row, rows, word, presence, values, at):  # type: ignore[no-untyped-def]
+            for r in range(row, row + rows):
+                for i in range(32):
+                    value = value_at(stream, r, 32 * word + i)
+                    presence[at + i] += value != 0
+                    values[at + i] += value
 
         return plain
-    return lambda isa, stream, row, word, out, at: _add_presence(stream, row, word, v.address(out) + at)
+
+    def vectorized(isa, stream, row, rows, word, presence, values, at):  # type: ignore[no-untyped-def]
+        _count_rows(stream, row, rows, word, v.address(presence) + at, v.address(values) + at)
+
+    return vectorized
 
 
 def sum_word(isa: Any, stream: np.ndarray, row: int, word: int) -> int:
