@@ -135,7 +135,10 @@ class Conv(Operator):
         axes = self.axes(type_.shape, params["weight"])
         readers = [a.readers() for a in axes]
         fanout = self._fanout(np.ones_like(params["weight"], np.int64), readers)
-        nonzero = self._fanout((params["weight"] != 0).astype(np.int64), readers)
+
+        def nonzero() -> np.ndarray:
+            return self._fanout((params["weight"] != 0).astype(np.int64), readers)
+
         return synapse.count(inputs[0], output, params, type_, time_steps, fanout, nonzero, self.weight_bits)
 
     def _fanout(self, present: np.ndarray, readers: list[np.ndarray]) -> np.ndarray:

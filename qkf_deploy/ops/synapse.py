@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def count(
     type_: ValueType,
     time_steps: int,
     fanout: np.ndarray,
-    nonzero_fanout: np.ndarray,
+    nonzero_fanout: Callable[[], np.ndarray],
     weight_bits: int | None,
 ) -> Counts:
     """Ledger classes of a synapse.
@@ -84,7 +84,7 @@ def count(
         type_: input type; spikes and counts cost additions, everything else multiplications.
         time_steps: T.
         fanout: outputs reached by each input element, broadcastable to ``shape``.
-        nonzero_fanout: the same through non-zero weights only.
+        nonzero_fanout: makes the same through non-zero weights only, where it is needed.
         weight_bits: stored bits, ``None`` for float graphs.
     """
     images = x.shape[1]
@@ -94,19 +94,19 @@ def count(
         counts = {"head_macs": np.full(images, full, np.int64)}
         reads = counts["head_macs"]
     elif type_.is_events:
-        present = x != 0
+        present, nonzero = x != 0, nonzero_fanout()
         counts = {
             "ac_unary": _weighted(x, fanout),
             "ac_graded": _weighted(present, fanout),
-            "ac_unary_nonzero_weights": _weighted(x, nonzero_fanout),
-            "ac_graded_nonzero_weights": _weighted(present, nonzero_fanout),
+            "ac_unary_nonzero_weights": _weighted(x, nonzero),
+            "ac_graded_nonzero_weights": _weighted(present, nonzero),
         }
         reads = counts["ac_graded"]
     else:
         counts = {
             "mac": np.full(images, full * x.shape[0], np.int64),
             "mac_every_step": np.full(images, full * time_steps, np.int64),
-            "mac_nonzero": _weighted(x != 0, nonzero_fanout),
+            "mac_nonzero": _weighted(x != 0, nonzero_fanout()),
         }
         reads = counts["mac"]
     counts["weight_bytes"] = reads * word

@@ -42,6 +42,11 @@ def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.n
 
 def count_node(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> LayerRecord:
     """Ledger record of a node from its operands (views applied) and its output, ``(T or 1, B, *shape)``."""
+    return layer_record(graph, node, *node_counts(graph, node, inputs, output))
+
+
+def node_counts(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> tuple[Counts, np.ndarray | None]:
+    """(ledger classes, spikes per step if there are any) of :func:`count_node`."""
     types = graph.input_types(node)
     steps = graph.time_steps
     counts = dict(node.op.count(inputs, output, node.params, types, steps))
@@ -56,7 +61,7 @@ def count_node(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> 
             spikes = output.sum(axis=tuple(range(2, output.ndim)), dtype=np.int64)
     if is_neuron(node.op.kind):
         counts["state_bytes"] = np.full(output.shape[1], 2 * node.type.size * steps * state_word(graph, node), np.int64)
-    return layer_record(graph, node, counts, spikes)
+    return counts, spikes
 
 
 def _events(x: np.ndarray, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:

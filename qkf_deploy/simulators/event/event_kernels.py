@@ -15,8 +15,9 @@ from qkf_deploy.simulators.event.kernel_arguments import Block, Events, Neurons,
 from qkf_deploy.simulators.event.segments import all_fits, block_segments, checked_segments
 from qkf_deploy.simulators.event.stream_kernels import count_spikes
 
-#: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights.
-BLOCK_ROWS = 256
+#: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights. A grid of
+#: 14 x 14 over four steps is one block.
+BLOCK_ROWS = 800
 
 
 def gather_tile(

@@ -12,7 +12,7 @@ import numpy as np
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Conv
-from qkf_deploy.simulators.counting import count_node, state_word
+from qkf_deploy.simulators.counting import node_counts, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
 from qkf_deploy.simulators.event.stream_kernels import add_streams
@@ -292,14 +292,14 @@ class GeneralStep(Step):
         per_image = [[i.plain_operand(o) for o in node.inputs] for i in images]
         operands = [np.concatenate(column, axis=1) for column in zip(*per_image, strict=True)]
         value = node.op.run(operands, node.params, graph.time_steps)
-        record = count_node(graph, node, operands, value)
+        counts, spikes = node_counts(graph, node, operands, value)
         membranes = None
         if self.keep_membrane:
             membranes = node.op.membranes(operands, node.params, graph.time_steps)  # type: ignore[attr-defined]
         for b, image in enumerate(images):
             image.store(node, Plain(value[:, b : b + 1]))
-            steps = None if record.spikes_per_step is None else record.spikes_per_step[:, b]
-            image.tally(node, {name: int(n[b]) for name, n in record.counts.items()}, steps)
+            steps = None if spikes is None else spikes[:, b]
+            image.tally(node, {name: int(n[b]) for name, n in counts.items()}, steps)
             if membranes is not None:
                 image.membranes[node.name] = membranes[:, b : b + 1]
 

@@ -105,14 +105,14 @@ def class_counts(
     room = 255 // max(largest, 1)
     pixel = 0
     while pixel < class_of.shape[0]:
-        k, row = class_of[pixel], pixel * steps
+        k, row = int(class_of[pixel]), pixel * steps
         while pixel < class_of.shape[0] and class_of[pixel] == k:
             pixel += 1
         while row < pixel * steps:
             if held[k] == room:
                 _flush_class(values, presence, k, columns, largest, unary, graded)
                 held[k] = 0
-            rows = min(room - held[k], pixel * steps - row)
+            rows = min(room - int(held[k]), pixel * steps - row)
             for w in range(words):
                 count_rows(isa, stream, row, rows, w, presence, values, k * columns + 32 * w)
             held[k] += rows

@@ -18,7 +18,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph, Node, Operator, Params, Timing, ValueType, View
 from qkf_deploy.ledger import LayerRecord
 from qkf_deploy.ops import IntegerNeuron, Readout
-from qkf_deploy.simulators.counting import count_node, layer_record
+from qkf_deploy.simulators.counting import layer_record, node_counts
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,11 @@ class Probe:
 
     def _count(self) -> None:
         value = self._value.take()
-        record = count_node(self.graph, self.node, [o.take() for o in self._operands], value)
-        for name, count in record.counts.items():
+        counts, spikes = node_counts(self.graph, self.node, [o.take() for o in self._operands], value)
+        for name, count in counts.items():
             self._append(f"count.{name}", count)
-        if record.spikes_per_step is not None:
-            self._append("spikes_per_step", record.spikes_per_step)
+        if spikes is not None:
+            self._append("spikes_per_step", spikes)
         if self._keep["value"]:
             self._append("value", value)
         if self._keep["membrane"]:
