@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from qkf_deploy.ir import Graph, GraphBuilder
-from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, MaxPool, Output, Readout, Sum
+from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
+from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Output, Readout, Sum
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import event, reference
 from qkf_deploy.simulators.event import cpu
@@ -19,6 +19,7 @@ from qkf_deploy.simulators.run import Record, Run
 TIERS = cpu.available_tiers()
 #: Every set of kernels that can run here; the portable one stands in for CPUs without AVX2.
 ISAS = [cpu.PLAIN, cpu.PORTABLE, cpu.select("vector")] + ([cpu.VNNI] if "vnni" in TIERS else [])
+_LIF = IntegerNeuron(1, 1)
 
 
 def neurons(graph: Graph) -> list[str]:
@@ -57,6 +58,49 @@ def check_isa(graph: Graph, inputs: np.ndarray, *isas: cpu.Isa) -> None:
     wanted = reference.run(graph, inputs, seen)
     for isa in isas:
         assert_equal(Engine(graph, seen, isa).run(inputs), wanted)
+
+
+def spike_copies(b: GraphBuilder, channels: int, tokens: int, names: str) -> None:
+    """An input of as many groups of channels as there are names, and a neuron that repeats each group."""
+    count = len(names)
+    b.add("input", Input((count * channels, tokens), "frames", high=1))
+    every = np.eye(count * channels, dtype=np.int8)
+    for i, name in enumerate(names):
+        weight = every[i * channels : (i + 1) * channels, :, None]
+        b.add(f"{name}_conv", Conv((1,), (0,), (1,), weight_bits=8), ["input"], {"weight": weight})
+        b.add(name, IntegerNeuron(1, 1), [f"{name}_conv"], {"theta": np.ones((channels, 1), np.int64)})
+
+
+def gated(heads: int, dim: int, tokens: int, neuron: IntegerNeuron = _LIF, theta: int = 1, steps: int = 2) -> Graph:
+    """q gates k (Q-K token attention), then a projection; the input's channels are q and k."""
+    c = heads * dim
+    b = GraphBuilder()
+    spike_copies(b, c, tokens, "qk")
+    split = View.of((heads, dim, tokens), (0, 1, 2), (heads, dim, tokens))
+    b.add("sum", Sum((1,), keepdims=True), [Operand("q", split)])
+    b.add("gate", neuron, ["sum"], {"theta": np.full((1, 1, 1), theta, np.int64)})
+    b.add("mask", Mask(), ["gate", Operand("k", split)])
+    merged = View.of((heads, dim, tokens), (0, 1, 2), (c, tokens))
+    weight = np.random.default_rng(0).integers(-9, 9, (c, c, 1)).astype(np.int8)
+    b.add("proj", Conv((1,), (0,), (1,), weight_bits=8), [Operand("mask", merged)], {"weight": weight})
+    b.add("out", IntegerNeuron(1, 1), ["proj"], {"theta": np.full((c, 1), 5)})
+    b.add("output", Output(), ["out"])
+    return attach(b.build(time_steps=steps, input_encoding="frames", arithmetic="integer"))
+
+
+def self_attention(heads: int, dim: int, tokens: int, neuron: IntegerNeuron, theta: int, steps: int = 4) -> Graph:
+    """q (k^T v) and a neuron; the input's channels are q, k and v."""
+    c = heads * dim
+    b = GraphBuilder()
+    spike_copies(b, c, tokens, "qkv")
+    split = View.of((heads, dim, tokens), (0, 1, 2), (heads, dim, tokens))
+    by_token = View.of((heads, dim, tokens), (0, 2, 1), (heads, tokens, dim))
+    merged = View.of((heads, tokens, dim), (0, 2, 1), (c, tokens))
+    b.add("context", MatMul(), [Operand("k", split), Operand("v", by_token)])
+    b.add("mixed", MatMul(), [Operand("q", by_token), Operand("context")])
+    b.add("lif", neuron, [Operand("mixed", merged)], {"theta": np.full((c, 1), theta, np.int64)})
+    b.add("output", Output(), ["lif"])
+    return attach(b.build(time_steps=steps, input_encoding="frames", arithmetic="integer"))
 
 
 @dataclass(frozen=True)

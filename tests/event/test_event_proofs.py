@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from event_cases import ISAS, check, check_isa
+from event_cases import ISAS, check, check_isa, gated
 
 from qkf_deploy.errors import ProofError
-from qkf_deploy.ir import Graph, GraphBuilder, Operand, View, Widths
-from qkf_deploy.ops import Conv, Input, IntegerNeuron, Mask, MaxPool, Output, Sum
+from qkf_deploy.ir import Graph, GraphBuilder, Widths
+from qkf_deploy.ops import Conv, Input, IntegerNeuron, MaxPool, Output
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.engine import Engine
@@ -238,34 +238,12 @@ def test_a_forged_proof_cannot_narrow_a_layer() -> None:
         Engine(replace(graph, widths=forged))
 
 
-def _gated(heads: int, dim: int, tokens: int) -> Graph:
-    """q gates k (Q-K token attention), then a projection; q and k are copies of the input's channels."""
-    c = heads * dim
-    b = GraphBuilder()
-    b.add("input", Input((2 * c, tokens), "frames", high=1))
-    one = dict(stride=(1,), padding=(0,), dilation=(1,), weight_bits=8)
-    for i, name in enumerate("qk"):
-        w = np.eye(2 * c, dtype=np.int8)[i * c : (i + 1) * c, :, None]
-        b.add(f"{name}_conv", Conv(**one), ["input"], {"weight": w})
-        b.add(name, IntegerNeuron(1, 1), [f"{name}_conv"], {"theta": np.ones((c, 1), np.int64)})
-    split = View.of((heads, dim, tokens), (0, 1, 2), (heads, dim, tokens))
-    b.add("sum", Sum((1,), keepdims=True), [Operand("q", split)])
-    b.add("gate", IntegerNeuron(1, 1), ["sum"], {"theta": np.ones((1, 1, 1), np.int64)})
-    b.add("mask", Mask(), ["gate", Operand("k", split)])
-    merged = View.of((heads, dim, tokens), (0, 1, 2), (c, tokens))
-    weight = np.random.default_rng(0).integers(-9, 9, (c, c, 1)).astype(np.int8)
-    b.add("proj", Conv(**one), [Operand("mask", merged)], {"weight": weight})
-    b.add("out", IntegerNeuron(1, 1), ["proj"], {"theta": np.full((c, 1), 5)})
-    b.add("output", Output(), ["out"])
-    return attach(b.build(time_steps=2, input_encoding="frames", arithmetic="integer"))
-
-
 @pytest.mark.parametrize("tier", [None, "numba"])
 def test_closed_gates_cost_no_work_in_the_projection(tier: str | None) -> None:
     """Events of closed tokens are never listed, and so never gathered."""
     heads, dim, tokens = 2, 24, 10
     c = heads * dim
-    graph = _gated(heads, dim, tokens)
+    graph = gated(heads, dim, tokens)
     engine = Engine(graph, tier=tier)
     assert "tokengate: sum, gate, mask" in engine.plan.explain()
     k = np.ones((2, 1, c, tokens), np.int64)
