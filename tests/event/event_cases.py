@@ -68,7 +68,7 @@ def spike_copies(b: GraphBuilder, channels: int, tokens: int, names: str) -> Non
     for i, name in enumerate(names):
         weight = every[i * channels : (i + 1) * channels, :, None]
         b.add(f"{name}_conv", Conv((1,), (0,), (1,), weight_bits=8), ["input"], {"weight": weight})
-        b.add(name, IntegerNeuron(1, 1), [f"{name}_conv"], {"theta": np.ones((channels, 1), np.int64)})
+        b.add(name, _LIF, [f"{name}_conv"], {"theta": np.ones((channels, 1), np.int64)})
 
 
 def gated(heads: int, dim: int, tokens: int, neuron: IntegerNeuron = _LIF, theta: int = 1, steps: int = 2) -> Graph:
@@ -83,7 +83,7 @@ def gated(heads: int, dim: int, tokens: int, neuron: IntegerNeuron = _LIF, theta
     merged = View.of((heads, dim, tokens), (0, 1, 2), (c, tokens))
     weight = np.random.default_rng(0).integers(-9, 9, (c, c, 1)).astype(np.int8)
     b.add("proj", Conv((1,), (0,), (1,), weight_bits=8), [Operand("mask", merged)], {"weight": weight})
-    b.add("out", IntegerNeuron(1, 1), ["proj"], {"theta": np.full((c, 1), 5)})
+    b.add("out", _LIF, ["proj"], {"theta": np.full((c, 1), 5)})
     b.add("output", Output(), ["out"])
     return attach(b.build(time_steps=steps, input_encoding="frames", arithmetic="integer"))
 

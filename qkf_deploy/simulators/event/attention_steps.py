@@ -131,10 +131,10 @@ class AttentionStep(Step):
         dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
         columns = 32 * words_of(self.dim)
         context, mixed = np.empty((self.dim, columns), dtype), np.empty(columns, dtype)
-        theta = self.form.theta.astype(np.int32)
         # Sums of spikes are not negative: in 16 bits, what saturates reaches the threshold, and is reset.
         narrow = dtype is np.int16 and image.isa.vector_bytes > 0 and self.form.fits16 and not self.form.form[SOFT]
-        theta16 = theta.astype(np.int16) if narrow else np.zeros(0, np.int16)
+        theta = self.form.theta.astype(np.int32)
+        theta16 = theta[: channels if narrow else 0].astype(np.int16)
         self_attention(
             image.isa.tag, q.data, k.data, v.data, self.dim, q.steps, theta, theta16, self.form.form, context, mixed,
             out, fired, stats,

@@ -40,7 +40,7 @@ _NO_OUTPUTS = Outputs(
     0, np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.int16), _NOTHING, np.zeros(0, np.int64)
 )  # fmt: skip
 
-#: Weights of a part of a line, about half a second cache, and events of a row in it that make its own pass worth while.
+#: Weights of a part of a line (half a second cache), and events of a row in it, that make its own pass worth while.
 _STRIP_BYTES, _STRIP_EVENTS = 256 * 1024, 16
 #: Weights of all inputs of a tile, and events of a row and line, from which lines are better taken one after another.
 _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
