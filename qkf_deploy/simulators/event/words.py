@@ -272,6 +272,7 @@ def count_rows(
 def _overload_count_rows(
     isa: Any, stream: Any, row: Any, rows: Any, word: Any, presence: Any, values: Any, at: Any
 ) -> Any:
+    has_values = stream.dtype == types.uint8
     if isa == v.PLAIN:
 
         def plain(isa, stream, row, rows, word, presence, values, at):  # type: ignore[no-untyped-def]
@@ -279,7 +280,8 @@ def _overload_count_rows(
                 for i in range(32):
                     value = value_at(stream, r, 32 * word + i)
                     presence[at + i] += value != 0
-                    values[at + i] += value
+                    if has_values:
+                        values[at + i] += value
 
         return plain
 
