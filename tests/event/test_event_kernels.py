@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
-_STRIP_SETTINGS = ("_STRIP_BYTES", "_STRIP_EVENTS", "_ROW_BYTES", "_LINE_EVENTS")
+_STRIP_SETTINGS = ("_STRIP_EVENTS", "_ROW_BYTES", "_LINE_EVENTS")
 _SETTINGS = dict(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -93,11 +94,13 @@ def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
     spikes = lif.op.run([drive], lif.params, steps)
     stream = to_stream(x, shape[0], case["high"], steps)
     form = NeuronForm.of(lif, case["out"])
+    if case["strips"]:
+        isa = replace(isa, strip_bytes=case["strips"][0])
     unfused = SynapseLayer(graph, conv, None, None, isa)
     fused = SynapseLayer(graph, conv, None, (lif, form), isa)
     with pytest.MonkeyPatch.context() as patch:
         if case["strips"]:
-            for name, value in zip(_STRIP_SETTINGS, case["strips"], strict=True):
+            for name, value in zip(_STRIP_SETTINGS, case["strips"][1:], strict=True):
                 patch.setattr(event_layers, name, value)
         check_kernels(case, unfused, fused, stream, drive, spikes)
 

@@ -41,6 +41,7 @@ class Isa:
         saturating_pairs: True if dense byte products are added in pairs to 16 bits (``vpmaddubsw``), which limits the
             values.
         vector_bytes: bytes per vector, 0 for plain loops.
+        strip_bytes: weights that one pass over the rows of a block should read at most.
     """
 
     tier: Tier
@@ -49,14 +50,18 @@ class Isa:
     dense_crossover: float
     saturating_pairs: bool
     vector_bytes: int
+    strip_bytes: int
 
 
-# Crossovers: where the event and dense kernels took equal time in the layers of HST-10-384 (VNNI and portable: in the
-# single kernels). They steer speed only, never a result.
-PLAIN = Isa("numba", "plain numba", np.int64(0), 2.0, False, 0)
-PORTABLE = Isa("vector", "portable vectors", np.int8(0), 0.6, False, 64)
-AVX2 = Isa("vector", "AVX2", np.int16(0), 0.48, True, 32)
-VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.22, False, 64)
+_KIB = 1024
+
+# Crossovers: where the event and dense kernels took equal time in the layers of HST-10-384 (portable: in the single
+# kernels). Strips: half a second cache; with 64-byte vectors, which outrun that cache, most of a first one.
+# They steer speed only, never a result.
+PLAIN = Isa("numba", "plain numba", np.int64(0), 2.0, False, 0, 256 * _KIB)
+PORTABLE = Isa("vector", "portable vectors", np.int8(0), 0.6, False, 64, 256 * _KIB)
+AVX2 = Isa("vector", "AVX2", np.int16(0), 0.48, True, 32, 256 * _KIB)
+VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.4, False, 64, 40 * _KIB)
 
 
 @cache

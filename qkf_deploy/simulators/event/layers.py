@@ -40,8 +40,8 @@ _NO_OUTPUTS = Outputs(
     0, np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.int16), _NOTHING, np.zeros(0, np.int64)
 )  # fmt: skip
 
-#: Weights of a part of a line (half a second cache), and events of a row in it, that make its own pass worth while.
-_STRIP_BYTES, _STRIP_EVENTS = 256 * 1024, 16
+#: Events of a row in a part of a line that make its own pass worth while.
+_STRIP_EVENTS = 40
 #: Weights of all inputs of a tile, and events of a row and line, from which lines are better taken one after another.
 _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
 #: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
@@ -274,7 +274,7 @@ class SynapseLayer:
         w, width = self.window, self.window.x.kernel
         per_line = x.totals(self.isa.tag).graded * width / max(x.tokens * x.steps, 1)
         weights = width * self.channels_in * UNIT * units
-        parts = max(1, min(-(-weights // _STRIP_BYTES), int(per_line // _STRIP_EVENTS)))
+        parts = max(1, min(-(-weights // self.isa.strip_bytes), int(per_line // _STRIP_EVENTS)))
         many_lines = w.y.kernel > 1 and w.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS
         return Shape(w.y.size, w.x.size, self.channels_in, width, self.steps, units, parts, many_lines or parts > 1)
 

@@ -16,13 +16,14 @@ _UNKNOWN = -1
 
 
 @kernel(_nrt=False)
-def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int) -> None:
-    """Divide the segment at ``at`` evenly."""
-    start, pairs, weights = segments[at, 0], segments[at, 1], segments[at, 2]
+def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int, share: int) -> None:
+    """Divide the segment at ``at`` into parts of ``share / 65536`` of its pairs; to divide would take longer."""
+    start, pairs, weights = segments[at, 0], np.int64(segments[at, 1]), segments[at, 2]
+    first = np.int64(0)
     for part in range(parts):
-        first, last = pairs * part // parts, pairs * (part + 1) // parts
+        last = pairs * share * (part + 1) >> 16 if part < parts - 1 else pairs
         segments[at + part, 0], segments[at + part, 1] = start + 2 * first, last - first
-        segments[at + part, 2], strip_sums[at + part] = weights, _UNKNOWN
+        segments[at + part, 2], strip_sums[at + part], first = weights, _UNKNOWN, last
 
 
 @kernel(_nrt=False)
@@ -31,7 +32,7 @@ def block_segments(
     strip_sums: np.ndarray, sums: np.ndarray,
 ) -> Any:  # fmt: skip
     """One segment per strip of the pixels ``b0 .. b1``, the sums of strips and rows; returns the number of events."""
-    gathered, strips = np.int64(0), ypos.shape[1] * shape.parts
+    gathered, strips, share = np.int64(0), ypos.shape[1] * shape.parts, 2**16 // shape.parts
     sums[:] = 0
     # In the list, one step further is one row further, or a line of rows.
     step, column = (shape.width, 1) if events.by_line else (1, shape.steps)
@@ -55,7 +56,7 @@ def block_segments(
                     sums[local] += strip_sums[at]
                     gathered += end - start
                 if shape.parts > 1:
-                    _part_line(segments, strip_sums, at, shape.parts)
+                    _part_line(segments, strip_sums, at, shape.parts, share)
                 row, at, local = row + step, at + strips, local + 1
     return gathered
 
