@@ -18,10 +18,12 @@ from qkf_deploy.simulators.event.stream_kernels import count_spikes
 #: Rows (pixels x time steps) whose segments are prepared together; their tiles then reuse the same weights. A grid of
 #: 14 x 14 over four steps is one block.
 BLOCK_ROWS = 800
+#: Weights that are taken to stay in the second cache from one block to the next.
+_CACHED_BYTES = 512 * 1024
 
 
 def gather_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
     """One tile of output channels for all rows of a block.
@@ -29,8 +31,8 @@ def gather_tile(
     Args:
         isa: instruction set tag.
         units: ``shape.units`` as a literal: vector code is written per tile width.
-        w: s8, flat; the tile's weights.
-        tile: its number.
+        weights: s8 ``(tiles, n)``.
+        tile: which one.
 
     Returns:
         Non-zero drives met by neurons; at least :data:`SPOILT` if 16-bit drives were asked for and are not enough.
@@ -40,28 +42,35 @@ def gather_tile(
 
 @overload(gather_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
 def _overload_gather_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
     if isa == v.PLAIN:
-        return lambda isa, units, events, shape, neurons, w, tile, block, out: _plain_tile(
-            isa, events, shape, neurons, w, tile, block, out
+        return lambda isa, units, events, shape, neurons, weights, tile, block, out: _plain_tile(
+            isa, events, shape, neurons, weights, tile, block, out
         )
 
-    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+    def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
         if events.narrow and block.fits and not shape.by_strip:
-            return _narrow_tile(isa, units, events, shape, neurons, w, tile, block, out)
+            return _narrow_tile(isa, units, events, shape, neurons, weights, tile, block, out)
         fused = out.spikes.shape[0] > 0
         if events.narrow and (block.fits or not fused or neurons.form[SOFT] == 0):
-            driven = _tried_tile(isa, units, events, shape, neurons, w, tile, block, out)
+            driven = _tried_tile(isa, units, events, shape, neurons, weights, tile, block, out)
             if driven < SPOILT or not fused:
                 return driven
-        return _wide_tile(isa, units, events, shape, neurons, w, tile, block, out)
+        return _wide_tile(isa, units, events, shape, neurons, weights, tile, block, out)
 
     return vectorized
 
 
+@kernel(_nrt=False)
+def _weights_ahead(weights: np.ndarray, tile: int, block: Block) -> Any:
+    """(address of the next tile's weights, bytes to ask for at each pixel so that all are there when it begins)."""
+    size = weights.shape[1] if block.cold and tile + 1 < weights.shape[0] else 0
+    return v.address(weights) + (tile + 1) * weights.shape[1], -(-size // (block.end - block.first))
+
+
 def _narrow_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
     """:func:`gather_tile` where everything fits 16 bits: sums never leave registers."""
@@ -70,11 +79,12 @@ def _narrow_tile(
 
 @overload(_narrow_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
 def _overload_narrow_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
-    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+    def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
         width, strips = 32 * units, block.strips
-        wa, ia, va = v.address(w), v.address(events.idx), v.address(events.val)
+        wa, ia, va = v.address(weights[tile]), v.address(events.idx), v.address(events.val)
+        ahead, share = _weights_ahead(weights, tile, block)
         ba, fa, sa = v.address(neurons.bias16), v.address(neurons.form), v.address(block.segments)
         ma, m16 = v.address(block.m16), block.m16
         c0 = tile * width
@@ -84,6 +94,8 @@ def _overload_narrow_tile(
         drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
         driven, row = np.int64(0), (block.first - out.origin) * shape.steps
         for p in range(block.first, block.end):
+            v.prefetch(ahead, share)
+            ahead += share
             bias = ba + 2 * bias_at(neurons, p, c0)
             m16[:] = 0
             for _ in range(shape.steps):
@@ -100,7 +112,7 @@ def _overload_narrow_tile(
 
 
 def _tried_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
     """:func:`gather_tile` in 16 bits, out of which sums move to 32 on their way only where they must.
@@ -112,15 +124,16 @@ def _tried_tile(
 
 @overload(_tried_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
 def _overload_tried_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
-    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+    def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
         width, steps = 32 * units, shape.steps
         passes = block.strips if shape.by_strip else 1
         # Unsigned: signed indices are first tested for counting from the end.
         strips, kept = np.uint64(block.strips), np.uint64(width if shape.by_strip else 0)
         per_pass = strips // np.uint64(passes)
-        wa, ia, va, sa = v.address(w), v.address(events.idx), v.address(events.val), v.address(block.segments)
+        wa, sa = v.address(weights[tile]), v.address(block.segments)
+        ia, va = v.address(events.idx), v.address(events.val)
         ma, m16, fa = v.address(block.m16), block.m16, v.address(neurons.form)
         c0 = tile * width
         ta = v.address(neurons.theta16) + 2 * c0
@@ -128,10 +141,14 @@ def _overload_tried_tile(
         spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
         drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
         driven, row0 = np.int64(0), (block.first - out.origin) * steps
+        ahead, share = _weights_ahead(weights, tile, block)
+        share = -(-share // passes)
         for index in range(passes):
             last = index == passes - 1
             r, strip, k = np.uint64(0), np.uint64(index) * per_pass, np.uint64(0)
             for p in range(block.first, block.end):
+                v.prefetch(ahead, share)
+                ahead += share
                 bias = v.address(neurons.bias16) + 2 * bias_at(neurons, p, c0)
                 m16[:] = 0
                 for _ in range(steps):
@@ -158,7 +175,7 @@ def _overload_tried_tile(
 
 
 def _wide_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> int:  # fmt: skip
     """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
@@ -167,13 +184,14 @@ def _wide_tile(
 
 @overload(_wide_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
 def _overload_wide_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, w: Any, tile: Any, block: Any, out: Any
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
-    def vectorized(isa, units, events, shape, neurons, w, tile, block, out):  # type: ignore[no-untyped-def]
+    def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
         c0, steps = 32 * units * tile, shape.steps
         passes = block.strips if shape.by_strip else 1
         per_pass = block.strips // passes
-        wa, ia, va, sa = v.address(w), v.address(events.idx), v.address(events.val), v.address(block.segments)
+        wa, sa = v.address(weights[tile]), v.address(block.segments)
+        ia, va = v.address(events.idx), v.address(events.val)
         fa, ma, m, ta = v.address(neurons.form), v.address(block.m), block.m, v.address(neurons.theta) + 4 * c0
         fused = out.spikes.shape[0] > 0
         row0 = (block.first - out.origin) * steps
@@ -228,11 +246,11 @@ def _overload_fire_tile(units: Any, form: Any, xa: Any, ma: Any, ta: Any, fa: An
 
 @kernel(_nrt=False)
 def _plain_tile(
-    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, w: np.ndarray, tile: int, block: Block,
+    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
 ) -> Any:  # fmt: skip
     """:func:`gather_tile` in plain loops."""
-    width = 32 * shape.units
+    width, w = 32 * shape.units, weights[tile]
     c0 = tile * width
     bias, x, m = neurons.bias.reshape(-1), block.x, block.m
     driven, strip, row = np.int64(0), 0, (block.first - out.origin) * shape.steps
@@ -298,19 +316,20 @@ def event_synapse(
             starts = np.empty(rows * strips + 1, np.int64)
             segments = checked_segments(events, rows, strip_segments, strip_sums, sums, starts)
         fits = events.narrow and all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
-        block = Block(b0, b1, strips, fits, segments, starts, sums, m16, m, x16, x, moved)
+        cold = b0 == p0 or weights.size > _CACHED_BYTES
+        block = Block(b0, b1, strips, fits, cold, segments, starts, sums, m16, m, x16, x, moved)
+        v.prefetch(v.address(weights), weights.shape[1] if cold else 0)
         for k in range(weights.shape[0]):
-            w = weights[k]
             if units == 6:
-                driven += gather_tile(isa, 6, events, shape, neurons, w, k, block, out)
+                driven += gather_tile(isa, 6, events, shape, neurons, weights, k, block, out)
             elif units == 4:
-                driven += gather_tile(isa, 4, events, shape, neurons, w, k, block, out)
+                driven += gather_tile(isa, 4, events, shape, neurons, weights, k, block, out)
             elif units == 3:
-                driven += gather_tile(isa, 3, events, shape, neurons, w, k, block, out)
+                driven += gather_tile(isa, 3, events, shape, neurons, weights, k, block, out)
             elif units == 2:
-                driven += gather_tile(isa, 2, events, shape, neurons, w, k, block, out)
+                driven += gather_tile(isa, 2, events, shape, neurons, weights, k, block, out)
             else:
-                driven += gather_tile(isa, 1, events, shape, neurons, w, k, block, out)
+                driven += gather_tile(isa, 1, events, shape, neurons, weights, k, block, out)
     if out.spikes.shape[0] > 0:
         count_spikes(out.spikes, (p0 - out.origin) * steps, (p1 - out.origin) * steps, out.fired)
     return driven, gathered

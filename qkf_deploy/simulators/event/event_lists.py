@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 from numba.extending import overload
 
@@ -23,7 +24,7 @@ from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.words import nonzero_word, sum_word
 
 #: Entries written beyond the end of a row while it is being listed.
-SLACK = 8
+SLACK = 16
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,58 @@ def _bits_table() -> np.ndarray:
 _BITS = _bits_table()
 
 
-@v.intrinsic
-def _spread(typingctx: Any, table: Any, byte: Any, base: Any, out: Any) -> Any:
-    """Store ``base + position`` of the set bits of ``byte`` as eight u16 at an address; returns their number."""
-    signature = types.int64(types.int64, types.int64, types.int64, types.int64)
+def _at_once(isa: types.Type) -> int:
+    """Channels that :func:`_spread` and :func:`_pick` take."""
+    return 16 if isa == v.AVX512 else 8
 
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        table, byte, base, out = args
-        positions = v.load(b, b.add(table, b.shl(byte, v.const(3))), v.vec(v.I8, 8))
-        positions = b.zext(positions, v.vec(v.I16, 8))
-        v.store(b, b.add(positions, v.splat(b, b.trunc(base, v.I16), 8)), out)
-        return v.population(b, byte)
 
-    return signature, generate
+def _positions(b: v.Builder, table: v.Value, bits: v.Value) -> v.Value:
+    """Positions of the set bits among the eight lowest, eight bytes."""
+    return v.load(b, b.add(table, b.shl(b.and_(bits, v.const(255)), v.const(3))), v.vec(v.I8, 8))
 
 
 @v.intrinsic
-def _pick(typingctx: Any, isa: Any, table: Any, byte: Any, source: Any, out: Any) -> Any:
-    """Store those of eight bytes at ``source`` whose bit in ``byte`` is set, side by side; addresses but ``byte``."""
-    signature = types.void(isa, types.int64, types.int64, types.int64, types.int64)
+def _spread(typingctx: Any, isa: Any, table: Any, bits: Any, base: Any, out: Any) -> Any:
+    """Store ``base + position`` of those of the lowest bits that are set, as u16, at an address; returns their number.
+
+    As many bits are taken, and u16 written, as :func:`_at_once` says.
+    """
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, table, byte, source, out = args
-        eight = v.vec(v.I8, 8)
-        positions = v.load(b, b.add(table, b.shl(byte, v.const(3))), eight)
-        v.store(b, v.permute_eight(b, isa, v.load(b, source, eight), positions), out)
+        _, table, bits, base, out = args
+        count = _at_once(isa)
+        kind, mask = v.vec(v.I16, count), b.trunc(bits, v.int_of(count))
+        if isa == v.AVX512:
+            every = ir.Constant(v.vec(v.I32, count), list(range(count)))
+            every = b.add(every, v.splat(b, b.trunc(base, v.I32), count))
+            positions = b.trunc(v.compress(b, every, mask), kind)
+        else:
+            positions = b.zext(_positions(b, table, bits), kind)
+            positions = b.add(positions, v.splat(b, b.trunc(base, v.I16), count))
+        v.store(b, positions, out)
+        return b.zext(v.population(b, mask), v.I64)
+
+    return types.int64(isa, *[types.int64] * 4), generate
+
+
+@v.intrinsic
+def _pick(typingctx: Any, isa: Any, table: Any, bits: Any, source: Any, out: Any) -> Any:
+    """Store those of the bytes at ``source`` whose bit is set, side by side; addresses but ``bits``."""
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        _, table, bits, source, out = args
+        count = _at_once(isa)
+        kind = v.vec(v.I8, count)
+        values = v.load(b, source, kind)
+        if isa == v.AVX512:
+            wide = b.zext(values, v.vec(v.I32, count))
+            picked = b.trunc(v.compress(b, wide, b.trunc(bits, v.int_of(count))), kind)
+        else:
+            picked = v.permute_eight(b, isa, values, _positions(b, table, bits))
+        v.store(b, picked, out)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(isa, *[types.int64] * 4), generate
 
 
 def append_word(
@@ -123,14 +148,15 @@ def _overload_append_word(
 
         return plain
 
+    at_once = _at_once(isa)
+
     def vectorized(isa, table, stream, row, word, bits, base, idx, val, at):  # type: ignore[no-untyped-def]
         ta, oa, va, mask, first = v.address(table), v.address(idx), v.address(val), np.int64(bits), np.int64(base)
         source = v.address(stream) + row * stream.shape[1] + 32 * word
-        for i in range(4):  # no early exit: a branch that depends on the data costs more than an empty byte
-            byte = (mask >> (8 * i)) & 255
+        for i in range(0, 32, at_once):  # no early exit: a branch that depends on the data costs more than empty bytes
             if has_values:
-                _pick(isa, ta, byte, source + 8 * i, va + at)
-            at += _spread(ta, byte, first + 8 * i, oa + 2 * at)
+                _pick(isa, ta, mask >> i, source + i, va + at)
+            at += _spread(isa, ta, mask >> i, first + i, oa + 2 * at)
         return at
 
     return vectorized

@@ -5,7 +5,6 @@ U = ((M * m) >> k) + (X << f);  S = U >= theta;  M = 0 (hard) or U - theta (soft
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,43 +28,41 @@ class NeuronWriter:
 
     Args:
         b: builder.
-        kind: vectors of s16.
+        kinds: vectors of s16 that hold the neurons, an even number; each two neighbours alike.
         m, theta: addresses of states and thresholds; form: address of 4 x s64; spikes: address of u32.
     """
 
-    def __init__(self, b: v.Builder, kind: Any, m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value) -> None:
-        self.b, self.kind, self.m, self.theta, self.spikes = b, kind, m, theta, spikes
-        shift = v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64)
-        self.shift = v.splat(b, b.trunc(shift, kind.element), kind.count)
+    def __init__(
+        self, b: v.Builder, kinds: list[Any], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
+    ) -> None:
+        self.b, self.kinds, self.m, self.theta, self.spikes = b, kinds, m, theta, spikes
+        self.shift = b.trunc(v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64), v.I16)
 
     def fire(self, drives: list[v.Value], *, soft: bool) -> None:
-        """Fire an even number of vectors, with soft or hard reset."""
+        """One step, with soft or hard reset."""
         b = self.b
-        for i in range(0, len(drives), 2):
-            first, second = (self._one(i + k, drives[i + k], soft) for k in range(2))
-            v.store(b, _word(b, first, second), b.add(self.spikes, v.const(self.kind.count // 8 * i)))
+        states, thresholds = (v.load_each(b, at, self.kinds) for at in (self.m, self.theta))
+        fired, after = [], []
+        for state, threshold, drive in zip(states, thresholds, drives, strict=True):
+            u = v.add_saturated(b, b.ashr(state, v.splat(b, self.shift, drive.type.count)), drive)
+            fires = b.icmp_signed(">=", u, threshold)
+            left = b.sub(u, threshold) if soft else ir.Constant(drive.type, None)
+            fired.append(fires)
+            after.append(b.select(fires, left, u))
+        v.store_each(b, after, self.m)
+        at = 0
+        for i in range(0, len(fired), 2):
+            word = _word(b, *fired[i : i + 2])
+            v.store(b, word, b.add(self.spikes, v.const(at)))
+            at += word.type.width // 8
 
-    def _one(self, i: int, drive: v.Value, soft: bool) -> v.Value:
-        """Which of vector i fire."""
-        b = self.b
-        threshold = v.load(b, b.add(self.theta, self._offset(i)), self.kind)
-        u = v.add_saturated(b, b.ashr(self._state(i), self.shift), drive)
-        fired = b.icmp_signed(">=", u, threshold)
-        after = b.sub(u, threshold) if soft else ir.Constant(self.kind, None)
-        v.store(b, b.select(fired, after, u), b.add(self.m, self._offset(i)))
-        return fired
-
-    def _offset(self, i: int) -> v.Value:
-        return v.const(2 * self.kind.count * i)
-
-    def _state(self, i: int) -> v.Value:
-        return v.load(self.b, self.b.add(self.m, self._offset(i)), self.kind)
-
-    def spoilt(self, count: int) -> v.Value:
-        """1 if any of so many vectors is at the lowest value, and so may be wrong, else 0."""
-        lowest = reduce(lambda x, y: v.smallest(self.b, x, y), (self._state(i) for i in range(count)))
-        extreme = ir.Constant(self.kind, [-(2**15)] * self.kind.count)
-        return v.any_of(self.b, self.b.icmp_signed("==", lowest, extreme))
+    def spoilt(self) -> v.Value:
+        """1 if any state is at the lowest value, and so may be wrong, else 0."""
+        b, found = self.b, v.const(0)
+        for lowest in v.reduced(b, v.smallest, v.load_each(b, self.m, self.kinds)):
+            extreme = ir.Constant(lowest.type, [-(2**15)] * lowest.type.count)
+            found = b.or_(found, v.any_of(b, b.icmp_signed("==", lowest, extreme)))
+        return found
 
 
 def _word(b: v.Builder, first: v.Value, second: v.Value) -> v.Value:
@@ -91,14 +88,14 @@ def write_neurons(
 
     Args:
         b: builder.
-        drives: an even number of vectors of s16.
+        drives: vectors of s16, an even number; each two neighbours alike.
         m, theta, form, spikes: see :class:`NeuronWriter`.
         tried: charges may not fit; only with hard reset.
 
     Returns:
         Number of non-zero drives, 64-bit; plus :data:`SPOILT` if a charge did not fit.
     """
-    neurons = NeuronWriter(b, drives[0].type, m, theta, form, spikes)
+    neurons = NeuronWriter(b, [drive.type for drive in drives], m, theta, form, spikes)
     # Counted before the branch: within, the compiler would keep all comparisons in memory until it knows the reset.
     driven = _count_driven(b, drives)
     is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
@@ -109,7 +106,7 @@ def write_neurons(
             neurons.fire(drives, soft=False)
     if not tried:
         return driven
-    return b.add(driven, b.mul(neurons.spoilt(len(drives)), v.const(SPOILT)))
+    return b.add(driven, b.mul(neurons.spoilt(), v.const(SPOILT)))
 
 
 @v.intrinsic(prefer_literal=True)

@@ -30,9 +30,11 @@ def tile_units(channels: int) -> int:
     return min(TILE_UNITS, key=lambda units: (-(-channels // (UNIT * units)) * units, -units))
 
 
-def _vector_bytes(isa: types.Type, units: int) -> int:
-    """A tile of an odd number of units is not a whole number of 64-byte vectors."""
-    return v.vector_bytes(isa) if units % 2 == 0 else 32
+def vector_sizes(isa: types.Type, units: int) -> tuple[int, ...]:
+    """Bytes of the vectors that hold a tile's weights of one input, of the largest size but what is left over."""
+    size = v.vector_bytes(isa)
+    whole, rest = divmod(UNIT * units, size)
+    return (size,) * whole + (rest,) * bool(rest)
 
 
 def storage_order(isa: Any, units: int) -> np.ndarray:
@@ -47,9 +49,11 @@ def storage_order(isa: Any, units: int) -> np.ndarray:
     kind = typeof(isa)
     if kind == v.PLAIN:
         return np.arange(UNIT * units)
-    size = _vector_bytes(kind, units)
-    within = np.swapaxes(np.arange(size).reshape(2, size // 16, 8), 0, 1).reshape(-1)
-    return (np.arange(0, UNIT * units, size)[:, None] + within).reshape(-1)
+    order, first = [], 0
+    for size in vector_sizes(kind, units):
+        order.append(first + np.swapaxes(np.arange(size).reshape(2, size // 16, 8), 0, 1).reshape(-1))
+        first += size
+    return np.concatenate(order)
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,15 @@ class _Tile:
 
     def __init__(self, b: v.Builder, isa: types.Type, units: int) -> None:
         self.b, self.isa, self.width = b, isa, UNIT * units
-        self.size = _vector_bytes(isa, units)
-        self.sums = v.vec(v.I16, self.size // 2)
-        self.acc = v.accumulators(b, self.sums, 2 * self.width // self.size)
-
-    def offset(self, i: int) -> v.Value:
-        """Bytes of 16-bit channels before accumulator i."""
-        return v.const(2 * self.sums.count * i)
+        self.sizes = vector_sizes(isa, units)
+        # Two accumulators for each vector of weights.
+        self.kinds = [v.vec(v.I16, size // 2) for size in self.sizes for _ in range(2)]
+        self.acc = [cgutils.alloca_once_value(b, ir.Constant(kind, None)) for kind in self.kinds]
 
     def start_from(self, sums: v.Value) -> None:
         """Begin at 16-bit sums of the tile, an address."""
-        for i, a in enumerate(self.acc):
-            self.b.store(v.load(self.b, self.b.add(sums, self.offset(i)), self.sums), a)
+        for value, a in zip(v.load_each(self.b, sums, self.kinds), self.acc, strict=True):
+            self.b.store(value, a)
 
     def add_segments(
         self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value, wide: _Wide | None = None
@@ -110,50 +111,44 @@ class _Tile:
 
     def widened(self, base: v.Value, given: v.Value | None = None) -> list[v.Value]:
         """The accumulators added to the tile's 32-bit values at an address; to 0 unless they are ``given``."""
-        b, wide = self.b, v.vec(v.I32, self.sums.count)
-        out = []
-        for i, a in enumerate(self.acc):
-            before = v.load(b, b.add(base, v.const(4 * wide.count * i)), wide)
-            if given is not None:
-                before = b.select(given, before, ir.Constant(wide, None))
-            out.append(b.add(before, b.sext(b.load(a), wide)))
+        b, out = self.b, []
+        befores = v.load_each(b, base, [v.vec(v.I32, kind.count) for kind in self.kinds])
+        for before, a in zip(befores, self.acc, strict=True):
+            held = before if given is None else b.select(given, before, ir.Constant(before.type, None))
+            out.append(b.add(held, b.sext(b.load(a), before.type)))
         return out
-
-    def store_wide(self, values: list[v.Value], out: v.Value) -> None:
-        """Store 32-bit values of the tile."""
-        for i, value in enumerate(values):
-            v.store(self.b, value, self.b.add(out, v.const(4 * self.sums.count * i)))
 
     def _any_from(self, least: v.Value) -> v.Value:
         """Whether any sum has at least this magnitude."""
         b, sums = self.b, [self.b.load(a) for a in self.acc]
-        high, low = (reduce(lambda x, y: f(b, x, y), sums) for f in (v.largest, v.smallest))
-        bound = v.splat(b, b.trunc(least, v.I16), self.sums.count)
-        beyond = b.or_(b.icmp_signed(">=", high, bound), b.icmp_signed("<=", low, b.neg(bound)))
-        return b.icmp_signed("!=", v.any_of(b, beyond), v.const(0))
+        bound = b.trunc(least, v.I16)
+        found = [
+            v.any_of(b, b.or_(b.icmp_signed(">=", high, at), b.icmp_signed("<=", low, b.neg(at))))
+            for high, low in zip(v.reduced(b, v.largest, sums), v.reduced(b, v.smallest, sums), strict=True)
+            for at in [v.splat(b, bound, high.type.count)]
+        ]
+        return b.icmp_signed("!=", reduce(b.or_, found), v.const(0))
 
     def _move(self, wide: _Wide) -> None:
-        self.store_wide(self.widened(wide.sums, wide.has_sums(self.b)), wide.sums)
+        v.store_each(self.b, self.widened(wide.sums, wide.has_sums(self.b)), wide.sums)
         self.b.store(ir.Constant(v.I8, 1), self.b.inttoptr(wide.used, v.I8.as_pointer()))
-        for a in self.acc:
-            self.b.store(ir.Constant(self.sums, None), a)
+        for kind, a in zip(self.kinds, self.acc, strict=True):
+            self.b.store(ir.Constant(kind, None), a)
 
     def drives(self, wide: _Wide) -> tuple[list[v.Value], v.Value]:
         """The sums in 16 bits, together with what has moved, and 1 if one of them does not fit."""
         b, spoilt = self.b, cgutils.alloca_once_value(self.b, v.const(0))
         with b.if_then(wide.has_sums(b), likely=False):
-            beyond = None
-            for total, a in zip(self.widened(wide.sums), self.acc, strict=True):
+            beyond = v.const(0)
+            for total, kind, a in zip(self.widened(wide.sums), self.kinds, self.acc, strict=True):
                 cut = v.clamp(b, total, -(2**15), 2**15 - 1)
-                b.store(b.trunc(cut, self.sums), a)
-                differs = b.icmp_signed("!=", cut, total)
-                beyond = differs if beyond is None else b.or_(beyond, differs)
-            b.store(v.any_of(b, beyond), spoilt)
+                b.store(b.trunc(cut, kind), a)
+                beyond = b.or_(beyond, v.any_of(b, b.icmp_signed("!=", cut, total)))
+            b.store(beyond, spoilt)
         return [b.load(a) for a in self.acc], b.load(spoilt)
 
     def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
-        b, size = self.b, self.size
-        bytes_type, row_bytes = v.vec(v.I8, size), v.const(self.width)
+        b, row_bytes = self.b, v.const(self.width)
         first_row = b.inttoptr(w, v.I8.as_pointer())
         with v.counted_loop(b, pairs) as index:
             at = b.add(idx, b.shl(index, v.const(2)))
@@ -163,11 +158,12 @@ class _Tile:
                 # A pointer and an offset: as a sum, LLVM would add the first row to every channel before it multiplies.
                 rows.append(b.ptrtoint(b.gep(first_row, [b.mul(channel, row_bytes)]), v.I64))
             pair = v.load(b, b.add(val, b.shl(index, v.const(1))), v.I16)
-            values = b.bitcast(v.splat(b, pair, size // 2), bytes_type)
-            for part in range(self.width // size):
-                first, second = (v.load(b, b.add(row, v.const(size * part)), bytes_type) for row in rows)
+            kinds = [v.vec(v.I8, size) for size in self.sizes]
+            for part, weights in enumerate(zip(*(v.load_each(b, row, kinds) for row in rows), strict=True)):
+                size = self.sizes[part]
+                values = b.bitcast(v.splat(b, pair, size // 2), kinds[part])
                 for half in range(2):
-                    woven = v.shuffle(b, first, second, v.interleave_order(size, half))
+                    woven = v.shuffle(b, weights[0], weights[1], v.interleave_order(size, half))
                     v.add_to(b, self.acc[2 * part + half], v.pair_dot(b, self.isa, values, woven))
 
 
@@ -182,7 +178,7 @@ def widen_row(
         _, _, w, idx, val, segments, count, base, x = args
         tile = _Tile(b, isa, units.literal_value)
         tile.add_segments(w, idx, val, segments, count)
-        tile.store_wide(tile.widened(base), x)
+        v.store_each(b, tile.widened(base), x)
         return context.get_dummy_value()
 
     return signature, generate
@@ -205,8 +201,7 @@ def store_row(
         *sources, moved, has_moved, x = args[4:]
         wide = _Wide(moved, has_moved) if tried.literal_value else None
         drives, spoilt = _drives(b, isa, units, sources, wide, last=bool(last.literal_value))
-        for i, drive in enumerate(drives):
-            v.store(b, drive, b.add(x, v.const(2 * drive.type.count * i)))
+        v.store_each(b, drives, x)
         return spoilt
 
     return signature, generate

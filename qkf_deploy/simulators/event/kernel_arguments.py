@@ -82,14 +82,16 @@ class Block(NamedTuple):
 
     A strip is a line of the window, or a part of one; strip ``i = row * strips + strip`` of the block has the segments
     ``starts[i] .. starts[i + 1]``, if ``fits`` just segment i. ``fits``: all sums, drives and charges are known to fit
-    16 bits. ``sums`` s32 ``(rows,)``: sum of the values of each row; ``m16`` s16 and ``m`` s32 ``(32 * units,)``;
-    ``x16`` s16 and ``x`` s32, the same for one row, or for all if by strip; ``moved`` u8 ``(rows,)``: ``x`` is in use.
+    16 bits. ``cold``: the second cache is not expected to hold the weights. ``sums`` s32 ``(rows,)``: sum of the values
+    of each row; ``m16`` s16 and ``m`` s32 ``(32 * units,)``; ``x16`` s16 and ``x`` s32, the same for one row, or for
+    all if by strip; ``moved`` u8 ``(rows,)``: ``x`` is in use.
     """
 
     first: int
     end: int
     strips: int
     fits: bool
+    cold: bool
     segments: np.ndarray
     starts: np.ndarray
     sums: np.ndarray

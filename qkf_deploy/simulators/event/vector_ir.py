@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -57,6 +58,28 @@ def store(b: Builder, value: Value, address: Value) -> None:
     instruction.align = 1
 
 
+def load_each(b: Builder, address: Value, kinds: list[Any]) -> list[Value]:
+    """Vectors of these types that lie side by side from an address on."""
+    return [load(b, b.add(address, const(at)), kind) for kind, at in zip(kinds, _offsets(kinds), strict=True)]
+
+
+def store_each(b: Builder, values: list[Value], address: Value) -> None:
+    """Store vectors side by side from an address on."""
+    for value, at in zip(values, _offsets([value.type for value in values]), strict=True):
+        store(b, value, b.add(address, const(at)))
+
+
+def _offsets(kinds: list[Any]) -> list[int]:
+    sizes = [kind.count * kind.element.width // 8 for kind in kinds]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def reduced(b: Builder, combine: Any, vectors: list[Value]) -> list[Value]:
+    """Vectors combined elementwise, one for each type among them."""
+    counts = sorted({x.type.count for x in vectors})
+    return [reduce(lambda x, y: combine(b, x, y), [x for x in vectors if x.type.count == n]) for n in counts]
+
+
 @intrinsic
 def address(typingctx: Any, array: Any) -> Any:
     """Where an array's data begin, as a signed integer: numba adds signed and unsigned ones as floats."""
@@ -65,6 +88,22 @@ def address(typingctx: Any, array: Any) -> Any:
         return b.ptrtoint(context.make_array(array)(context, b, args[0]).data, I64)
 
     return types.int64(array), generate
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any, size: Any) -> Any:
+    """Ask for so many bytes from an address on, for reading, in order."""
+
+    def generate(context: Any, b: Builder, sig: Any, args: Any) -> Any:
+        pointer = I8.as_pointer()
+        function = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32]), "llvm.prefetch.p0"
+        )
+        with cgutils.for_range_slice(b, const(0), args[1], const(64), I64) as (at, _):
+            b.call(function, [b.inttoptr(b.add(args[0], at), pointer), *(ir.Constant(I32, n) for n in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 def splat(b: Builder, value: Value, count: int) -> Value:
@@ -232,6 +271,15 @@ def permute_eight(b: Builder, isa: types.Type, x: Value, positions: Value) -> Va
     )
     permuted = b.call(function, [wide_x, wide_positions])
     return shuffle(b, permuted, permuted, list(range(8)))
+
+
+def compress(b: Builder, x: Value, mask: Value) -> Value:
+    """The elements whose bit in ``mask`` is set, side by side, zeros behind them (AVX-512, 32-bit elements)."""
+    kind, bits = x.type, vec(I1, x.type.count)
+    function = cgutils.get_or_insert_function(
+        b.module, ir.FunctionType(kind, [kind, kind, bits]), f"llvm.x86.avx512.mask.compress.v{kind.count}i32"
+    )
+    return b.call(function, [x, ir.Constant(kind, None), b.bitcast(mask, bits)])
 
 
 def population(b: Builder, x: Value) -> Value:
