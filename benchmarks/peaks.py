@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.ledger import LayerRecord
+from qkf_deploy.simulators.event.alignment import aligned
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense import TILE, dense_block
 from qkf_deploy.simulators.event.gather import UNIT, widen_row
-from qkf_deploy.simulators.event.packing import aligned
 from qkf_deploy.simulators.event.vector_ir import address
 
 _REPEATS = 7

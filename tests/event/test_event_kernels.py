@@ -65,7 +65,7 @@ def layers(draw: Any) -> dict[str, Any]:
         "high": draw(st.sampled_from([1, 2, 7, 129, 255])),
         "density": draw(st.sampled_from([0.0, 0.1, 0.6, 1.0])),
         "soft": draw(st.booleans()),
-        "strips": draw(st.sampled_from([None, None, (64, 0.01, 0, 0), (4096, 2, 0, 0)])),
+        "strips": draw(st.sampled_from([None, None, (64, (0.01, 0.01), 0, 0), (4096, (2, 2), 0, 0)])),
         "weights": draw(st.sampled_from(["uniform", "top", "bottom", "lowest", "small"])),
         "decay": draw(st.sampled_from([(1, 1), (1, 1), (1, 0), (15, 4), (1, 4)])),
     }

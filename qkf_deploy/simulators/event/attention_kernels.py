@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire16
 from qkf_deploy.simulators.event.stream_kernels import count_spikes
@@ -223,7 +224,7 @@ def self_attention(
         stats: int64 ``(T, 5)``, added to: see the column names above.
     """
     words, rows = context.shape[1] // 32, q.shape[0]
-    masks, ones = np.empty(words, np.uint32), np.empty(32 * words, np.uint8)
+    masks, ones = np.empty(words, np.uint32), scratch(32 * words, np.uint8)
     for w in range(words):
         masks[w] = (np.uint64(1) << np.uint64(min(dim - 32 * w, 32))) - np.uint64(1)
     q_bits, k_bits, v_bits, spikes = np.empty((4, rows, words), np.uint32)
@@ -233,9 +234,9 @@ def self_attention(
         form,
         np.full(32 * words, np.iinfo(np.int32).max, np.int32),
         np.full(32 * words if narrow else 0, np.iinfo(np.int16).max, np.int16),
-        np.empty((tokens, 32 * words), np.int32),
-        np.empty((tokens16, 32 * words), np.int16),
-        np.empty(32 * words, np.int32),
+        scratch(tokens * 32 * words, np.int32).reshape(-1, 32 * words),
+        scratch(tokens16 * 32 * words, np.int16).reshape(-1, 32 * words),
+        scratch(32 * words, np.int32),
     )
     for first in range(0, theta.shape[0], dim):
         neurons.theta[:dim] = theta[first : first + dim]

@@ -9,6 +9,7 @@ import numpy as np
 
 from qkf_deploy.ir import Node, Operand
 from qkf_deploy.simulators.event import proofs
+from qkf_deploy.simulators.event.alignment import aligned_empty
 from qkf_deploy.simulators.event.attention_kernels import (
     CONTEXT_SUM,
     MIXED_SUM,
@@ -130,7 +131,7 @@ class AttentionStep(Step):
         # A channel of k and one of v coincide at most once per token, so 16 bits nearly always hold the sums.
         dtype = np.int16 if proofs.fits((0, self.dim * q.tokens), proofs.INT16) else np.int32
         columns = 32 * words_of(self.dim)
-        context, mixed = np.empty((self.dim, columns), dtype), np.empty(columns, dtype)
+        context, mixed = aligned_empty((self.dim, columns), dtype), aligned_empty((columns,), dtype)
         # Sums of spikes are not negative: in 16 bits, what saturates reaches the threshold, and is reset.
         narrow = dtype is np.int16 and image.isa.vector_bytes > 0 and self.form.fits16 and not self.form.form[SOFT]
         theta = self.form.theta.astype(np.int32)

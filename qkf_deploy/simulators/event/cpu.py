@@ -61,7 +61,7 @@ _KIB = 1024
 PLAIN = Isa("numba", "plain numba", np.int64(0), 2.0, False, 0, 256 * _KIB)
 PORTABLE = Isa("vector", "portable vectors", np.int8(0), 0.6, False, 64, 256 * _KIB)
 AVX2 = Isa("vector", "AVX2", np.int16(0), 0.48, True, 32, 256 * _KIB)
-VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.4, False, 64, 40 * _KIB)
+VNNI = Isa("vnni", "AVX-512 VNNI", np.int32(0), 0.33, False, 64, 40 * _KIB)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.dense import TILE, copy_tile, dense_block
 from qkf_deploy.simulators.event.fire import fire
@@ -53,7 +54,7 @@ def dense_synapse(
     block = max(1, BLOCK_ROWS // steps)
     flat = a.reshape(-1)
     starts = np.zeros(block * steps + SPARE_ROWS, np.int64)
-    x, m = np.empty((block * steps + SPARE_ROWS, TILE), np.int32), np.empty(TILE, np.int32)
+    x, m = scratch((block * steps + SPARE_ROWS) * TILE, np.int32).reshape(-1, TILE), scratch(TILE, np.int32)
     x_flat = x.reshape(-1)
     driven = np.int64(0)
     for b0 in range(p0, p1, block):

@@ -8,6 +8,7 @@ import numpy as np
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import SOFT, SPOILT, fire, fire32
 from qkf_deploy.simulators.event.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
@@ -305,8 +306,8 @@ def event_synapse(
     strip_segments, sums = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros(pixels * steps, np.int32)
     strip_sums, one_each = np.zeros(strip_segments.shape[0], np.int32), np.arange(strip_segments.shape[0] + 1)
     kept = width * (pixels * steps if shape.by_strip else 1)
-    x16, x, moved = np.empty(kept, np.int16), np.empty(kept, np.int32), np.empty(pixels * steps, np.uint8)
-    m16, m = np.empty(width, np.int16), np.empty(width, np.int32)
+    x16, x, moved = scratch(kept, np.int16), scratch(kept, np.int32), np.empty(pixels * steps, np.uint8)
+    m16, m = scratch(width, np.int16), scratch(width, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)

@@ -15,6 +15,7 @@ from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Conv, IntegerNeuron, MaxPool
 from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.simulators.event import proofs
+from qkf_deploy.simulators.event.alignment import aligned, aligned_empty
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.dense_kernels import dense_synapse
 from qkf_deploy.simulators.event.event_kernels import event_synapse
@@ -40,8 +41,9 @@ _NO_OUTPUTS = Outputs(
     0, np.zeros((0, 0), np.uint32), np.zeros((0, 0), np.int16), _NOTHING, np.zeros(0, np.int64)
 )  # fmt: skip
 
-#: Events of a row in a part of a line that make its own pass worth while.
-_STRIP_EVENTS = 40
+#: Events of a row in a part of a line that make its own pass worth while: of a window of one line, of several. Those
+#: are more rows for fewer tiles, so that the passes cost more.
+_STRIP_EVENTS = 28, 48
 #: Weights of all inputs of a tile, and events of a row and line, from which lines are better taken one after another.
 _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
 #: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
@@ -201,7 +203,8 @@ class SynapseLayer:
             theta = pack_theta(self.form.theta, columns) if self.form else np.zeros(0, np.int32)
             form = self.form.form if self.form else _NO_FORM
             narrow = (np.clip(x, -proofs.INT16 - 1, proofs.INT16).astype(np.int16) for x in (by_case, theta))
-            return Neurons(by_case, case, theta, form, *narrow)
+            bias16, theta16 = (aligned(x) for x in narrow)
+            return Neurons(aligned(by_case), case, aligned(theta), form, bias16, theta16)
 
         return self._pack(f"neurons{columns}", make)
 
@@ -274,8 +277,9 @@ class SynapseLayer:
         w, width = self.window, self.window.x.kernel
         per_line = x.totals(self.isa.tag).graded * width / max(x.tokens * x.steps, 1)
         weights = width * self.channels_in * UNIT * units
-        parts = max(1, min(-(-weights // self.isa.strip_bytes), int(per_line // _STRIP_EVENTS)))
-        many_lines = w.y.kernel > 1 and w.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS
+        several = w.y.kernel > 1
+        parts = max(1, min(round(weights / self.isa.strip_bytes), int(per_line // _STRIP_EVENTS[several])))
+        many_lines = several and w.y.kernel * weights > _ROW_BYTES and per_line >= _LINE_EVENTS
         return Shape(w.y.size, w.x.size, self.channels_in, width, self.steps, units, parts, many_lines or parts > 1)
 
     def _dense(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], kernel: str, largest: int) -> _Work:
@@ -398,8 +402,8 @@ class _Work(NamedTuple):
         if fires:
             return none._replace(spikes=np.empty((rows, columns // 32), np.uint32))
         if self.drive16:
-            return none._replace(drive16=np.empty((rows, columns), np.int16))
-        return none._replace(drive=np.empty((rows, columns), np.int32))
+            return none._replace(drive16=aligned_empty((rows, columns), np.int16))
+        return none._replace(drive=aligned_empty((rows, columns), np.int32))
 
 
 @cache

@@ -6,21 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qkf_deploy.simulators.event.alignment import aligned
 from qkf_deploy.simulators.event.dense import TILE
 from qkf_deploy.simulators.event.gather import UNIT, storage_order, tile_units
 
-_ALIGNMENT = 64
 #: Threshold of padding channels: never reached.
 _NEVER = np.iinfo(np.int32).max
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line."""
-    buffer = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
-    out = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    out[...] = array
-    return out
 
 
 def padded_columns(array: np.ndarray, columns: int, fill: int = 0) -> np.ndarray:

@@ -13,6 +13,8 @@ from qkf_deploy.simulators.event.kernel_arguments import Events, Neurons, Shape
 _INT16, _INT32 = 2**15 - 1, 2**31 - 1
 #: Sum of the values of a segment that is part of a line.
 _UNKNOWN = -1
+#: Values that are added up in one go.
+_GROUP = 16
 
 
 @kernel(_nrt=False)
@@ -62,12 +64,26 @@ def block_segments(
 
 
 @kernel(_nrt=False)
+def _sum_of_group(values: np.ndarray, at: int) -> Any:
+    """Sum of the values from ``at`` on; with unsigned indices, which need no test, the loop becomes vector code."""
+    total, first = np.int64(0), np.uint64(at)
+    for i in range(_GROUP):
+        total += values[first + np.uint64(i)]
+    return total
+
+
+@kernel(_nrt=False)
 def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
     if events.largest == 1:
         pairs = min(pairs, room // 2)
         return pairs, np.int64(2 * pairs)
     total, at, end = np.int64(0), start, start + 2 * pairs
+    while at + _GROUP <= end:
+        group = _sum_of_group(events.val, at)
+        if total + group > room:
+            break
+        total, at = total + group, at + _GROUP
     while at < end:
         pair = np.int64(events.val[at]) + np.int64(events.val[at + 1])
         if total + pair > room:

@@ -10,6 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
 from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
 from qkf_deploy.simulators.event.words import add_two, add_values, count_rows, nonzero_word, popcount, sum_word
@@ -244,8 +245,8 @@ def pool_fire(
     """
     units = spikes.shape[1]
     columns = 32 * units
-    pooled, x = np.empty(columns, drive.dtype), np.empty(columns, np.int32)
-    m, m16 = np.empty(columns, np.int32), np.empty(columns, np.int16)
+    pooled, x = scratch(columns, drive.dtype), scratch(columns, np.int32)
+    m, m16 = scratch(columns, np.int32), scratch(columns, np.int16)
     keep, narrow = membranes.shape[0] > 0, theta16.shape[0] > 0
     driven = np.int64(0)
     width_out = xpos.shape[0]
