@@ -49,6 +49,7 @@ _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
 #: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
 #: image divides into too few tasks.
 _BAND_LINES = 8
+_NO_LINES = (0, 0)
 
 
 class Ranges(Protocol):
@@ -350,14 +351,19 @@ class SynapseLayer:
         spikes = np.empty((window.pixels_out * self.time_steps, words_of(self.channels_out)), np.uint32)
         most = max(end - first for first, end in lines) * w.x.out * self.steps
 
-        def one(work: _Work, out: Outputs, band: int) -> Produced:
-            first, end = (line * w.x.out for line in lines[band])
-            spoilt, gathered = work.produce(out._replace(origin=first), first, end)
+        def one(work: _Work, out: Outputs, band: int, ready: tuple[int, int]) -> Produced:
+            """One band; the lines ``ready`` lie in ``out`` already."""
+            first, end = lines[band]
+            begin = first
+            if ready[0] <= first < ready[1]:
+                begin = min(ready[1], end)
+                _to_front(out, *((line - ready[0]) * w.x.out * self.steps for line in (first, begin)))
+            spoilt, gathered = work.produce(out._replace(origin=first * w.x.out), begin * w.x.out, end * w.x.out)
             fired = np.zeros(self.time_steps, np.int64)
             p0 = band * _BAND_LINES * window.x.out
             p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
             driven = pool_fire(
-                self.isa.tag, out.drive16 if work.drive16 else out.drive, first, window.ypos, window.xpos,
+                self.isa.tag, out.drive16 if work.drive16 else out.drive, first * w.x.out, window.ypos, window.xpos,
                 window.y.size, window.x.size, self.steps, self.time_steps, work.neurons.theta,
                 work.neurons.theta16 if work.neuron16 else _NOTHING_NARROW, work.neurons.form, spikes, fired, _NOTHING,
                 p0, p1,
@@ -365,14 +371,16 @@ class SynapseLayer:
             return Produced(max(spoilt, driven), gathered, fired)
 
         def task(band0: int, band1: int) -> Produced:
-            out = work.outputs(most, fires=False)
-            done = [one(work, out, band) for band in range(band0, band1)]
+            out, done, ready = work.outputs(most, fires=False), [], _NO_LINES
+            for band in range(band0, band1):
+                done.append(one(work, out, band, ready))
+                ready = lines[band] if done[-1].driven < SPOILT else _NO_LINES
             spoilt = [i for i, band in enumerate(done) if band.driven >= SPOILT]
             if spoilt and work.wide is not None:
                 wide = work.wide()
                 out = wide.outputs(most, fires=False)
                 for i in spoilt:
-                    done[i] = one(wide, out, band0 + i)
+                    done[i] = one(wide, out, band0 + i, _NO_LINES)
             return Produced.together(done)
 
         done = Produced.together(ranges(len(lines), task, least=1))
@@ -437,6 +445,12 @@ def fire_drive(
     done = Produced.together(ranges(drive.tokens, task))
     kept = Drive(membranes, drive.channels, drive.tokens, time_steps) if keep else None
     return Stream.of_spikes(spikes, drive.channels, done.fired), done.driven, kept
+
+
+def _to_front(out: Outputs, start: int, end: int) -> None:
+    """Move rows of drives to the front."""
+    for drives in (out.drive16, out.drive):
+        drives[: end - start] = drives[start:end]
 
 
 def _columns(rows: np.ndarray, count: int) -> np.ndarray:
