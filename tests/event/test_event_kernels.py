@@ -19,9 +19,9 @@ from qkf_deploy.simulators.event import layers as event_layers
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.event_lists import EventList
-from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
+from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
 from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand
-from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_stream
+from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_rows, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
 _STRIP_SETTINGS = ("_STRIP_EVENTS", "_ROW_BYTES", "_LINE_EVENTS")
@@ -122,6 +122,34 @@ def check_kernels(
             assert done.driven == np.count_nonzero(drive), kernel
             assert np.array_equal(done.fired, spikes.sum(axis=tuple(range(1, spikes.ndim)))), kernel
         assert kernel != "event" or done.gathered == 0 or stream.data.any()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    channels=st.sampled_from([1, 31, 32, 96]),
+    steps=st.integers(1, 16),
+    decay=st.sampled_from([(1, 0), (1, 1), (1, 4), (15, 4), (3, 2)]),
+    fraction=st.sampled_from([0, 3]),
+    soft=st.booleans(),
+    reach=st.sampled_from([0, 40, 2**20]),
+)
+@settings(max_examples=40, **_SETTINGS)
+def test_neurons_on_a_drive_that_never_changes(
+    isa: Isa, seed: int, channels: int, steps: int, decay: tuple[int, int], fraction: int, soft: bool, reach: int
+) -> None:
+    """A static image's first layer hands out one drive for all steps."""
+    rng = np.random.default_rng(seed)
+    tokens = 7
+    x = rng.integers(-reach, reach + 1, (1, 1, channels, tokens))
+    theta = rng.integers(-reach // 4, reach + 2, (channels, 1))
+    op = IntegerNeuron(*decay, fraction, soft)
+    spikes = op.run([np.broadcast_to(x, (steps, *x.shape[1:]))], {"theta": theta}, steps)
+    form = NeuronForm(np.array([*decay, fraction, soft]), theta[:, 0], False)
+    drive = Drive(to_rows(x, channels, np.int32), channels, tokens, 1)
+    out, driven, _ = fire_drive(isa, drive, form, steps, whole)
+    assert np.array_equal(to_plain(out, x.shape[2:]), spikes)
+    assert driven == steps * np.count_nonzero(x)
+    assert np.array_equal(out.totals(isa.tag).unary_per_step, spikes.sum(axis=(1, 2, 3)))
 
 
 def exact_kernels(layer: SynapseLayer, stream: Stream) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -109,6 +109,42 @@ def write_neurons(
     return b.add(driven, b.mul(neurons.spoilt(), v.const(SPOILT)))
 
 
+class _Neuron32:
+    """Writes the code of 32 canonical neurons in 32 bits.
+
+    Args:
+        b: builder.
+        form: address of 4 x s64 (see above).
+        multiply: the multiplier is not 1.
+    """
+
+    def __init__(self, b: v.Builder, form: v.Value, *, multiply: bool) -> None:
+        self.b, self.kind, self.multiply = b, v.vec(v.I32, 32), multiply
+        words = (b.trunc(v.load(b, b.add(form, v.const(8 * i)), v.I64), v.I32) for i in range(4))
+        self.form = [v.splat(b, word, 32) for word in words]
+
+    def charge(self, drive: v.Value) -> v.Value:
+        """What a drive adds to the membrane."""
+        return self.b.shl(drive, self.form[FRACTION])
+
+    def step(self, state: v.Value, charge: v.Value, threshold: v.Value) -> tuple[v.Value, v.Value]:
+        """(charged membranes, which fire)."""
+        b = self.b
+        state = b.mul(state, self.form[MULTIPLIER]) if self.multiply else state
+        u = b.add(b.ashr(state, self.form[SHIFT]), charge)
+        return u, b.icmp_signed(">=", u, threshold)
+
+    def after(self, u: v.Value, fired: v.Value, threshold: v.Value) -> v.Value:
+        """The states that firing leaves."""
+        b = self.b
+        return b.select(fired, b.and_(b.sub(u, threshold), b.neg(self.form[SOFT])), u)
+
+    def driven(self, drive: v.Value) -> v.Value:
+        """Number of non-zero drives, 64-bit."""
+        bits = self.b.bitcast(self.b.icmp_signed("!=", drive, ir.Constant(self.kind, None)), v.I32)
+        return self.b.zext(v.population(self.b, bits), v.I64)
+
+
 @v.intrinsic(prefer_literal=True)
 def fire32(
     typingctx: Any, multiply: Any, keep: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, u_out: Any
@@ -121,23 +157,14 @@ def fire32(
 
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, _, x, m, theta, form, spikes, u_out = args
-        kind = v.vec(v.I32, 32)
-
-        def parameter(index: int) -> v.Value:
-            return v.splat(b, b.trunc(v.load(b, b.add(form, v.const(8 * index)), v.I64), v.I32), 32)
-
-        drive, state, threshold = v.load(b, x, kind), v.load(b, m, kind), v.load(b, theta, kind)
-        if multiply.literal_value:
-            state = b.mul(state, parameter(MULTIPLIER))
-        u = b.add(b.ashr(state, parameter(SHIFT)), b.shl(drive, parameter(FRACTION)))
-        fired = b.icmp_signed(">=", u, threshold)
-        soft = b.and_(b.sub(u, threshold), b.neg(parameter(SOFT)))
-        v.store(b, b.select(fired, soft, u), m)
+        neuron = _Neuron32(b, form, multiply=bool(multiply.literal_value))
+        drive, state, threshold = (v.load(b, at, neuron.kind) for at in (x, m, theta))
+        u, fired = neuron.step(state, neuron.charge(drive), threshold)
+        v.store(b, neuron.after(u, fired, threshold), m)
         v.store(b, b.bitcast(fired, v.I32), spikes)
         if keep.literal_value:
             v.store(b, u, u_out)
-        driven = b.bitcast(b.icmp_signed("!=", drive, ir.Constant(kind, None)), v.I32)
-        return b.zext(v.population(b, driven), v.I64)
+        return neuron.driven(drive)
 
     return signature, generate
 
@@ -223,6 +250,76 @@ def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word): 
                 driven += 1
         spikes[row, word + i] = bits
     return driven
+
+
+@v.intrinsic(prefer_literal=True)
+def _fire32_constant(
+    typingctx: Any, multiply: Any, x: Any, theta: Any, form: Any, spikes: Any, stride: Any, steps: Any
+) -> Any:
+    """All steps of 32 neurons that meet the same drive at each; arguments but the literal flag as for :func:`fire32`.
+
+    ``stride``: bytes between the spikes of two steps. Returns the number of non-zero drives over all steps.
+    """
+
+    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
+        _, x, theta, form, spikes, stride, steps = args
+        neuron = _Neuron32(b, form, multiply=bool(multiply.literal_value))
+        drive, threshold = v.load(b, x, neuron.kind), v.load(b, theta, neuron.kind)
+        charge = neuron.charge(drive)
+        state = cgutils.alloca_once_value(b, ir.Constant(neuron.kind, None))
+        with v.counted_loop(b, steps) as t:
+            u, fired = neuron.step(b.load(state), charge, threshold)
+            b.store(neuron.after(u, fired, threshold), state)
+            v.store(b, b.bitcast(fired, v.I32), b.add(spikes, b.mul(t, stride)))
+        return b.mul(neuron.driven(drive), steps)
+
+    return types.int64(multiply, *[types.int64] * 6), generate
+
+
+def fire_constant(
+    isa: Any, x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, spikes: np.ndarray, row: int,
+    steps: int,
+) -> int:  # fmt: skip
+    """All time steps of the neurons of a row of spikes that meet the same drive at each, from the state 0 on.
+
+    Args:
+        isa: instruction set tag.
+        x: drive; m: scratch; theta: s32, 32 per word of spikes.
+        form: as for :func:`fire`.
+        spikes: u32 ``(rows, words)``; the rows ``row .. row + steps`` are written.
+
+    Returns:
+        Number of non-zero drives over all steps.
+    """
+    raise NotImplementedError("compiled code only")
+
+
+@overload(fire_constant, strict=False, jit_options=v.BORROW)
+def _overload_fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any, steps: Any) -> Any:
+    if isa == v.PLAIN:
+
+        def plain(isa, x, m, theta, form, spikes, row, steps):  # type: ignore[no-untyped-def]
+            m[:] = 0
+            driven = np.int64(0)
+            for t in range(steps):
+                driven += fire(isa, x, 0, m, 0, theta, 0, form, spikes.shape[1], spikes, row + t, 0)
+            return driven
+
+        return plain
+
+    def vectorized(isa, x, m, theta, form, spikes, row, steps):  # type: ignore[no-untyped-def]
+        xa, ta, fa, words = v.address(x), v.address(theta), v.address(form), spikes.shape[1]
+        sa = v.address(spikes) + 4 * row * words
+        driven = np.int64(0)
+        for i in range(words):
+            o = 128 * i
+            if form[0] == 1:
+                driven += _fire32_constant(0, xa + o, ta + o, fa, sa + 4 * i, 4 * words, steps)
+            else:
+                driven += _fire32_constant(1, xa + o, ta + o, fa, sa + 4 * i, 4 * words, steps)
+        return driven
+
+    return vectorized
 
 
 @v.intrinsic

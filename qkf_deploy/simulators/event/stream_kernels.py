@@ -12,7 +12,7 @@ from numba.extending import overload
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import fire, fire16, fire_keeping
+from qkf_deploy.simulators.event.fire import fire, fire16, fire_constant, fire_keeping
 from qkf_deploy.simulators.event.words import add_two, add_values, count_rows, nonzero_word, popcount, sum_word
 
 
@@ -249,6 +249,7 @@ def pool_fire(
     m, m16 = scratch(columns, np.int32), scratch(columns, np.int16)
     keep, narrow = membranes.shape[0] > 0, theta16.shape[0] > 0
     driven = np.int64(0)
+    constant = steps_in == 1 and steps > 1 and not (keep or narrow)
     width_out = xpos.shape[0]
     starts, elements = np.empty(ypos.shape[1] * xpos.shape[1], np.int64), steps_in * drive.shape[1]
     for p in range(p0, p1):
@@ -256,7 +257,7 @@ def pool_fire(
         m[:] = 0
         m16[:] = 0
         count = _under_window(origin, ypos[oy], xpos[ox], height_in, width_in, elements, starts)
-        for t in range(steps):
+        for t in range(1 if constant else steps):
             if t < steps_in:
                 _pool(isa, drive, starts, count, t * drive.shape[1], pooled)
                 if not narrow:
@@ -267,6 +268,8 @@ def pool_fire(
                 driven += fire_keeping(isa, x, 0, m, 0, theta, 0, form, units, spikes, row, 0, membranes)
             elif narrow:
                 driven += fire16(pooled, m16, theta16, form, spikes, row)
+            elif constant:
+                driven += fire_constant(isa, x, m, theta, form, spikes, row, steps)
             else:
                 driven += fire(isa, x, 0, m, 0, theta, 0, form, units, spikes, row, 0)
     count_spikes(spikes, p0 * steps, p1 * steps, fired)
