@@ -112,6 +112,22 @@ def test_long_rows_that_cancel(seed: int, pooled: bool) -> None:
     check_isa(graph, inputs, *ISAS, *GATHERING)
 
 
+@pytest.mark.parametrize("theta", [20000, 35000])
+@pytest.mark.parametrize("line", [0, 14, 15, 16, 31, 32, 39])
+def test_pooling_bands_that_share_a_line(line: int, theta: int) -> None:
+    """A band takes over the last line of the one before, but not drives that did not fit 16 bits there."""
+    b = GraphBuilder()
+    b.add("input", Input((300, 40, 3), "frames", high=1))
+    b.add("conv", Conv(**POINT, weight_bits=8), ["input"], {"weight": np.full((33, 300, 1, 1), 127, np.int8)})
+    b.add("pool", MaxPool((3, 3), (2, 2), (1, 1)), ["conv"])
+    b.add("lif", IntegerNeuron(1, 1), ["pool"], {"theta": np.full((33, 1, 1), theta)})
+    b.add("output", Output(), ["lif"])
+    graph = attach(b.build(time_steps=2, input_encoding="frames", arithmetic="integer"))
+    inputs = (np.random.default_rng(line).random((2, 1, 300, 40, 3)) < 0.05).astype(np.int64)
+    inputs[:, :, :, line] = 1
+    check_isa(graph, inputs, *ISAS, *GATHERING)
+
+
 @pytest.mark.parametrize("bias", [32766, 32767, 32768, 40000, -32768, -40000])
 @pytest.mark.parametrize("high", [1, 3])
 @pytest.mark.parametrize("pooled", [False, True])
