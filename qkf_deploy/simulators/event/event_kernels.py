@@ -98,7 +98,8 @@ def _overload_narrow_tile(
             v.prefetch(ahead, share)
             ahead += share
             bias = ba + 2 * bias_at(neurons, p, c0)
-            m16[:] = 0
+            if fused:
+                m16[:] = 0
             for _ in range(shape.steps):
                 if fused:
                     at = spikes + row * spike_row
@@ -151,7 +152,8 @@ def _overload_tried_tile(
                 v.prefetch(ahead, share)
                 ahead += share
                 bias = v.address(neurons.bias16) + 2 * bias_at(neurons, p, c0)
-                m16[:] = 0
+                if fused and last:
+                    m16[:] = 0
                 for _ in range(steps):
                     first = block.starts[strip]
                     count = block.starts[strip + per_pass] - first

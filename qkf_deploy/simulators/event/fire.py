@@ -36,6 +36,8 @@ class NeuronWriter:
         self, b: v.Builder, kinds: list[Any], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
     ) -> None:
         self.b, self.kinds, self.m, self.theta, self.spikes = b, kinds, m, theta, spikes
+        counts = sorted({kind.count for kind in kinds})
+        self.lowest = [cgutils.alloca_once_value(b, ir.Constant(v.vec(v.I16, n), None)) for n in counts]
         self.shift = b.trunc(v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64), v.I16)
 
     def fire(self, drives: list[v.Value], *, soft: bool) -> None:
@@ -50,6 +52,8 @@ class NeuronWriter:
             fired.append(fires)
             after.append(b.select(fires, left, u))
         v.store_each(b, after, self.m)
+        for lowest, slot in zip(v.reduced(b, v.smallest, after), self.lowest, strict=True):
+            b.store(lowest, slot)
         at = 0
         for i in range(0, len(fired), 2):
             word = _word(b, *fired[i : i + 2])
@@ -57,9 +61,9 @@ class NeuronWriter:
             at += word.type.width // 8
 
     def spoilt(self) -> v.Value:
-        """1 if any state is at the lowest value, and so may be wrong, else 0."""
+        """1 if any state that :meth:`fire` left is at the lowest value, and so may be wrong, else 0."""
         b, found = self.b, v.const(0)
-        for lowest in v.reduced(b, v.smallest, v.load_each(b, self.m, self.kinds)):
+        for lowest in map(b.load, self.lowest):
             extreme = ir.Constant(lowest.type, [-(2**15)] * lowest.type.count)
             found = b.or_(found, v.any_of(b, b.icmp_signed("==", lowest, extreme)))
         return found
