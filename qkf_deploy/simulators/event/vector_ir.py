@@ -96,9 +96,8 @@ def prefetch(typingctx: Any, address: Any, size: Any) -> Any:
 
     def generate(context: Any, b: Builder, sig: Any, args: Any) -> Any:
         pointer = I8.as_pointer()
-        function = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32]), "llvm.prefetch.p0"
-        )
+        signature = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), signature)
         with cgutils.for_range_slice(b, const(0), args[1], const(64), I64) as (at, _):
             b.call(function, [b.inttoptr(b.add(args[0], at), pointer), *(ir.Constant(I32, n) for n in (0, 2, 1))])
         return context.get_dummy_value()
