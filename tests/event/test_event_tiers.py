@@ -91,7 +91,9 @@ def test_the_vnni_tier_multiplies_bytes_with_vpdpbusd() -> None:
         assert "vpmaddwd" in _assembly(processor, words, 3)
 
 
-@pytest.mark.parametrize(("isa", "processor", "register"), [(v.AVX512, "icelake-server", "zmm"), (v.AVX2, "znver3", "ymm")])
+@pytest.mark.parametrize(
+    ("isa", "processor", "register"), [(v.AVX512, "icelake-server", "zmm"), (v.AVX2, "znver3", "ymm")]
+)
 def test_gathering_multiplies_interleaved_rows(isa, processor: str, register: str) -> None:
     def emit(b: ir.IRBuilder, a: list[ir.Value]) -> None:
         tile = gather._Tile(b, isa, 2)
