@@ -8,7 +8,8 @@ import numpy as np
 
 from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import fire, fire16
+from qkf_deploy.simulators.event.fire import fire
+from qkf_deploy.simulators.event.fire16 import fire16
 from qkf_deploy.simulators.event.stream_kernels import count_spikes
 from qkf_deploy.simulators.event.words import accumulate, add_bits, lowest_bit, popcount
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from numba import typeof
 from numba.core import cgutils, types
 
 from qkf_deploy.simulators.event import vector_ir as v
-from qkf_deploy.simulators.event.fire import SPOILT, write_neurons
+from qkf_deploy.simulators.event.fire import SPOILT
+from qkf_deploy.simulators.event.fire16 import write_neurons
 
 #: Output channels per unit, and how many units wide a tile can be; of 8, not all sums would stay in registers.
 UNIT = 32
@@ -34,7 +34,7 @@ def vector_sizes(isa: types.Type, units: int) -> tuple[int, ...]:
     """Bytes of the vectors that hold a tile's weights of one input, of the largest size but what is left over."""
     size = v.vector_bytes(isa)
     whole, rest = divmod(UNIT * units, size)
-    return (size,) * whole + (rest,) * bool(rest)
+    return (size,) * whole + ((rest,) if rest else ())
 
 
 def storage_order(isa: Any, units: int) -> np.ndarray:
@@ -121,13 +121,12 @@ class _Tile:
     def _any_from(self, least: v.Value) -> v.Value:
         """Whether any sum has at least this magnitude."""
         b, sums = self.b, [self.b.load(a) for a in self.acc]
-        bound = b.trunc(least, v.I16)
-        found = [
-            v.any_of(b, b.or_(b.icmp_signed(">=", high, at), b.icmp_signed("<=", low, b.neg(at))))
-            for high, low in zip(v.reduced(b, v.largest, sums), v.reduced(b, v.smallest, sums), strict=True)
-            for at in [v.splat(b, bound, high.type.count)]
-        ]
-        return b.icmp_signed("!=", reduce(b.or_, found), v.const(0))
+        found = v.const(0)
+        for high, low in zip(v.reduced(b, v.largest, sums), v.reduced(b, v.smallest, sums), strict=True):
+            bound = v.splat(b, b.trunc(least, v.I16), high.type.count)
+            beyond = b.or_(b.icmp_signed(">=", high, bound), b.icmp_signed("<=", low, b.neg(bound)))
+            found = b.or_(found, v.any_of(b, beyond))
+        return b.icmp_signed("!=", found, v.const(0))
 
     def _move(self, wide: _Wide) -> None:
         v.store_each(self.b, self.widened(wide.sums, wide.has_sums(self.b)), wide.sums)
@@ -148,7 +147,7 @@ class _Tile:
         return [b.load(a) for a in self.acc], b.load(spoilt)
 
     def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
-        b, row_bytes = self.b, v.const(self.width)
+        b, row_bytes, kinds = self.b, v.const(self.width), [v.vec(v.I8, size) for size in self.sizes]
         first_row = b.inttoptr(w, v.I8.as_pointer())
         with v.counted_loop(b, pairs) as index:
             at = b.add(idx, b.shl(index, v.const(2)))
@@ -158,7 +157,6 @@ class _Tile:
                 # A pointer and an offset: as a sum, LLVM would add the first row to every channel before it multiplies.
                 rows.append(b.ptrtoint(b.gep(first_row, [b.mul(channel, row_bytes)]), v.I64))
             pair = v.load(b, b.add(val, b.shl(index, v.const(1))), v.I16)
-            kinds = [v.vec(v.I8, size) for size in self.sizes]
             for part, weights in enumerate(zip(*(v.load_each(b, row, kinds) for row in rows), strict=True)):
                 size = self.sizes[part]
                 values = b.bitcast(v.splat(b, pair, size // 2), kinds[part])

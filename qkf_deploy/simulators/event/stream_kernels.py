@@ -12,7 +12,8 @@ from numba.extending import overload
 from qkf_deploy.simulators.event import vector_ir as v
 from qkf_deploy.simulators.event.alignment import scratch
 from qkf_deploy.simulators.event.compiling import kernel
-from qkf_deploy.simulators.event.fire import fire, fire16, fire_constant, fire_keeping
+from qkf_deploy.simulators.event.fire import fire, fire_constant, fire_keeping
+from qkf_deploy.simulators.event.fire16 import fire16
 from qkf_deploy.simulators.event.words import add_two, add_values, count_rows, nonzero_word, popcount, sum_word
 
 
