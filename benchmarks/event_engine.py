@@ -69,13 +69,13 @@ def time_rounds(
     return seconds
 
 
-def measure(embed_dim: int, setup: str, rounds: int, clock: str) -> dict[str, Any]:
+def measure(embed_dim: int, setup: str, rounds: int, clock: str, threshold_scale: float) -> dict[str, Any]:
     """One network in one setup."""
     batch, threads = _SETUPS[setup]
     # CPU time leaves out the time that other processes took; with several threads it is shared evenly among them.
     now = time.perf_counter if clock == "wall" else lambda: time.process_time() / threads
     torch.set_num_threads(threads)
-    network = networks.make(embed_dim)
+    network = networks.make(embed_dim, threshold_scale=threshold_scale)
     pixels = networks.images(batch, seed=9)
     x = networks.normalized(pixels)
     encoded, _ = encode(network.graph, pixels)
@@ -154,16 +154,17 @@ def main() -> None:
     parser.add_argument("--setups", nargs="+", choices=list(_SETUPS), default=list(_SETUPS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for machines that are shared")
+    parser.add_argument("--threshold-scale", type=float, default=1.0, help="below 1: more active networks")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    about = {**machine(), "clock": options.clock}
+    about = {**machine(), "clock": options.clock, "threshold scale": options.threshold_scale}
     print(", ".join(f"{k}: {v}" for k, v in about.items()))
     print(_HEAD)
     print("|" + "---|" * _HEAD.count(" | ") + "---|")
     results = []
     for width in options.widths:
         for setup in options.setups:
-            results.append(measure(width, setup, options.rounds, options.clock))
+            results.append(measure(width, setup, options.rounds, options.clock, options.threshold_scale))
             print(row(results[-1]), flush=True)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

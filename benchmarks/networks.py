@@ -54,25 +54,34 @@ def normalized(pixels: np.ndarray) -> Tensor:
     return (torch.from_numpy(pixels).float() / 255 - mean) / std
 
 
-def make(embed_dim: int, size: int = 224, float_models: bool = True) -> Network:
+def make(embed_dim: int, size: int = 224, float_models: bool = True, threshold_scale: float = 1.0) -> Network:
     """HST-10 of a width.
 
     Args:
         embed_dim: 384, 512 or 768.
         size: height and width of the images.
         float_models: False leaves SpikingJelly's module uncalibrated (not timed).
+        threshold_scale: all thresholds are multiplied by it; less than 1 makes a network more active.
     """
     torch.manual_seed(0)
     name = f"qkformer-10-{embed_dim}"
     model = build(name, image_size=size)
     x = normalized(images(CALIBRATION_IMAGES, seed=0, size=size))
+    _scale_thresholds(model, threshold_scale)
     calibrate_batchnorm(model, x)
     other = SpikingJellyQKFormer(embed_dims=embed_dim, num_heads=model.config.heads, depths=model.config.depths)
+    _scale_thresholds(other, threshold_scale)
     if float_models:
         calibrate_batchnorm(other, x)
     traced = trace_module(model, InputSpec("image", (3, size, size), model.config.time_steps))
     graph = quantize(replace(traced, preprocessing=Preprocessing(MEAN, STD)), QuantizeOptions())
     return Network(model.eval(), other.eval(), graph)
+
+
+def _scale_thresholds(model: nn.Module, scale: float) -> None:
+    for module in model.modules():
+        if hasattr(module, "v_threshold"):
+            module.v_threshold *= scale
 
 
 def forward(model: nn.Module, x: Tensor) -> Tensor:
