@@ -63,7 +63,7 @@ def _dense_rows(
     def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
         _, array, starts, rows, taps, n_taps, steps, flush, w, x = args
         base = b.ptrtoint(context.make_array(a)(context, b, array).data, v.I64)
-        acc = [v.accumulators(b, sums, parts) for _ in range(group)]
+        acc = [v.accumulators(b, [sums] * parts) for _ in range(group)]
 
         def write_out(x_rows: v.Value) -> None:
             ones = ir.Constant(sums, [1] * sums.count)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -177,7 +177,7 @@ def _fire32_constant(
         neuron = _Neuron32(b, form, multiply=bool(multiply.literal_value))
         drive, threshold = v.load(b, x, neuron.kind), v.load(b, theta, neuron.kind)
         charge = neuron.charge(drive)
-        state = cgutils.alloca_once_value(b, ir.Constant(neuron.kind, None))
+        (state,) = v.accumulators(b, [neuron.kind])
         with v.counted_loop(b, steps) as t:
             u, fired = neuron.step(b.load(state), charge, threshold)
             b.store(neuron.after(u, fired, threshold), state)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import overload
 
 from qkf_deploy.simulators.event import vector_ir as v
@@ -17,7 +17,7 @@ class NeuronWriter:
     """Writes the code of one step of 16-bit neurons with multiplier 1 and no fraction bits.
 
     Charges are added with saturation. A charge that would pass the highest value reaches every threshold, and a hard
-    reset forgets it; one that would pass the lowest is wrong, and stays behind as the state (see :meth:`spoilt`).
+    reset forgets it; one that would pass the lowest is wrong, and stays behind as the state.
 
     Args:
         b: builder.
@@ -29,12 +29,10 @@ class NeuronWriter:
         self, b: v.Builder, kinds: list[Any], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
     ) -> None:
         self.b, self.kinds, self.m, self.theta, self.spikes = b, kinds, m, theta, spikes
-        counts = sorted({kind.count for kind in kinds})
-        self.lowest = [cgutils.alloca_once_value(b, ir.Constant(v.vec(v.I16, n), None)) for n in counts]
         self.shift = b.trunc(v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64), v.I16)
 
-    def fire(self, drives: list[v.Value], *, soft: bool) -> None:
-        """One step, with soft or hard reset."""
+    def fire(self, drives: list[v.Value], *, soft: bool) -> list[v.Value]:
+        """One step, with soft or hard reset; returns the states that are left."""
         b = self.b
         states, thresholds = (v.load_each(b, at, self.kinds) for at in (self.m, self.theta))
         fired, after = [], []
@@ -45,21 +43,21 @@ class NeuronWriter:
             fired.append(fires)
             after.append(b.select(fires, left, u))
         v.store_each(b, after, self.m)
-        for lowest, slot in zip(v.reduced(b, v.smallest, after), self.lowest, strict=True):
-            b.store(lowest, slot)
         at = 0
         for i in range(0, len(fired), 2):
             word = _word(b, *fired[i : i + 2])
             v.store(b, word, b.add(self.spikes, v.const(at)))
             at += word.type.width // 8
+        return after
 
-    def spoilt(self) -> v.Value:
-        """1 if any state that :meth:`fire` left is at the lowest value, and so may be wrong, else 0."""
-        b, found = self.b, v.const(0)
-        for lowest in map(b.load, self.lowest):
-            extreme = ir.Constant(lowest.type, [-(2**15)] * lowest.type.count)
-            found = b.or_(found, v.any_of(b, b.icmp_signed("==", lowest, extreme)))
-        return found
+
+def _any_lowest(b: v.Builder, states: list[v.Value]) -> v.Value:
+    """1 if any state is at the lowest value, and so may be wrong, else 0."""
+    found = v.const(0)
+    for lowest in v.reduced(b, v.smallest, states):
+        extreme = ir.Constant(lowest.type, [-(2**15)] * lowest.type.count)
+        found = b.or_(found, v.any_of(b, b.icmp_signed("==", lowest, extreme)))
+    return found
 
 
 def _word(b: v.Builder, first: v.Value, second: v.Value) -> v.Value:
@@ -96,14 +94,14 @@ def write_neurons(
     # Counted before the branch: within, the compiler would keep all comparisons in memory until it knows the reset.
     driven = _count_driven(b, drives)
     is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
-    with b.if_else(is_soft) as (then, otherwise):
-        with then:
-            neurons.fire(drives, soft=True)
-        with otherwise:
-            neurons.fire(drives, soft=False)
-    if not tried:
-        return driven
-    return b.add(driven, b.mul(neurons.spoilt(), v.const(SPOILT)))
+    (spoilt,) = v.accumulators(b, [v.I64])
+    with b.if_else(is_soft) as branches:
+        for branch, soft in zip(branches, (True, False), strict=True):
+            with branch:
+                states = neurons.fire(drives, soft=soft)
+                if tried:
+                    b.store(_any_lowest(b, states), spoilt)
+    return b.add(driven, b.mul(b.load(spoilt), v.const(SPOILT)))
 
 
 @v.intrinsic

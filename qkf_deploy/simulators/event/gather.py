@@ -80,7 +80,7 @@ class _Tile:
         self.sizes = vector_sizes(isa, units)
         # Two accumulators for each vector of weights.
         self.kinds = [v.vec(v.I16, size // 2) for size in self.sizes for _ in range(2)]
-        self.acc = [cgutils.alloca_once_value(b, ir.Constant(kind, None)) for kind in self.kinds]
+        self.acc = v.accumulators(b, self.kinds)
 
     def start_from(self, sums: v.Value) -> None:
         """Begin at 16-bit sums of the tile, an address."""

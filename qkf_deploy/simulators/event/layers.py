@@ -204,8 +204,7 @@ class SynapseLayer:
             theta = pack_theta(self.form.theta, columns) if self.form else np.zeros(0, np.int32)
             form = self.form.form if self.form else _NO_FORM
             narrow = (np.clip(x, -proofs.INT16 - 1, proofs.INT16).astype(np.int16) for x in (by_case, theta))
-            bias16, theta16 = (aligned(x) for x in narrow)
-            return Neurons(aligned(by_case), case, aligned(theta), form, bias16, theta16)
+            return Neurons(by_case, case, theta, form, *map(aligned, narrow))
 
         return self._pack(f"neurons{columns}", make)
 
@@ -354,16 +353,16 @@ class SynapseLayer:
         def one(work: _Work, out: Outputs, band: int, ready: tuple[int, int]) -> Produced:
             """One band; the lines ``ready`` lie in ``out`` already."""
             first, end = lines[band]
-            begin = first
+            begin, origin = first, first * w.x.out
             if ready[0] <= first < ready[1]:
                 begin = min(ready[1], end)
                 _to_front(out, *((line - ready[0]) * w.x.out * self.steps for line in (first, begin)))
-            spoilt, gathered = work.produce(out._replace(origin=first * w.x.out), begin * w.x.out, end * w.x.out)
+            spoilt, gathered = work.produce(out._replace(origin=origin), begin * w.x.out, end * w.x.out)
             fired = np.zeros(self.time_steps, np.int64)
             p0 = band * _BAND_LINES * window.x.out
             p1 = min(p0 + _BAND_LINES * window.x.out, window.pixels_out)
             driven = pool_fire(
-                self.isa.tag, out.drive16 if work.drive16 else out.drive, first * w.x.out, window.ypos, window.xpos,
+                self.isa.tag, out.drive16 if work.drive16 else out.drive, origin, window.ypos, window.xpos,
                 window.y.size, window.x.size, self.steps, self.time_steps, work.neurons.theta,
                 work.neurons.theta16 if work.neuron16 else _NOTHING_NARROW, work.neurons.form, spikes, fired, _NOTHING,
                 p0, p1,

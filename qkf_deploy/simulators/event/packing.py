@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qkf_deploy.simulators.event.alignment import aligned
+from qkf_deploy.simulators.event.alignment import aligned, aligned_empty
 from qkf_deploy.simulators.event.dense import TILE
 from qkf_deploy.simulators.event.gather import UNIT, storage_order, tile_units
 
@@ -16,8 +16,8 @@ _NEVER = np.iinfo(np.int32).max
 
 def padded_columns(array: np.ndarray, columns: int, fill: int = 0) -> np.ndarray:
     """s32 copy of ``(rows, n)`` or ``(n,)`` with the last axis filled up to ``columns``."""
-    out = np.full((*array.shape[:-1], columns), fill, np.int32)
-    out[..., : array.shape[-1]] = array
+    out = aligned_empty((*array.shape[:-1], columns), np.int32)
+    out[..., : array.shape[-1]], out[..., array.shape[-1] :] = array, fill
     return out
 
 

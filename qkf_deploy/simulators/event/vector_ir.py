@@ -129,10 +129,9 @@ def shuffle(b: Builder, x: Value, y: Value, order: list[int]) -> Value:
     return b.shuffle_vector(x, y, ir.Constant(vec(I32, len(order)), order))
 
 
-def accumulators(b: Builder, type_: ir.Type, count: int) -> list[Value]:
-    """Zeroed variables; LLVM keeps them in registers over the loops that use them."""
-    zero = ir.Constant(type_, None)
-    return [cgutils.alloca_once_value(b, zero) for _ in range(count)]
+def accumulators(b: Builder, kinds: list[Any]) -> list[Value]:
+    """Zeroed variables of these types; LLVM keeps them in registers over the loops that use them."""
+    return [cgutils.alloca_once_value(b, ir.Constant(kind, None)) for kind in kinds]
 
 
 def add_to(b: Builder, accumulator: Value, value: Value) -> None:
