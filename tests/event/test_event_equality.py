@@ -9,9 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from netbuild import random_pixels, small_transformer
 
 import qkf_deploy as qd
-from qkf_deploy.ir import Graph
+from qkf_deploy.ir import Graph, GraphBuilder
+from qkf_deploy.ops import Conv, Input, IntegerNeuron, Output
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
+from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import event, reference
+from qkf_deploy.simulators.event import layers
 from qkf_deploy.simulators.event.engine import Engine
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
@@ -94,6 +97,32 @@ def test_layouts(layout: str, fields: dict[str, object]) -> None:
     assert fields.get("attention", ("qkta",))[0] != "qkca" or "ChannelGateStep" in kinds
 
 
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize(("channels", "out", "groups"), [(6, 6, 6), (6, 12, 6), (6, 4, 2), (70, 35, 5)])
+def test_grouped_convolutions(
+    channels: int, out: int, groups: int, frames: bool, tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Depthwise and with several channels a group, on events and on pixels; the general path if they are too wide."""
+    rng = np.random.default_rng(channels + out)
+    b = GraphBuilder()
+    b.add("input", Input((channels, 9, 7), "frames" if frames else "bytes", high=3))
+    weight = rng.integers(-127, 128, (out, channels // groups, 3, 3)).astype(np.int8)
+    weight[rng.random(weight.shape) < 0.3] = 0
+    arrays = {"weight": weight, "bias": rng.integers(-50, 50, out)}
+    b.add("conv", Conv((2, 1), (1, 1), (1, 1), groups, 8), ["input"], arrays)
+    b.add("lif", IntegerNeuron(1, 1), ["conv"], {"theta": rng.integers(1, 300, (out, 1, 1))})
+    b.add("output", Output(), ["lif"])
+    graph = attach(b.build(time_steps=3, input_encoding="frames" if frames else "direct", arithmetic="integer"))
+    inputs = rng.integers(0, 4, (3 if frames else 1, 2, channels, 9, 7))
+    inputs *= rng.random(inputs.shape) < 0.5
+    assert "synapse: conv, lif" in Engine(graph, tier=tier).plan.explain()
+    check(graph, inputs, tier)
+    monkeypatch.setattr(layers, "_MOST_WEIGHTS", 0)
+    assert "synapse: conv, lif" not in Engine(graph, tier=tier).plan.explain()
+    check(graph, inputs, tier)
+
+
 @given(case=cases())
 @settings(max_examples=60, **_SETTINGS)
 def test_random_graphs(case: Case) -> None:
@@ -124,8 +153,6 @@ def test_official_carry_over_runs_the_batch_in_order(digits_float: Graph, digits
     node = graph[name]
     carried = replace(node, op=replace(node.op, carry="official"))
     graph = replace(graph, nodes={**graph.nodes, name: carried}, widths={})
-    from qkf_deploy.passes.widths import attach
-
     graph = attach(graph)
     inputs, _ = encode(graph, digits_data.test_images[:3])
     wanted = reference.run(graph, inputs)

@@ -14,6 +14,7 @@ from qkf_deploy.ir import Graph, Node, Widths
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Conv, IntegerNeuron, MaxPool
 from qkf_deploy.ops.geometry import Axis
+from qkf_deploy.ops.synapse import input_channels
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.alignment import aligned, aligned_empty
 from qkf_deploy.simulators.event.cpu import Isa
@@ -49,6 +50,8 @@ _ROW_BYTES, _LINE_EVENTS = 40 * 1024, 32
 #: Lines that pooling and neuron take at once: with fewer, calls cost more; with more, drives leave the caches and one
 #: image divides into too few tasks.
 _BAND_LINES = 8
+#: Weights, with the zeros between groups, up to which a grouped convolution is worth kernels.
+_MOST_WEIGHTS = 2**26
 _NO_LINES = (0, 0)
 
 
@@ -120,7 +123,7 @@ class SynapseLayer:
 
     Args:
         graph: integer graph.
-        conv: the convolution; ``groups`` 1, weights of at most 16 bits, sums proven to fit 32 bits.
+        conv: the convolution; weights of at most 16 bits, sums proven to fit 32 bits. Groups are filled up with zeros.
         pool: max pooling that follows, if any; only together with ``neuron``.
         neuron: the neuron that follows, if any, and its form.
         isa: instruction set.
@@ -138,10 +141,11 @@ class SynapseLayer:
         self.constant = self.type.timing is Timing.CONSTANT
         self.time_steps = graph.time_steps
         self.steps = 1 if self.constant else graph.time_steps
-        weight = conv.params["weight"]
-        self.window = Window.of(conv.op.axes(self.type.shape, weight))
-        self.weight = weight.reshape(weight.shape[0], weight.shape[1], -1)
+        weight = full_weight(conv.params["weight"], conv.op.groups)
+        self.window = Window.of(conv.op.axes(self.type.shape, conv.params["weight"]))
+        self.weight = weight.reshape(*weight.shape[:2], -1)
         self.channels_out, self.channels_in = weight.shape[:2]
+        self.connected_outputs = self.channels_out // conv.op.groups  # of each input channel
         self.pool_window = Window.of(pool.op.axes(conv.type.shape)) if pool and isinstance(pool.op, MaxPool) else None
         self.fused = neuron is not None and pool is None and not self.constant
         self._packs: dict[str, Any] = {}
@@ -157,9 +161,11 @@ class SynapseLayer:
     @staticmethod
     def supports(node: Node, type_: Any, widths: Widths) -> bool:
         """True if the kernels compute this convolution exactly."""
-        if not isinstance(node.op, Conv) or node.op.groups != 1 or not proofs.fits(widths.partial, proofs.INT32):
+        if not isinstance(node.op, Conv) or not proofs.fits(widths.partial, proofs.INT32):
             return False
         weight = node.params["weight"]
+        if node.op.groups > 1 and weight.size * node.op.groups > _MOST_WEIGHTS:
+            return False
         if weight.dtype.kind != "i" or proofs.magnitude(weight) > proofs.INT16:
             return False
         if type_.is_events:
@@ -384,6 +390,21 @@ class SynapseLayer:
 
         done = Produced.together(ranges(len(lines), task, least=1))
         return Stream.of_spikes(spikes, self.channels_out, done.fired), done
+
+
+def full_weight(weight: np.ndarray, groups: int) -> np.ndarray:
+    """``(C_out, C_in, *kernel)`` of the weights of a grouped convolution, zeros between the groups.
+
+    Args:
+        weight: ``(C_out, C_in / groups, *kernel)``.
+        groups: their number.
+    """
+    if groups == 1:
+        return weight
+    out, inputs = weight.shape[:2]
+    full = np.zeros((out, inputs * groups, *weight.shape[2:]), weight.dtype)
+    full[np.arange(out)[:, None], input_channels(weight.shape, groups)] = weight
+    return full
 
 
 class _Work(NamedTuple):

@@ -90,10 +90,8 @@ class SynapseStep(Step):
         Through all weights, and through non-zero ones.
         """
         layer, classes = self.layer, self.layer.window.reader_classes
-        weight = self.conv.params["weight"].reshape(
-            layer.channels_out, layer.channels_in, layer.window.y.kernel, layer.window.x.kernel
-        )
-        every = np.full(weight.shape[1:], weight.shape[0], np.int64)
+        weight = layer.weight.reshape(*layer.weight.shape[:2], layer.window.y.kernel, layer.window.x.kernel)
+        every = np.full(weight.shape[1:], layer.connected_outputs, np.int64)
         out = np.zeros((2, classes.count, 32 * words_of(layer.channels_in)), np.int64)
         out[0, :, : layer.channels_in] = classes.fanout(every)
         out[1, :, : layer.channels_in] = classes.fanout(np.count_nonzero(weight, axis=0))
