@@ -23,6 +23,7 @@ from qkf_deploy.cli import run
 from qkf_deploy.datasets.digits import Digits
 from qkf_deploy.ir import Graph
 from qkf_deploy.models import build
+from qkf_deploy.simulators.event_files import read_events
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,22 @@ def test_saved_values(shell: Shell, tmp_path: Path, files: Path) -> None:
         assert saved[node].shape == (4, 4, 16, 256)
         assert saved["logits"].shape == (4, 10)
         assert saved["raw_output"].dtype == np.int64
+
+
+@pytest.mark.parametrize("options", [(), ("--event-format", "aer"), ("--event-format", "npz", "--threads", 2)])
+def test_event_streams(
+    shell: Shell, tmp_path: Path, files: Path, digits_int8: Graph, digits_data: Digits, options: tuple[object, ...]
+) -> None:
+    """What `--events` writes with the default engine is, read back, every layer of the reference engine."""
+    out, err = shell("simulate", files / "net.int.qkf", files / "images.npy", "--events", tmp_path / "ev", *options)
+    assert "image" in out
+    assert "manifest.json" in err
+    layers = [n.name for n in digits_int8 if n.type.is_events and n.op.kind not in ("input", "output")]
+    wanted = qd.simulate(digits_int8, digits_data.test_images[:4], record=layers, engine="reference").values
+    found = read_events(tmp_path / "ev")
+    assert set(found) == set(layers)
+    assert all(np.array_equal(found[name], wanted[name]) for name in layers)
+    assert any(wanted[name].max() > 1 for name in layers)
 
 
 def test_verify(shell: Shell, files: Path, digits_checkpoint: Path, tmp_path: Path, digits_float: Graph) -> None:
