@@ -111,6 +111,24 @@ def test_engines() -> None:
         qd.simulate(graph, images, engine="reference", speed=11)
 
 
+def test_integer_networks_run_on_the_event_engine_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qkf_deploy.simulators import event
+
+    runs, run = [], event.run
+
+    def counted(*arguments: object, **options: object) -> object:
+        runs.append(arguments)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(event, "run", counted)
+    graph, images = small_transformer(0), random_pixels(0, (3, 9, 7), 1)
+    qd.simulate(qd.quantize(graph, 8), images)
+    assert len(runs) == 1
+    qd.simulate(qd.quantize(graph, 8), images, engine="reference")
+    qd.simulate(graph, images)
+    assert len(runs) == 1
+
+
 def test_a_missing_engine_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from qkf_deploy.simulators import engines
 
