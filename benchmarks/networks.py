@@ -11,7 +11,7 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.qkformer import QKFormer as SpikingJellyQKFormer
 from torch import Tensor, nn
 
-from qkf_deploy.converters.trace import InputSpec, trace_module
+from qkf_deploy.converters.torch.trace import InputSpec, trace_module
 from qkf_deploy.ir import Graph, Preprocessing
 from qkf_deploy.models import build, calibrate_batchnorm
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize

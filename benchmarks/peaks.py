@@ -9,11 +9,11 @@ import numpy as np
 from numba import njit
 
 from qkf_deploy.ledger import LayerRecord
-from qkf_deploy.simulators.event.alignment import aligned
 from qkf_deploy.simulators.event.cpu import Isa
-from qkf_deploy.simulators.event.dense import TILE, dense_block
-from qkf_deploy.simulators.event.gather import UNIT, widen_row
-from qkf_deploy.simulators.event.vector_ir import address
+from qkf_deploy.simulators.event.kernels.alignment import aligned
+from qkf_deploy.simulators.event.kernels.dense import TILE, dense_block
+from qkf_deploy.simulators.event.kernels.gather import UNIT, widen_row
+from qkf_deploy.simulators.event.kernels.vector_ir import address
 
 _REPEATS = 7
 _UNITS, _ROWS, _EVENTS = 6, 96, 4096

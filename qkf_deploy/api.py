@@ -25,7 +25,7 @@ from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, join
 
 if TYPE_CHECKING:
-    from qkf_deploy.converters.source import Source
+    from qkf_deploy.converters.torch.source import Source
     from qkf_deploy.evaluate.agreement import Agreement
     from qkf_deploy.hw_models.pricing import EnergyReport
 
@@ -40,7 +40,7 @@ def trace(source: Any, **options: Any) -> Graph:
     Args:
         source: path of a checkpoint (``.pth``, ``.pt``, ``.safetensors``), ``module:factory``, ``file.py:factory``, or
             an ``nn.Module``.
-        **options: fields of :class:`qkf_deploy.converters.source.TraceOptions`: ``checkpoint``, ``arch``,
+        **options: fields of :class:`qkf_deploy.converters.torch.source.TraceOptions`: ``checkpoint``, ``arch``,
             ``time_steps``, ``heads``, ``image_size``, ``in_channels``, ``input``, ``preset``, ``mean``, ``std`` ...
 
     Raises:
@@ -50,7 +50,7 @@ def trace(source: Any, **options: Any) -> Graph:
     """
     from qkf_deploy.models.lazy import import_torch_module
 
-    loader = import_torch_module("qkf_deploy.converters.source")
+    loader = import_torch_module("qkf_deploy.converters.torch.source")
     return _trace(loader.resolve(source, _options(loader.TraceOptions, options)))
 
 
@@ -58,7 +58,7 @@ def _trace(resolved: Source) -> Graph:
     """The float graph of a loaded model."""
     from qkf_deploy.models.lazy import import_torch_module
 
-    tracer = import_torch_module("qkf_deploy.converters.trace")
+    tracer = import_torch_module("qkf_deploy.converters.torch.trace")
     graph = tracer.trace_module(resolved.model, tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps))
     return replace(
         graph,
@@ -172,8 +172,8 @@ def verify(
     from qkf_deploy.evaluate.agreement import compare_chain
     from qkf_deploy.models.lazy import import_torch_module
 
-    loader = import_torch_module("qkf_deploy.converters.source")
-    runner = import_torch_module("qkf_deploy.converters.torch_run")
+    loader = import_torch_module("qkf_deploy.converters.torch.source")
+    runner = import_torch_module("qkf_deploy.converters.torch.run")
     options.setdefault("time_steps", graph.time_steps)
     resolved = loader.resolve(against, _options(loader.TraceOptions, options))
     floating = fold(_trace(resolved))  # the same object for both: a factory without a checkpoint has random weights
@@ -270,14 +270,14 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
         UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
         InputError: the folder has files, or cannot be written.
     """
-    from qkf_deploy.converters.lava_export import export_lava as write
+    from qkf_deploy.converters.lava import export_lava as write
 
     return write(graph, folder)
 
 
 def export_onnx(graph: Graph, path: str | Path, *, form: Any = "step", precision: Any = "float32") -> None:
-    """Write an ONNX file; see :func:`qkf_deploy.converters.onnx_export.export_onnx`."""
-    from qkf_deploy.converters import onnx_export
+    """Write an ONNX file; see :func:`qkf_deploy.converters.onnx.export.export_onnx`."""
+    from qkf_deploy.converters.onnx import export as onnx_export
 
     onnx_export.export_onnx(graph, path, onnx_export.OnnxOptions(form, precision))
 

@@ -12,7 +12,7 @@ from qkf_deploy import api
 from qkf_deploy.datasets.digits import Digits
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
-from qkf_deploy.report.run_file import gate_nodes
+from qkf_deploy.runs.gates import gate_nodes
 from qkf_deploy.simulators.run import Run
 
 IMAGES = 5
@@ -37,7 +37,7 @@ class DigitsNetwork:
 
 def make(checkpoint: Path, traced: Graph, integer: Graph, data: Digits) -> DigitsNetwork:
     """Fold, and simulate both graphs with the reference engine."""
-    from qkf_deploy.converters.checkpoint import load_model
+    from qkf_deploy.converters.torch.checkpoint import load_model
 
     folded, pixels = api.fold(traced), data.test_images[:IMAGES]
     model, _ = load_model(checkpoint)

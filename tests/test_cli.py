@@ -20,10 +20,10 @@ from torch import nn
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run
+from qkf_deploy.converters.event_streams import read_events
 from qkf_deploy.datasets.digits import Digits
 from qkf_deploy.ir import Graph
 from qkf_deploy.models import build
-from qkf_deploy.simulators.event_files import read_events
 
 
 @pytest.fixture(scope="module")

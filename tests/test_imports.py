@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qkf_deploy"
@@ -20,7 +21,11 @@ LAYERS = {
     "passes": {"errors", "ir", "ops"},
     "bundle": {"errors", "ir", "ops"},
     "hw_models": {"errors", "ledger", "ir", "ops"},
-    "report": {"errors", "ledger", "hw_models", "ir", "ops", "bundle", "simulators"},
+    "datasets": {"errors", "ir"},
+    "converters": {"errors", "ir", "ops", "passes", "bundle", "models", "simulators", "evaluate"},
+    "simulators": {"errors", "ir", "ops", "ledger", "passes", "bundle", "converters"},  # ONNX Runtime runs the export
+    "runs": {"errors", "ir", "ops", "ledger", "bundle", "simulators"},
+    "report": {"errors", "ledger", "hw_models", "bundle", "runs"},
     "models": {"errors"},
 }
 
@@ -64,6 +69,30 @@ def test_imports_point_one_way(layer: str) -> None:
         if beyond:
             wrong[str(path.relative_to(PACKAGE))] = sorted(beyond)
     assert wrong == {}
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module of the package with the modules of the package that it imports anywhere in it."""
+    paths = {".".join(("qkf_deploy", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in PACKAGE.rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+
+    def module(name: str) -> str | None:
+        return next((n for n in (name, name.rpartition(".")[0]) if n in paths), None)
+
+    return {
+        name: {m for n in imported(path) if (m := module(n)) is not None and m != name} for name, path in paths.items()
+    }
+
+
+def test_no_import_cycle() -> None:
+    """Imports inside functions count too: a circle of two modules is one module in two files."""
+    graph = nx.DiGraph([(a, b) for a, others in modules().items() for b in others])
+    assert [c for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
+
+
+def test_no_module_is_longer_than_a_few_screens() -> None:
+    lengths = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
 
 
 def test_nothing_imports_the_command_line_or_the_api() -> None:

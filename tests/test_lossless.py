@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import qkf_deploy as qd
-from qkf_deploy.converters.source import TraceOptions, resolve
-from qkf_deploy.converters.torch_run import torch_oracle
+from qkf_deploy.converters.torch.run import torch_oracle
+from qkf_deploy.converters.torch.source import TraceOptions, resolve
 from qkf_deploy.datasets.digits import Digits, normalize
 from qkf_deploy.evaluate.agreement import compare_chain
 from qkf_deploy.ir import Graph

@@ -14,8 +14,9 @@ from qkf_deploy.datasets import digits
 from qkf_deploy.errors import InputError
 from qkf_deploy.evaluate.agreement import Agreement
 from qkf_deploy.report.formats import joules
-from qkf_deploy.report.run_file import gate_nodes, write_run
 from qkf_deploy.report.tables import render_energy
+from qkf_deploy.runs.file import write_run
+from qkf_deploy.runs.gates import gate_nodes
 from qkf_deploy.simulators.run import Run
 
 _CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"

@@ -82,7 +82,7 @@ def _ledger(
     network: Path, images: Path | None, engine: str, threads: int | None, resize: bool, limit: int | None
 ) -> Ledger:
     from qkf_deploy.datasets import images as image_files
-    from qkf_deploy.report.run_file import read_run
+    from qkf_deploy.runs.file import read_run
 
     if network.suffix == ".json":
         if images is not None:

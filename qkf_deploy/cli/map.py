@@ -25,7 +25,7 @@ def map_command(network: Path, chip: str, run: Path | None, fmt: str) -> None:
     from qkf_deploy.hw_models.chips import load_chip
     from qkf_deploy.hw_models.mapping import map_network
     from qkf_deploy.report.mapping_table import render_mapping
-    from qkf_deploy.report.run_file import read_run
+    from qkf_deploy.runs.file import read_run
 
     limits = load_chip(chip)
     ledger = None if run is None else read_run(run).ledger

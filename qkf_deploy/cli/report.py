@@ -24,7 +24,7 @@ def report(run: Path, output: Path, profiles: tuple[str, ...]) -> None:
     """
     from qkf_deploy.hw_models.profiles import load_profile
     from qkf_deploy.report.page import DEFAULT_PROFILES, write_page
-    from qkf_deploy.report.run_file import read_run
+    from qkf_deploy.runs.file import read_run
 
     loaded = [load_profile(name) for name in profiles or DEFAULT_PROFILES]
     write_page(output, read_run(run), loaded)

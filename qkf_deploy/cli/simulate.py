@@ -21,11 +21,12 @@ from qkf_deploy.cli.common import (
     show,
     start_engine,
 )  # fmt: skip
+from qkf_deploy.converters.event_streams import write_events
 from qkf_deploy.datasets import images as image_files
 from qkf_deploy.ir import Graph
 from qkf_deploy.report.formats import Column, Sheet, si
-from qkf_deploy.report.run_file import gate_nodes, write_run
-from qkf_deploy.simulators.event_files import write_events
+from qkf_deploy.runs.file import write_run
+from qkf_deploy.runs.gates import gate_nodes
 from qkf_deploy.simulators.run import Run
 
 #: The counts a user sees at once; the run file has all of them.

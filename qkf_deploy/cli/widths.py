@@ -21,7 +21,8 @@ def widths(network: Path, fmt: str) -> None:
     Example:
       qkf-deploy widths net.int.qkf --format csv
     """
-    from qkf_deploy.report.widths import width_rows, width_sheet
+    from qkf_deploy.report.widths import width_sheet
+    from qkf_deploy.runs.widths import width_rows
 
     graph = api.load(network)
     if graph.arithmetic != "integer":

@@ -125,7 +125,7 @@ def _compare_events(
 
 def check_onnx(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     """Every value of both ONNX forms under ONNX Runtime; float graphs compare spikes in float32."""
-    from qkf_deploy.simulators import onnxruntime
+    from qkf_deploy.simulators import onnx as onnx_engine
 
     x, _ = encode(graph, images)
     record = Record.of(graph, "all")
@@ -134,7 +134,7 @@ def check_onnx(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     for form in ("step", "sequence"):
         name = f"onnxruntime ({form})"
         try:
-            run = onnxruntime.run(graph, x, record, form=form)
+            run = onnx_engine.run(graph, x, record, form=form)
         except QkfError as error:
             results.append(CheckResult(name, refused=error.message))
             continue

@@ -21,7 +21,7 @@ class Entry:
         name: for people.
         source: what `qkf-deploy trace` takes: ``checkpoint`` (recognised from its keys) or ``module:factory``.
         arguments: further options of `trace`, as written on the command line.
-        input: how it takes its input (:data:`qkf_deploy.converters.trace.lowering.InputLayout`).
+        input: how it takes its input (:data:`qkf_deploy.converters.torch.trace.lowering.InputLayout`).
         image_size: in pixels, of the numbers that follow.
         time_steps: T of the factory or of the usual script.
         parameters: of the torch module.

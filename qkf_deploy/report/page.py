@@ -27,9 +27,9 @@ from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.formats import joules, percent, si, whole
 from qkf_deploy.report.movement_table import movement_sheet
-from qkf_deploy.report.run_file import RunFile
 from qkf_deploy.report.tables import energy_sheet
 from qkf_deploy.report.widths import width_sheet
+from qkf_deploy.runs.content import RunFile
 
 #: What a report shows unless told: paper, exact counts, three tools, integer hardware without and with SRAM.
 DEFAULT_PROFILES = (
@@ -59,7 +59,7 @@ def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str]
 
     Args:
         path: of the HTML file.
-        run: what :func:`qkf_deploy.report.run_file.read_run` returned.
+        run: what :func:`qkf_deploy.runs.file.read_run` returned.
         profiles: price profiles; the first is the one of the layer table.
 
     Raises:

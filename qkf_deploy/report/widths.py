@@ -1,81 +1,22 @@
-"""The widths table: what a hardware designer copies into RTL."""
+"""The widths table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from qkf_deploy.ir import Graph, Node
-from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.report.formats import Column, Sheet
+from qkf_deploy.runs.widths import WIDTH_KEYS
 
-_COLUMNS = (
-    Column("layer", "layer", True),
-    Column("type", "type", True),
-    Column("weight_bits", "weight"),
-    Column("bias_bits", "bias"),
-    Column("accumulator_bits", "accumulator"),
-    Column("accumulator_low", "lowest"),
-    Column("accumulator_high", "highest"),
-    Column("threshold_bits", "threshold"),
-    Column("membrane_bits", "membrane"),
-    Column("membrane_low", "lowest"),
-    Column("membrane_high", "highest"),
-    Column("output_bits", "output"),
-)
-
-#: Keys of a row of :func:`width_rows`.
-WIDTH_KEYS = tuple(c.key for c in _COLUMNS)
+_TITLES = (
+    "layer", "type", "weight", "bias", "accumulator", "lowest", "highest", "threshold", "membrane", "lowest", "highest",
+    "output",
+)  # fmt: skip
+_COLUMNS = tuple(Column(k, t, k in ("layer", "type")) for k, t in zip(WIDTH_KEYS, _TITLES, strict=True))
 
 
-def width_rows(graph: Graph) -> list[dict[str, Any]]:
-    """One row per node with proven widths, as plain data; empty for a float graph.
-
-    Bits are of two's complement, except ``output_bits`` of spikes and counts, which are unsigned. ``accumulator``
-    covers every partial sum in any order of summation, bias included; ``membrane`` the charged potential before firing.
-    """
-    return [
-        _row(graph, node) for node in graph if node.name in graph.widths and node.op.kind not in ("input", "output")
-    ]
-
-
-def _row(graph: Graph, node: Node) -> dict[str, Any]:
-    widths = graph.widths[node.name]
-    low, high = widths.membrane or (None, None)
-    sums = node.op.kind in ("conv", "linear", "matmul", "sum", "sum_pool", "readout", "add")
-    values = {
-        "layer": node.name,
-        "type": node.op.kind,
-        "weight_bits": getattr(node.op, "weight_bits", None),
-        "bias_bits": _stored_bits(node, "bias"),
-        "accumulator_bits": signed_bits(*widths.partial) if sums else None,
-        "accumulator_low": widths.partial[0] if sums else None,
-        "accumulator_high": widths.partial[1] if sums else None,
-        "threshold_bits": _stored_bits(node, "theta"),
-        "membrane_bits": None if low is None or high is None else signed_bits(low, high),
-        "membrane_low": low,
-        "membrane_high": high,
-        "output_bits": _output_bits(node, widths.value),
-    }
-    return values
-
-
-def _stored_bits(node: Node, name: str) -> int | None:
-    array = node.params.get(name)
-    if array is None or not np.asarray(array).size:
-        return None
-    return signed_bits(int(array.min()), int(array.max()))
-
-
-def _output_bits(node: Node, value: tuple[int, int]) -> int:
-    if node.type.is_events:
-        return max(value[1].bit_length(), 1)
-    return signed_bits(*value)
-
-
-def width_sheet(rows: list[dict[str, Any]]) -> Sheet:
-    """The table of :func:`width_rows`."""
+def width_sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+    """The table of :func:`qkf_deploy.runs.widths.width_rows`."""
     cells = tuple(tuple(row[c.key] for c in _COLUMNS) for row in rows)
     shown = tuple(tuple(_text(v) for v in row) for row in cells)
     return Sheet("Proven widths in bits (no input can exceed them)", _COLUMNS, cells, shown)

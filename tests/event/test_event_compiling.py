@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import qkf_deploy
-from qkf_deploy.simulators.event.compiling import _OnCompile, sources_stamp
-from qkf_deploy.simulators.event.stream_kernels import totals
+from qkf_deploy.simulators.event.kernels.compiling import _OnCompile, sources_stamp
+from qkf_deploy.simulators.event.kernels.streams import totals
 
 _LOGGER = "qkf_deploy.simulators.event"
 
@@ -47,7 +47,7 @@ def test_a_kernel_is_stamped_with_all_sources() -> None:
 _ADD = """
 import numpy as np
 from qkf_deploy.simulators.event import cpu
-from qkf_deploy.simulators.event.stream_kernels import add_streams
+from qkf_deploy.simulators.event.kernels.streams import add_streams
 out = np.zeros((1, 32), np.uint8)
 add_streams(cpu.select().tag, np.zeros((1, 32), np.uint8), np.full((1, 1), 6, np.uint32), 1, out)
 print(out.sum(), sum(add_streams.stats.cache_hits.values()))
@@ -67,7 +67,7 @@ def test_a_changed_helper_is_compiled_again(tmp_path: Path) -> None:
 
     assert run() == "2 0"
     assert run() == "2 1"
-    helper = package / "simulators" / "event" / "vector_ir.py"
+    helper = package / "simulators" / "event" / "kernels" / "vector_ir.py"
     code = helper.read_text()
     assert code.count("ir.Constant(kind, [1] * 32)") == 1
     helper.write_text(code.replace("ir.Constant(kind, [1] * 32)", "ir.Constant(kind, [3] * 32)"))

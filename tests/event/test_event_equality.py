@@ -57,7 +57,7 @@ def test_every_operator(frames: bool, tier: str) -> None:
 def _small(layout: str, **fields: object) -> tuple[Graph, np.ndarray]:
     import torch
 
-    from qkf_deploy.converters.trace import InputSpec, trace_module
+    from qkf_deploy.converters.torch.trace import InputSpec, trace_module
     from qkf_deploy.models import build, calibrate_batchnorm
 
     torch.manual_seed(0)

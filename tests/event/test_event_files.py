@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from event_cases import neurons
 
+from qkf_deploy.converters import event_streams
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph
-from qkf_deploy.simulators import event, event_files
+from qkf_deploy.simulators import event
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run
 
@@ -25,8 +26,8 @@ def recorded(digits_int8: Graph, digits_data) -> Run:
 
 @pytest.mark.parametrize("fmt", ["npz", "aer"])
 def test_round_trip(recorded: Run, tmp_path: Path, fmt: str) -> None:
-    event_files.write_events(recorded, tmp_path / "out", fmt)
-    back = event_files.read_events(tmp_path / "out")
+    event_streams.write_events(recorded, tmp_path / "out", fmt)
+    back = event_streams.read_events(tmp_path / "out")
     assert set(back) == set(recorded.values)
     for name, value in recorded.values.items():
         assert back[name].shape == value.shape
@@ -35,7 +36,7 @@ def test_round_trip(recorded: Run, tmp_path: Path, fmt: str) -> None:
 
 
 def test_addresses(recorded: Run, tmp_path: Path) -> None:
-    event_files.write_events(recorded, tmp_path, "aer")
+    event_streams.write_events(recorded, tmp_path, "aer")
     text = (tmp_path / "image_00001" / "stage1.0.add.aer").read_text().splitlines()
     value = recorded.values["stage1.0.add"][:, 1]
     assert text[0] == "# t c y x value; T=4 C=16 H=16 W=16"
@@ -48,12 +49,12 @@ def test_addresses(recorded: Run, tmp_path: Path) -> None:
 def test_nothing_recorded(digits_int8: Graph, digits_data, tmp_path: Path) -> None:
     inputs, _ = encode(digits_int8, digits_data.test_images[:1])
     with pytest.raises(UsageError, match="no layer with events"):
-        event_files.write_events(event.run(digits_int8, inputs), tmp_path)
+        event_streams.write_events(event.run(digits_int8, inputs), tmp_path)
 
 
 def test_unknown_format(recorded: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown event format"):
-        event_files.write_events(recorded, tmp_path, "csv")  # type: ignore[arg-type]
+        event_streams.write_events(recorded, tmp_path, "csv")  # type: ignore[arg-type]
 
 
 def _break_manifest(root: Path) -> None:
@@ -85,7 +86,7 @@ def _outside(root: Path) -> None:
     [("npz", _break_manifest), ("npz", _huge_shape), ("aer", _remove_file), ("npz", _truncate), ("aer", _outside)],
 )
 def test_damaged_files_are_refused(recorded: Run, tmp_path: Path, fmt: str, damage) -> None:
-    event_files.write_events(recorded, tmp_path, fmt)
+    event_streams.write_events(recorded, tmp_path, fmt)
     damage(tmp_path)
     with pytest.raises(InputError):
-        event_files.read_events(tmp_path)
+        event_streams.read_events(tmp_path)

@@ -18,9 +18,9 @@ from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import layers as event_layers
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
-from qkf_deploy.simulators.event.event_lists import EventList
+from qkf_deploy.simulators.event.kernels.lists import EventList
+from qkf_deploy.simulators.event.kernels.streams import add_streams, class_counts, column_sums, expand
 from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
-from qkf_deploy.simulators.event.stream_kernels import add_streams, class_counts, column_sums, expand
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_rows, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))

@@ -14,12 +14,12 @@ from qkf_deploy.ops import Conv, Input, IntegerNeuron, MaxPool, Output
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.engine import Engine
-from qkf_deploy.simulators.event.fire import SPOILT
-from qkf_deploy.simulators.event.kernel_arguments import Events
+from qkf_deploy.simulators.event.kernels.arguments import Events
+from qkf_deploy.simulators.event.kernels.fire import SPOILT
+from qkf_deploy.simulators.event.kernels.segments import checked_segments
+from qkf_deploy.simulators.event.kernels.streams import pool_fire
 from qkf_deploy.simulators.event.layers import SynapseLayer, pointwise
-from qkf_deploy.simulators.event.segments import checked_segments
 from qkf_deploy.simulators.event.steps import GeneralStep, SynapseStep
-from qkf_deploy.simulators.event.stream_kernels import pool_fire
 from qkf_deploy.simulators.event.values import to_stream
 
 #: Instruction sets, none of which takes dense kernels where events will do.

@@ -13,8 +13,9 @@ from llvmlite import binding, ir
 from numba import typeof
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.simulators.event import cpu, gather
-from qkf_deploy.simulators.event import vector_ir as v
+from qkf_deploy.simulators.event import cpu
+from qkf_deploy.simulators.event.kernels import gather
+from qkf_deploy.simulators.event.kernels import vector_ir as v
 
 
 @pytest.mark.parametrize("tier", TIERS)

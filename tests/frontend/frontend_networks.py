@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import qkf_deploy as qd
-from qkf_deploy.converters.source import Source, TraceOptions, resolve
-from qkf_deploy.converters.torch_run import _tensor, torch_oracle
-from qkf_deploy.converters.trace import InputSpec, trace_module
+from qkf_deploy.converters.torch.run import _tensor, torch_oracle
+from qkf_deploy.converters.torch.source import Source, TraceOptions, resolve
+from qkf_deploy.converters.torch.trace import InputSpec, trace_module
 from qkf_deploy.evaluate.agreement import Agreement, compare_chain
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import qkf_deploy as qd
 from qkf_deploy.cli import group
-from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.models import build
 from qkf_deploy.models.zoo import ENTRIES, Entry

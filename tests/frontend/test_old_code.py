@@ -12,9 +12,9 @@ from frontend_networks import assert_sound, traced
 from safetensors.torch import save_file
 
 import qkf_deploy as qd
-from qkf_deploy.converters.compat import old_names
-from qkf_deploy.converters.compat.timm_names import DropPath, to_2tuple
-from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.converters.torch.compat import old_names
+from qkf_deploy.converters.torch.compat.timm_names import DropPath, to_2tuple
+from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.errors import InputError
 
 FILE = Path(__file__).parent / "files" / "old_style.py"

@@ -12,7 +12,7 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.qkformer import QKFormer as TheirQKFormer
 
 import qkf_deploy as qd
-from qkf_deploy.converters.remap import to_official, to_spikingjelly
+from qkf_deploy.converters.torch.remap import to_official, to_spikingjelly
 from qkf_deploy.errors import CheckpointError
 from qkf_deploy.models import QKFormer, build_config
 

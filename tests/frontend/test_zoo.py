@@ -8,7 +8,7 @@ import pytest
 from frontend_networks import assert_sound, multi_step, traced
 
 import qkf_deploy as qd
-from qkf_deploy.converters.factory import call_factory
+from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.errors import UnsupportedError
 
 ZOO = "spikingjelly.activation_based.model."

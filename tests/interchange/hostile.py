@@ -19,7 +19,7 @@ from zoo import ZOO
 
 from qkf_deploy import bundle
 from qkf_deploy.converters.nir.export import nir_bytes
-from qkf_deploy.converters.onnx_export import build_onnx
+from qkf_deploy.converters.onnx.export import build_onnx
 from qkf_deploy.ir import Graph
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
 

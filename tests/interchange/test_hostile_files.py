@@ -14,7 +14,7 @@ import pytest
 from qkf_deploy.cli import run
 from qkf_deploy.converters.nir import read
 from qkf_deploy.converters.nir.safety import read_content
-from qkf_deploy.converters.onnx_file import load_onnx
+from qkf_deploy.converters.onnx.file import load_onnx
 from qkf_deploy.errors import QkfError
 
 EXIT_BAD_FILE = 3

@@ -18,7 +18,7 @@ from qkf_deploy.converters.nir.read import import_nir
 from qkf_deploy.ir import Graph, GraphBuilder
 from qkf_deploy.ops import Input, Output
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
-from qkf_deploy.simulators import onnxruntime, reference
+from qkf_deploy.simulators import onnx, reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
 
@@ -46,7 +46,7 @@ def test_digits_in_onnxruntime(bits, form):
     x, _ = encode(graph, images()[:12])
     record = Record.of(graph, "all", "all")
     expected = reference.run(graph, x, record)
-    actual = onnxruntime.run(graph, x, record, form=form, threads=1)
+    actual = onnx.run(graph, x, record, form=form, threads=1)
     np.testing.assert_array_equal(actual.logits, expected.logits)
     for kind in ("values", "membranes"):
         for name, want in getattr(expected, kind).items():
@@ -111,7 +111,7 @@ def events_into(graph: Graph, high: int) -> Graph:
 @pytest.mark.parametrize("stage", [0, 2])
 def test_one_block_of_hst_10_384(stage):
     """Token attention on 56 x 56 (stage 1) and self-attention on 14 x 14 (stage 3), random weights, real sizes."""
-    from qkf_deploy.converters.trace import InputSpec, trace_module
+    from qkf_deploy.converters.torch.trace import InputSpec, trace_module
     from qkf_deploy.models.builds import build_config
     from qkf_deploy.models.calibrate import calibrate_batchnorm, randomize_norms
     from qkf_deploy.models.layers import Block
@@ -126,7 +126,7 @@ def test_one_block_of_hst_10_384(stage):
     graph = quantize(events_into(traced, 2), QuantizeOptions())
     record = Record.of(graph, "all")
     expected = reference.run(graph, x.numpy().astype(np.int64), record)
-    actual = onnxruntime.run(graph, x.numpy().astype(np.int64), record, form="sequence", threads=1)
+    actual = onnx.run(graph, x.numpy().astype(np.int64), record, form="sequence", threads=1)
     assert all(s.any() for s in expected.spikes.values())
     for name, want in expected.values.items():
         np.testing.assert_array_equal(actual.values[name], want, err_msg=name)

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from zoo import ZOO, images
 
-from qkf_deploy.converters.onnx_export import OnnxOptions, build_onnx, unsupported_reasons
+from qkf_deploy.converters.onnx.export import OnnxOptions, build_onnx, unsupported_reasons
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
-from qkf_deploy.simulators import onnxruntime, reference
+from qkf_deploy.simulators import onnx as onnx_engine
+from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
 
@@ -46,7 +47,7 @@ def test_integers_equal_the_reference(name, option, form):
     record = Record.of(graph, "all", "all")
     expected = reference.run(graph, x, record)
     assert any(s.any() for s in expected.spikes.values()), "a silent network proves nothing"
-    assert_equal_runs(expected, onnxruntime.run(graph, x, record, form=form, threads=1))
+    assert_equal_runs(expected, onnx_engine.run(graph, x, record, form=form, threads=1))
 
 
 @pytest.mark.parametrize("form", ["step", "sequence"])
@@ -58,11 +59,11 @@ def test_float_graphs(name, form):
     x, _ = encode(graph, images(graph, rng))
     record = Record.of(graph, [n.name for n in graph if n.op.kind == "neuron"])
     expected = reference.run(graph, x, record)
-    double = onnxruntime.run(graph, x, record, form=form, precision="float64", threads=1)
+    double = onnx_engine.run(graph, x, record, form=form, precision="float64", threads=1)
     for neuron, spikes in expected.spikes.items():
         np.testing.assert_array_equal(double.spikes[neuron], spikes, err_msg=neuron)
     np.testing.assert_allclose(double.logits, expected.logits, rtol=1e-12, atol=1e-12)
-    single = onnxruntime.run(graph, x, record, form=form, threads=1)
+    single = onnx_engine.run(graph, x, record, form=form, threads=1)
     flips = sum(int((single.spikes[n] != s).sum()) for n, s in expected.spikes.items())
     assert flips <= 1e-4 * sum(s.size for s in expected.spikes.values())
 

@@ -14,8 +14,8 @@ from qkf_deploy.converters import formats
 from qkf_deploy.converters.nir import lowering
 from qkf_deploy.converters.nir.export import nir_bytes, offenders
 from qkf_deploy.converters.nir.partition import plan
-from qkf_deploy.converters.onnx_export import build_onnx, unsupported_reasons
-from qkf_deploy.converters.onnx_ops import LOWERINGS
+from qkf_deploy.converters.onnx.export import build_onnx, unsupported_reasons
+from qkf_deploy.converters.onnx.ops import LOWERINGS
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops import OPERATORS
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize

@@ -14,7 +14,7 @@ import pytest
 
 from qkf_deploy import cli
 from qkf_deploy.bundle import save_graph
-from qkf_deploy.converters.lava_export import SCRIPT, WEIGHTS, export_lava, identifiers
+from qkf_deploy.converters.lava import SCRIPT, WEIGHTS, export_lava, identifiers
 from qkf_deploy.errors import InputError, UnsupportedError
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.lava.environment import LavaEnvironment

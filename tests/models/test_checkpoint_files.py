@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from official_layouts import LAYOUTS
 
-from qkf_deploy.converters.checkpoint import CONFIG_KEY, load_model, read_state_dict
+from qkf_deploy.converters.torch.checkpoint import CONFIG_KEY, load_model, read_state_dict
 from qkf_deploy.errors import CheckpointError, UsageError
 from qkf_deploy.models import BUILDS, QKFormer, QKFormerConfig
 

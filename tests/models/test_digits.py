@@ -10,7 +10,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional
 
-from qkf_deploy.converters.checkpoint import Checkpoint, load_model
+from qkf_deploy.converters.torch.checkpoint import Checkpoint, load_model
 from qkf_deploy.datasets import digits
 from qkf_deploy.errors import InputError
 from qkf_deploy.models import BUILDS, QKFormer

@@ -21,7 +21,8 @@ from qkf_deploy import api
 from qkf_deploy.cli import run as command
 from qkf_deploy.datasets.digits import load_digits
 from qkf_deploy.ir import Graph
-from qkf_deploy.report.run_file import gate_nodes, write_run
+from qkf_deploy.runs.file import write_run
+from qkf_deploy.runs.gates import gate_nodes
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("energy.md", "profiles.md", "mapping.md", "report.md", "paper-check.md")

@@ -10,7 +10,8 @@ from chromium import BINARY, Browser
 from digits_network import DigitsNetwork
 
 from qkf_deploy.report.page import write_page
-from qkf_deploy.report.run_file import from_data, run_data
+from qkf_deploy.runs.content import run_data
+from qkf_deploy.runs.file import from_data
 
 pytestmark = [
     pytest.mark.browser,
@@ -142,7 +143,7 @@ def test_the_page_of_an_imagenet_network_is_small_and_quick(browser: Browser, tm
 
     from qkf_deploy import api
     from qkf_deploy.models.builds import build
-    from qkf_deploy.report.run_file import gate_nodes
+    from qkf_deploy.runs.gates import gate_nodes
 
     torch.manual_seed(0)
     model = build("qkformer-10-384", time_steps=1)

@@ -12,7 +12,7 @@ from digits_network import DigitsNetwork
 
 from qkf_deploy import api
 from qkf_deploy.cli import run as command
-from qkf_deploy.report.run_file import write_run
+from qkf_deploy.runs.file import write_run
 
 
 @pytest.fixture(scope="module")

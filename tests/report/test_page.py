@@ -12,7 +12,8 @@ from digits_network import DigitsNetwork
 from qkf_deploy.errors import UsageError
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.page import DEFAULT_PROFILES, render_page, write_page
-from qkf_deploy.report.run_file import RunFile, from_data, run_data
+from qkf_deploy.runs.content import RunFile, run_data
+from qkf_deploy.runs.file import from_data
 
 
 @pytest.fixture(scope="module")

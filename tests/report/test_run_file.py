@@ -10,8 +10,11 @@ import pytest
 from digits_network import DigitsNetwork
 
 from qkf_deploy.errors import InputError
-from qkf_deploy.report.run_file import gate_nodes, gate_pictures, read_run, run_data, write_run
-from qkf_deploy.report.widths import width_rows, width_sheet
+from qkf_deploy.report.widths import width_sheet
+from qkf_deploy.runs.content import run_data
+from qkf_deploy.runs.file import read_run, write_run
+from qkf_deploy.runs.gates import gate_nodes, gate_pictures
+from qkf_deploy.runs.widths import width_rows
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
     """Whatever is changed in a run file: an InputError, or a page without a traceback."""
     from qkf_deploy.errors import QkfError
     from qkf_deploy.report.page import render_page
-    from qkf_deploy.report.run_file import from_data
+    from qkf_deploy.runs.file import from_data
 
     rng = random.Random(11)
     source = json.dumps(run_data(network.integer_graph, network.run))

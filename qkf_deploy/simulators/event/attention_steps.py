@@ -9,16 +9,16 @@ import numpy as np
 
 from qkf_deploy.ir import Node, Operand
 from qkf_deploy.simulators.event import proofs
-from qkf_deploy.simulators.event.alignment import aligned_empty
-from qkf_deploy.simulators.event.attention_kernels import (
+from qkf_deploy.simulators.event.context import Image
+from qkf_deploy.simulators.event.kernels.alignment import aligned_empty
+from qkf_deploy.simulators.event.kernels.attention import (
     CONTEXT_SUM,
     MIXED_SUM,
     channel_gate,
     self_attention,
     token_gate,
 )
-from qkf_deploy.simulators.event.context import Image
-from qkf_deploy.simulators.event.fire import SOFT
+from qkf_deploy.simulators.event.kernels.fire import SOFT
 from qkf_deploy.simulators.event.layers import NeuronForm
 from qkf_deploy.simulators.event.steps import Step, store_neuron
 from qkf_deploy.simulators.event.values import Stream, words_of

@@ -15,8 +15,9 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
 from qkf_deploy.simulators.counting import layer_record
-from qkf_deploy.simulators.event import compiling, cpu, proofs
+from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.context import Image
+from qkf_deploy.simulators.event.kernels import compiling
 from qkf_deploy.simulators.event.layers import Ranges
 from qkf_deploy.simulators.event.plan import Plan, Planner
 from qkf_deploy.simulators.event.steps import GeneralStep, needs_whole_batch

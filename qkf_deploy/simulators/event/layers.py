@@ -16,13 +16,14 @@ from qkf_deploy.ops import Conv, IntegerNeuron, MaxPool
 from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.ops.synapse import input_channels
 from qkf_deploy.simulators.event import proofs
-from qkf_deploy.simulators.event.alignment import aligned, aligned_empty
 from qkf_deploy.simulators.event.cpu import Isa
-from qkf_deploy.simulators.event.dense_kernels import dense_synapse
-from qkf_deploy.simulators.event.event_kernels import event_synapse
-from qkf_deploy.simulators.event.fire import SOFT, SPOILT
-from qkf_deploy.simulators.event.gather import UNIT
-from qkf_deploy.simulators.event.kernel_arguments import Events, Neurons, Outputs, Shape
+from qkf_deploy.simulators.event.kernels.alignment import aligned, aligned_empty
+from qkf_deploy.simulators.event.kernels.arguments import Events, Neurons, Outputs, Shape
+from qkf_deploy.simulators.event.kernels.dense_synapse import dense_synapse
+from qkf_deploy.simulators.event.kernels.event_synapse import event_synapse
+from qkf_deploy.simulators.event.kernels.fire import SOFT, SPOILT
+from qkf_deploy.simulators.event.kernels.gather import UNIT
+from qkf_deploy.simulators.event.kernels.streams import expand, pool_fire
 from qkf_deploy.simulators.event.packing import (
     EventWeights,
     pack_dense,
@@ -30,7 +31,6 @@ from qkf_deploy.simulators.event.packing import (
     pack_theta,
     padded_columns,
 )  # fmt: skip
-from qkf_deploy.simulators.event.stream_kernels import expand, pool_fire
 from qkf_deploy.simulators.event.values import Drive, Stream, words_of
 from qkf_deploy.simulators.event.windows import Window, bands
 

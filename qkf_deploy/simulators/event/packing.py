@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qkf_deploy.simulators.event.alignment import aligned, aligned_empty
-from qkf_deploy.simulators.event.dense import TILE
-from qkf_deploy.simulators.event.gather import UNIT, storage_order, tile_units
+from qkf_deploy.simulators.event.kernels.alignment import aligned, aligned_empty
+from qkf_deploy.simulators.event.kernels.dense import TILE
+from qkf_deploy.simulators.event.kernels.gather import UNIT, storage_order, tile_units
 
 #: Threshold of padding channels: never reached.
 _NEVER = np.iinfo(np.int32).max

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qkf_deploy.errors import InputError
-from qkf_deploy.simulators.event.event_lists import EventList, list_events
-from qkf_deploy.simulators.event.stream_kernels import class_counts, column_sums, totals
+from qkf_deploy.simulators.event.kernels.lists import EventList, list_events
+from qkf_deploy.simulators.event.kernels.streams import class_counts, column_sums, totals
 
 
 def words_of(channels: int) -> int:

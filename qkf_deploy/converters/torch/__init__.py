@@ -1,0 +1,1 @@
+"""Torch models: reading checkpoints and factories, and tracing modules to graphs."""

@@ -1,0 +1,58 @@
+"""Names that older model files import, under today's torch and SpikingJelly.
+
+Published QKFormer, Spikformer and Spikingformer files are written for SpikingJelly 0.0.0.0.12
+(`spikingjelly.clock_driven`) and timm 0.6. :func:`old_names` gives such a file what it imports, without those packages
+and without a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+from qkf_deploy.converters.torch.compat import clock_driven, einops_names, timm_names, torchvision_names
+
+_PROVIDERS = (
+    ("spikingjelly.clock_driven", clock_driven.modules),
+    ("timm", timm_names.modules),
+    ("einops", einops_names.modules),
+    ("torchvision", torchvision_names.modules),
+)
+
+
+@contextlib.contextmanager
+def old_names() -> Iterator[None]:
+    """While the context lasts, imports of packages that do not work here find stand-ins; afterwards they are gone.
+
+    A package that is installed and can be imported is never replaced.
+    """
+    missing = [(name, modules) for name, modules in _PROVIDERS if not _works(name)]
+    added: dict[str, ModuleType] = {}
+    for name, modules in missing:
+        for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+            del sys.modules[known]  # what a failed import left behind
+        added.update(modules())
+    sys.modules.update(added)
+    try:
+        yield
+    finally:
+        for name, module in added.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+def _works(name: str) -> bool:
+    """True if a package can be imported. An installed package can still fail, e.g. beside another build of torch."""
+    if name in sys.modules:
+        return True
+    try:
+        if importlib.util.find_spec(name) is None:
+            return False
+        importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - whatever a broken installation raises
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""The few names of timm 0.6 that published spiking transformer files import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qkf_deploy.converters.torch.compat.stand_in import StandIn
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): drops whole samples in training, the identity in evaluation mode.
+
+    Args:
+        drop_prob: probability of dropping a sample.
+        scale_by_keep: divide what is kept by its probability.
+    """
+
+    def __init__(self, drop_prob: float | None = 0.0, scale_by_keep: bool = True) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob or 0.0
+        self.scale_by_keep = scale_by_keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` to the same shape."""
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        keep = 1.0 - self.drop_prob
+        mask = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) < keep
+        return x * mask.to(x.dtype) / (keep if self.scale_by_keep else 1.0)
+
+
+def to_2tuple(value: Any) -> tuple[Any, ...]:
+    """A pair out of one value; something iterable as a tuple."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
+
+
+_FACTORIES: dict[str, Callable[..., Any]] = {}
+
+
+def register_model(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a factory known to :func:`create_model`."""
+    _FACTORIES[function.__name__] = function
+    return function
+
+
+def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Call a registered factory, without the arguments that are ``None``."""
+    if name not in _FACTORIES:
+        raise ValueError(f"no registered model {name!r}; there are: {', '.join(sorted(_FACTORIES))}")
+    return _FACTORIES[name](pretrained=pretrained, **{k: v for k, v in kwargs.items() if v is not None})
+
+
+def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
+    """A model's default settings, which tracing does not use."""
+    return {"url": url, **kwargs}
+
+
+def modules() -> dict[str, ModuleType]:
+    """The package and its modules by name."""
+    layers = {"DropPath": DropPath, "to_2tuple": to_2tuple, "trunc_normal_": nn.init.trunc_normal_}
+    constants = {
+        "IMAGENET_DEFAULT_MEAN": (0.485, 0.456, 0.406),
+        "IMAGENET_DEFAULT_STD": (0.229, 0.224, 0.225),
+    }
+    names: dict[str, dict[str, Any]] = {
+        "timm.models.layers": layers,
+        "timm.layers": layers,
+        "timm.models.registry": {"register_model": register_model},
+        "timm.models.vision_transformer": {"_cfg": _cfg},
+        "timm.data": constants,
+    }
+    made: dict[str, ModuleType] = {name: StandIn(name, held) for name, held in names.items()}
+    models = {"register_model": register_model, "create_model": create_model} | {
+        n.split(".")[2]: m for n, m in made.items() if n.startswith("timm.models.")
+    }
+    made["timm.models"] = StandIn("timm.models", models)
+    made["timm"] = StandIn(
+        "timm", {"models": made["timm.models"], "layers": made["timm.layers"], "data": made["timm.data"]}
+    )
+    return made

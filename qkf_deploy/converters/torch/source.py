@@ -1,0 +1,258 @@
+"""What a user names — a checkpoint, a factory, a module — as a torch module with everything tracing needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qkf_deploy.converters.torch.checkpoint import Checkpoint, load_model, read_state_dict
+from qkf_deploy.converters.torch.factory import call_factory
+from qkf_deploy.converters.torch.remap import fitting
+from qkf_deploy.converters.torch.trace.layouts import find_layout
+from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.ir import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+    from qkf_deploy.models import QKFormerConfig
+
+#: Pixel normalization by name. ``imagenet`` and ``cifar10`` are the values of the official training configurations;
+#: ``none`` only divides by 255.
+PRESETS: Mapping[str, Preprocessing | None] = {
+    "imagenet": Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "none": None,
+}
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".tar", ".ckpt")
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """Overrides for what a checkpoint or module does not say.
+
+    Attributes:
+        checkpoint: weights for a factory's module.
+        arch: named build (checkpoints only).
+        time_steps, heads, image_size: as in :class:`qkf_deploy.models.QKFormerConfig`.
+        in_channels: channels of the input (factories and modules).
+        input: ``image``, ``sequence``, ``frames`` or ``step``
+            (:class:`qkf_deploy.converters.torch.trace.InputSpec`); found by trying where it is not given.
+        preset: name of a normalization in :data:`PRESETS`.
+        mean, std: normalization per channel, instead of a preset.
+        class_names: labels of the logits.
+        factory_arguments: keyword arguments for a factory; a string ``module:name`` stands for that object.
+    """
+
+    checkpoint: str | Path | None = None
+    arch: str | None = None
+    time_steps: int | None = None
+    heads: int | Sequence[int] | None = None
+    image_size: int | None = None
+    in_channels: int | None = None
+    input: str | None = None
+    preset: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    class_names: Sequence[str] = ()
+    factory_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module ready to be traced.
+
+    Attributes:
+        model: in evaluation mode, with its weights.
+        layout: how it takes its input.
+        shape: ``(C, H, W)``.
+        time_steps: T.
+        preprocessing: ``None`` for event frames.
+        class_names: labels, may be empty.
+        provenance: strings for the graph.
+        notices: what was assumed.
+    """
+
+    model: torch.nn.Module
+    layout: str
+    shape: tuple[int, ...]
+    time_steps: int
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...]
+    provenance: Mapping[str, str]
+    notices: tuple[str, ...] = ()
+
+
+def resolve(source: Any, options: TraceOptions) -> Source:
+    """Load what ``source`` names.
+
+    Args:
+        source: path of a checkpoint, ``module:factory`` or ``file.py:factory``, or an ``nn.Module``.
+        options: overrides.
+
+    Raises:
+        CheckpointError, InputError: the file, factory or weights cannot be used.
+        UsageError: options that do not fit.
+    """
+    from qkf_deploy.models.lazy import import_torch_module
+
+    nn = import_torch_module("torch").nn
+    if isinstance(source, nn.Module):
+        return _from_module(source, options, {"source": type(source).__name__})
+    text = str(source)
+    if _is_factory(text):
+        model = call_factory(text, options.factory_arguments, _named(options))
+        _set_steps(model, options.time_steps)
+        provenance = {"source": text}
+        if options.checkpoint is not None:
+            provenance |= _load_weights(model, options.checkpoint)
+        return _from_module(model, options, provenance)
+    if options.checkpoint is not None:
+        raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
+    return _from_checkpoint(text, options)
+
+
+def _is_factory(text: str) -> bool:
+    head, colon, name = text.rpartition(":")
+    return bool(colon and head and name.isidentifier()) and not Path(text).exists()
+
+
+def _named(options: TraceOptions) -> dict[str, Any]:
+    """Options under every usual name of a factory's parameter; the factory gets those it has."""
+    names = (
+        (_STEP_NAMES, options.time_steps),
+        (_SIZE_NAMES, options.image_size),
+        (_CHANNEL_NAMES, options.in_channels),
+    )
+    return {name: value for usual, value in names if value is not None for name in usual}
+
+
+def _from_checkpoint(path: str, options: TraceOptions) -> Source:
+    overrides = {k: getattr(options, k) for k in ("time_steps", "heads", "image_size")}
+    model, checkpoint = load_model(path, options.arch, **{k: v for k, v in overrides.items() if v is not None})
+    config = model.config
+    frames = config.layout == "dvs"
+    usual = {"imagenet": "imagenet", "cifar": "cifar10"}.get(config.layout) if config.in_channels == 3 else None
+    pre = None if frames else _preprocessing(options, config.in_channels, usual, checkpoint.metadata)
+    names = tuple(options.class_names) or tuple(json.loads(checkpoint.metadata.get("class_names", "[]")))
+    provenance = {
+        "source": Path(path).name,
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "architecture": config.to_json(),
+    }
+    shape = (config.in_channels, config.image_size, config.image_size)
+    return Source(model, "frames" if frames else "image", shape, config.time_steps, pre, names, provenance)
+
+
+def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
+    model.eval()
+    config: QKFormerConfig | None = (
+        getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
+    )
+    size = options.image_size or (config.image_size if config else _own(model, _SIZE_NAMES))
+    assumed = size is None and _has_imagenet_classes(model)
+    if assumed:
+        size = _IMAGENET_SIZE
+    if size is None:
+        raise UsageError("a module does not say its image size", hint="give --image-size")
+    channels = options.in_channels or (config.in_channels if config else _own_channels(model)) or 3
+    shape = (channels, size, size)
+    steps = options.time_steps or (config.time_steps if config else _own(model, _STEP_NAMES))
+    layout = options.input or (None if config is None else "frames" if config.layout == "dvs" else "image")
+    if layout is None:
+        found = find_layout(model, shape, steps)
+        layout, steps = found.layout, options.time_steps or found.time_steps or steps
+    if steps is None:
+        raise UsageError("a module does not say its time steps", hint="give --time-steps")
+    usual = "imagenet" if assumed and channels == 3 else None
+    pre = None if layout == "frames" else _preprocessing(options, channels, usual, {})
+    notices = (_ASSUMED_IMAGENET,) if assumed else ()
+    return Source(model, layout, shape, steps, pre, tuple(options.class_names), provenance, notices)
+
+
+_IMAGENET_SIZE, _IMAGENET_CLASSES = 224, 1000
+_ASSUMED_IMAGENET = (
+    "the model does not say its image size; with 1000 classes it was taken as an ImageNet model: 224 x 224 pixels, "
+    "ImageNet normalization unless given (--image-size, --preset)"
+)
+
+
+def _has_imagenet_classes(model: torch.nn.Module) -> bool:
+    """True if the last linear layer has as many outputs as ImageNet-1k has classes."""
+    outputs = [getattr(m, "out_features", None) for m in model.modules() if hasattr(m, "out_features")]
+    return bool(outputs) and outputs[-1] == _IMAGENET_CLASSES
+
+
+#: Usual names of T, of the image's height and of the input channels, in factories and modules.
+_STEP_NAMES = ("T", "time_steps", "num_steps", "timesteps", "time_step")
+_SIZE_NAMES = ("image_size", "img_size", "img_size_h", "img_size_w")
+_CHANNEL_NAMES = ("in_channels", "in_chans", "in_channel")
+
+
+def _set_steps(model: torch.nn.Module, steps: int | None) -> None:
+    """Set T of a module that carries it and whose factory has no parameter for it."""
+    for name in _STEP_NAMES if steps is not None else ():
+        if isinstance(getattr(model, name, None), int):
+            setattr(model, name, steps)
+
+
+def _own(model: torch.nn.Module, names: Sequence[str]) -> int | None:
+    """A number the module carries under one of these names."""
+    for name in names:
+        value = getattr(model, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _own_channels(model: torch.nn.Module) -> int | None:
+    """Input channels of the first convolution."""
+    for module in model.modules():
+        channels = getattr(module, "in_channels", None)
+        if isinstance(channels, int) and hasattr(module, "weight"):
+            return channels
+    return None
+
+
+def _preprocessing(
+    options: TraceOptions, channels: int, usual: str | None, metadata: Mapping[str, str]
+) -> Preprocessing | None:
+    """Explicit mean and std, else the preset, else what the file says, else the usual one of the layout."""
+    if (options.mean is None) != (options.std is None):
+        raise UsageError("--mean and --std go together")
+    if options.mean is not None and options.std is not None:
+        pre: Preprocessing | None = Preprocessing(tuple(options.mean), tuple(options.std))
+    elif options.preset is not None:
+        if options.preset not in PRESETS:
+            raise UsageError(
+                f"no preset {options.preset!r}", hint=f"use one of {', '.join(PRESETS)}, or --mean and --std"
+            )
+        pre = PRESETS[options.preset]
+    elif "mean" in metadata and "std" in metadata:
+        pre = Preprocessing(tuple(json.loads(metadata["mean"])), tuple(json.loads(metadata["std"])))
+    else:
+        pre = PRESETS[usual] if usual else None
+    if pre is None:
+        return Preprocessing((0.0,) * channels, (1.0,) * channels)
+    if len(pre.mean) != channels or len(pre.std) != channels or min(pre.std) <= 0:
+        raise UsageError(f"mean and std need {channels} values each, std positive", hint="give --mean and --std")
+    return pre
+
+
+def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
+    checkpoint: Checkpoint = read_state_dict(path)
+    state, remapped = fitting(checkpoint.state_dict, model.state_dict())
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise InputError(
+            "the weights do not fit the module: " + " ".join(lines)[:500],
+            where=str(path),
+            hint="is it another model's file?",
+        ) from error
+    return {"checkpoint": Path(path).name, "sha256": checkpoint.sha256, **remapped}

@@ -1,0 +1,285 @@
+"""From a torch module to a flat list of calls: `torch.export` with every spiking neuron as one opaque call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
+from qkf_deploy.errors import UnsupportedError
+
+#: Shapes are traced with two images, so that the batch axis differs from every axis of size 1. Nothing is computed.
+TRACE_BATCH = 2
+
+
+@torch.library.custom_op("qkf_deploy::neuron", mutates_args=())
+def _neuron(x: torch.Tensor, path: str) -> torch.Tensor:
+    raise NotImplementedError("an opaque neuron is only ever traced")
+
+
+@_neuron.register_fake
+def _(x: torch.Tensor, path: str) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+#: A missing Triton (not used here), and the traceback of a failed shape rule (the exception says it too).
+_LOGGERS = ("torch._library.triton", "torch._subclasses.fake_tensor", "torch.export", "torch._dynamo")
+NEURON_CALL = "qkf_deploy.neuron.default"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation of the exported program.
+
+    Attributes:
+        name: unique name of its result.
+        target: e.g. ``aten.conv2d.default`` or :data:`NEURON_CALL`.
+        args, kwargs: constants, and :class:`Ref` for results of other calls, inputs and parameters.
+        path: path of the module that made the call.
+        is_module: True if that module has no children (its path names the operation).
+        source: ``file:line``, may be empty.
+    """
+
+    name: str
+    target: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    path: str
+    is_module: bool
+    source: str
+
+    def references(self) -> list[str]:
+        """Names of the tensors among its arguments, in order."""
+        return [r.name for r in _flat((self.args, list(self.kwargs.values()))) if isinstance(r, Ref)]
+
+    def constants(self, traced: Container[str]) -> tuple[Any, ...]:
+        """Its arguments that do not depend on the input, as something that compares equal for equal calls."""
+        return tuple(repr(a) for a in _flat((self.args, sorted(self.kwargs.items()))) if not _is_in(a, traced))
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor by name."""
+
+    name: str
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _is_in(value: Any, traced: Container[str]) -> bool:
+    return isinstance(value, Ref) and value.name in traced
+
+
+@dataclass(frozen=True)
+class Program:
+    """A captured module.
+
+    Attributes:
+        calls: in execution order.
+        input: name of the user input.
+        outputs: names of the results.
+        tensors: parameters, buffers and constants by name.
+        shapes: traced shape of every tensor by name.
+        neurons: by module path.
+    """
+
+    calls: tuple[Call, ...]
+    input: str
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, torch.Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    neurons: Mapping[str, NeuronModule]
+
+
+def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
+    """Export a module in evaluation mode.
+
+    Args:
+        model: any module; its neurons are replaced while it is exported and restored afterwards.
+        input_shape: of the example input, including the batch (and time) axis.
+
+    Raises:
+        UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
+    """
+    model.eval()
+    neurons = find_neurons(model)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    with opaque(model, neurons), quiet(), torch.no_grad():
+        try:
+            exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype),), strict=False)
+        except Exception as error:
+            raise _export_error(model, error) from error
+    return _program(model, exported, neurons)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and no log lines of torch about what is reported anyway or does not matter, while it lasts."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def find_neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
+    """The spiking neurons of a module by path.
+
+    Raises:
+        UnsupportedError: neurons without an exact form, all of them.
+    """
+    found: dict[str, NeuronModule] = {}
+    problems: list[str] = []
+    for path, module in model.named_modules():
+        try:
+            neuron = recognize(module)
+        except UnsupportedError as error:
+            problems.append(f"{path}: {error.message}")
+            continue
+        if neuron is not None:
+            found[path] = neuron
+    if problems:
+        raise UnsupportedError(
+            "neurons without an exact form:\n  " + "\n  ".join(problems),
+            hint="replace them by IF, LIF or ParametricLIF neurons, or register what they compute with register_neuron",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def opaque(model: torch.nn.Module, neurons: Mapping[str, NeuronModule]) -> Iterator[None]:
+    """Neurons answer with one opaque call while the context lasts."""
+    modules = dict(model.named_modules())
+    hidden = [modules[path] for path in neurons]
+    for path in neurons:
+        modules[path].forward = lambda x, *_, path=path: torch.ops.qkf_deploy.neuron(x, path)
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del module.forward
+
+
+def _export_error(model: torch.nn.Module, error: Exception) -> UnsupportedError:
+    """One message with module path and source line out of whatever export raised."""
+    text = " ".join(str(error).split())
+    place = place_of(model, error)
+    data_dependent = "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__
+    hint = (
+        "the model decides on tensor values; make that branch constant in evaluation mode"
+        if data_dependent
+        else "check the factory and --image-size/--time-steps by running the model on a zero input"
+    )
+    return UnsupportedError(
+        f"torch.export cannot capture the model: {type(error).__name__}: {text[:300]}", where=place, hint=hint
+    )
+
+
+def place_of(model: torch.nn.Module, error: BaseException) -> str | None:
+    """``module path (file:line)`` of the last frame in the model's own code."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    place, path = None, ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        path = paths.get(id(trace.tb_frame.f_locals.get("self")), path)
+        if not _is_library(code.co_filename):
+            place = f"{path or '<model>'} ({_basename(code.co_filename)}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _is_library(filename: str) -> bool:
+    return bool(
+        re.search(
+            r"[/\\](site-packages|dist-packages|lib[/\\]python[^/\\]*)[/\\]|qkf_deploy[/\\]converters|^<", filename
+        )
+    )
+
+
+def _basename(filename: str) -> str:
+    return re.split(r"[/\\]", filename)[-1]
+
+
+def _program(
+    model: torch.nn.Module, exported: torch.export.ExportedProgram, neurons: Mapping[str, NeuronModule]
+) -> Program:
+    signature = exported.graph_signature
+    tensors: dict[str, torch.Tensor] = {}
+    held = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    for placeholder, target in held.items():
+        value = exported.state_dict.get(target, exported.constants.get(target))
+        if isinstance(value, torch.Tensor):
+            tensors[placeholder] = value
+    leaves = {path for path, module in model.named_modules() if not any(True for _ in module.children())}
+    calls, shapes = [], {}
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            shapes[node.name] = tuple(int(n) for n in value.shape)
+        if node.op == "call_function":
+            calls.append(_call(node, leaves))
+    (input_name,) = signature.user_inputs
+    outputs = tuple(str(o) for o in signature.user_outputs)
+    return Program(tuple(calls), str(input_name), outputs, tensors, shapes, neurons)
+
+
+def _call(node: Any, leaves: set[str]) -> Call:
+    stack = node.meta.get("nn_module_stack") or {}
+    path = _module_path(list(stack.values())[-1][0]) if stack else ""
+    target = str(node.target) if not callable(node.target) or hasattr(node.target, "_schema") else node.target.__name__
+    return Call(
+        node.name,
+        target,
+        tuple(_argument(a) for a in node.args),
+        {k: _argument(v) for k, v in node.kwargs.items()},
+        path,
+        path in leaves,
+        _source(node.meta.get("stack_trace")),
+    )
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, torch.fx.Node):
+        return Ref(value.name)
+    if isinstance(value, list | tuple):
+        return [_argument(v) for v in value]
+    return value
+
+
+def _module_path(path: str) -> str:
+    """Plain dotted path out of the forms the exporter uses (``L['self'].a[0]``, ``a.b@1``)."""
+    path = re.sub(r"^L\['self'\]\.?", "", path)
+    return re.sub(r"\[['\"]?([^\]'\"]+)['\"]?\]", r".\1", path).split("@")[0].lstrip(".")
+
+
+def _source(stack_trace: str | None) -> str:
+    """Innermost frame of the model's own code."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', stack_trace or "")
+    for filename, line in reversed(frames):
+        if not _is_library(filename):
+            return f"{_basename(filename)}:{line}"
+    return ""

@@ -1,0 +1,126 @@
+"""Constants of a program: parameters, and whatever is computed from them alone; and writes in place."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program, Ref
+from qkf_deploy.errors import UnsupportedError
+
+
+class Constants:
+    """Tensors that do not depend on the input.
+
+    What the model computes from parameters alone (a standardized weight, the sigmoid of a learned constant) is computed
+    here once, in float64.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.values: dict[str, Any] = dict(program.tensors)
+
+    def evaluate(self, call: Call) -> bool:
+        """Compute a call whose arguments are all constants; False if it is not such a call."""
+        if call.target == NEURON_CALL or not all(r in self.values for r in call.references()):
+            return False
+        function = operator.getitem if call.target == "getitem" else _overload(call.target)
+        if function is None:
+            return False
+        try:
+            with torch.no_grad():
+                args, kwargs = self._resolve(call.args), {k: self._resolve(v) for k, v in call.kwargs.items()}
+                self.values[call.name] = function(*args, **kwargs)
+        except (RuntimeError, TypeError, NotImplementedError):
+            return False  # whoever reads it is refused by name
+        return True
+
+    def _resolve(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._resolve(v) for v in value]
+        if not isinstance(value, Ref):
+            return value
+        known = self.values[value.name]
+        return known.double() if isinstance(known, torch.Tensor) and known.is_floating_point() else known
+
+    def array(self, value: Any) -> np.ndarray:
+        """A constant as an array.
+
+        Raises:
+            UnsupportedError: it depends on the input.
+        """
+        if isinstance(value, bool | int | float):
+            return np.array(float(value))
+        known = self.values.get(value.name) if isinstance(value, Ref) else None
+        if not isinstance(known, torch.Tensor):
+            raise UnsupportedError("takes a computed tensor where a parameter is expected")
+        short = known.dtype in (torch.float16, torch.bfloat16)
+        return known.detach().to(torch.float32 if short else known.dtype).numpy()
+
+    def number(self, value: Any) -> float | None:
+        """A number, or a constant tensor whose elements are all the same."""
+        if isinstance(value, bool | int | float):
+            return float(value)
+        known = self.values.get(value.name) if isinstance(value, Ref) else None
+        if not isinstance(known, torch.Tensor) or known.numel() == 0:
+            return None
+        first = known.reshape(-1)[0]
+        return float(first) if bool((known == first).all()) else None
+
+
+def _overload(target: str) -> Any:
+    """The operator of a name such as ``aten.add.Tensor``."""
+    where: Any = torch.ops
+    for part in target.split("."):
+        where = getattr(where, part, None)
+        if where is None:
+            return None
+    return where
+
+
+class Aliases:
+    """Writes in place: the tensor written to changes, and so does every tensor that shares its memory."""
+
+    def __init__(self, program: Program) -> None:
+        self.group: dict[str, set[str]] = {}
+        self.last_read: dict[str, int] = {}
+        for index, call in enumerate(program.calls):
+            for name in call.references():
+                self.last_read[name] = index
+            if _shares(call.target) and call.references():
+                self._join(call.references()[0], call.name)
+
+    def _join(self, a: str, b: str) -> None:
+        joined = self.group.get(a, {a}) | self.group.get(b, {b})
+        for name in joined:
+            self.group[name] = joined
+
+    @staticmethod
+    def in_place(call: Call) -> bool:
+        """True if a call writes to its first argument."""
+        return call.target.startswith("aten.") and call.target.split(".")[1].endswith("_")
+
+    def check(self, index: int, call: Call) -> None:
+        """Raises UnsupportedError if a write in place changes another tensor that is read later."""
+        if not self.in_place(call):
+            return
+        written = call.references()[0]
+        others = self.group.get(written, set()) - {written, call.name}
+        if any(self.last_read.get(name, -1) > index for name in others):
+            raise UnsupportedError(
+                "writes in place to a tensor that another one shares its memory with", hint="write x = x + y instead"
+            )
+
+
+_SHARING = (
+    "reshape", "view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
+    "mT", "contiguous", "detach", "alias", "dropout", "to", "expand", "slice", "select", "narrow", "chunk", "split",
+    "unbind", "split_with_sizes", "swapaxes", "movedim",
+)  # fmt: skip
+
+
+def _shares(target: str) -> bool:
+    """True if the result of an operator may share memory with its first argument."""
+    return target == "getitem" or (target.startswith("aten.") and target.split(".")[1] in _SHARING)

@@ -1,0 +1,123 @@
+"""How a model takes its input, found by running it on shapes alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, opaque, place_of, quiet
+from qkf_deploy.converters.torch.trace.lowering import InputLayout
+from qkf_deploy.errors import UnsupportedError
+
+#: Two odd batch sizes: what grows with them is the batch.
+_BATCHES = (3, 5)
+_NEURON_OP = NEURON_CALL.removesuffix(".default").replace(".", "::")
+
+
+@dataclass(frozen=True)
+class InputFound:
+    """How a model takes its input.
+
+    Attributes:
+        layout: see :data:`qkf_deploy.converters.torch.trace.lowering.InputLayout`.
+        time_steps: T, ``None`` if the model takes any.
+    """
+
+    layout: InputLayout
+    time_steps: int | None
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Neuron calls of one run: how often each single-step neuron was called, leading sizes of multi-step inputs."""
+
+    single: Counter[str]
+    leading: tuple[int, ...]
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func.name() == _NEURON_OP:
+            self.calls.append((args[1], args[0].shape[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int | None) -> InputFound:
+    """Try an image ``(B, C, H, W)``, then a sequence ``(T, B, C, H, W)``.
+
+    Event frames ``(B, T, C, H, W)`` look like a sequence and are never chosen here: the user says ``frames``.
+
+    Args:
+        model: in evaluation mode.
+        shape: ``(C, H, W)``.
+        time_steps: T for the sequence, 4 where it is not known.
+
+    Raises:
+        UnsupportedError: the model takes neither; says what each trial raised and what to give.
+    """
+    problems = []
+    try:
+        return _as_image(*(_run(model, (batch, *shape)) for batch in _BATCHES))
+    except _Refused as refused:
+        problems.append(f"as image (B, {', '.join(map(str, shape))}): {refused}")
+    try:
+        steps = time_steps or 4
+        return _as_sequence(steps, *(_run(model, (steps, batch, *shape)) for batch in _BATCHES))
+    except _Refused as refused:
+        problems.append(f"as sequence (T, B, {', '.join(map(str, shape))}): {refused}")
+    raise UnsupportedError(
+        "the model takes neither images nor sequences of this size:\n  " + "\n  ".join(problems),
+        hint="check --image-size, --in-channels and --time-steps; event frames (B, T, C, H, W) need --input frames",
+    )
+
+
+class _Refused(Exception):  # noqa: N818 - not an error: one of two trials
+    """A trial did not work."""
+
+
+def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
+    neurons = find_neurons(model)
+    recorder = _Recorder()
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    try:
+        with opaque(model, neurons), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), recorder:
+            model(torch.empty(shape, dtype=dtype))
+    except Exception as error:  # whatever the model's own code raises
+        place = place_of(model, error)
+        text = " ".join(str(error).split())[:160]
+        raise _Refused(f"{type(error).__name__}: {text}{f' in {place}' if place else ''}") from error
+    single = Counter(path for path, _ in recorder.calls if not neurons[path].multi_step)
+    return _Trial(single, tuple(n for path, n in recorder.calls if neurons[path].multi_step))
+
+
+def _as_image(small: _Trial, large: _Trial) -> InputFound:
+    if small.single != large.single:
+        raise _Refused("its first axis is looped over, so it is time and not the batch")
+    steps = set(small.single.values()) | {_leading(a, b) for a, b in zip(small.leading, large.leading, strict=True)}
+    if small.leading and 1 in steps:
+        raise _Refused("multi-step neurons get no time axis")
+    if steps == {1} or not steps:
+        return InputFound("step", None)
+    return InputFound("image", max(steps))
+
+
+def _leading(small: int, large: int) -> int:
+    """T of a multi-step neuron's first axis: T itself, or T times the batch."""
+    if small == large:
+        return small
+    return small // _BATCHES[0] if small * _BATCHES[1] == large * _BATCHES[0] else 1
+
+
+def _as_sequence(steps: int, small: _Trial, large: _Trial) -> InputFound:
+    found = set(small.single.values()) | {_leading(a, b) for a, b in zip(small.leading, large.leading, strict=True)}
+    if small.single != large.single or found - {steps}:
+        raise _Refused(f"its neurons run {', '.join(map(str, sorted(found)))} steps, the sequence has {steps}")
+    return InputFound("sequence", None)

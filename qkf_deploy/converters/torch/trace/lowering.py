@@ -1,0 +1,355 @@
+"""The walk from a captured program to a graph. What each operator of the program means is in :mod:`.aten`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from qkf_deploy.converters.torch.trace.capture import TRACE_BATCH, Call, Program, Ref
+from qkf_deploy.converters.torch.trace.constants import Aliases, Constants
+from qkf_deploy.converters.torch.trace.loops import Loops
+from qkf_deploy.converters.torch.trace.refusals import refusal
+from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol, place
+from qkf_deploy.errors import GraphError, QkfError, UnsupportedError
+from qkf_deploy.ir import Graph, GraphBuilder, Operand, Operator, ValueType
+from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops import Input, Output, Readout, Scale
+
+#: How the model takes its input: one image ``(B, C, H, W)`` that it repeats itself, a sequence ``(T, B, C, H, W)``
+#: (the same image at every step), event frames ``(B, T, C, H, W)``, or one step ``(B, C, H, W)`` per call (the model is
+#: called T times and its results are averaged).
+InputLayout = Literal["image", "sequence", "frames", "step"]
+
+Rule = Callable[["Lowering", Call], Any]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input a model is traced with.
+
+    Attributes:
+        layout: see :data:`InputLayout`.
+        shape: ``(C, H, W)``.
+        time_steps: T; for ``image`` what the model does is checked against it.
+    """
+
+    layout: InputLayout
+    shape: tuple[int, ...]
+    time_steps: int
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """Shape of the example tensor."""
+        if self.layout in ("image", "step"):
+            return (TRACE_BATCH, *self.shape)
+        lead = (TRACE_BATCH, self.time_steps) if self.layout == "frames" else (self.time_steps, TRACE_BATCH)
+        return (*lead, *self.shape)
+
+
+@dataclass(frozen=True)
+class Offender:
+    """Something that could not be lowered."""
+
+    path: str
+    source: str
+    reason: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        at = f" ({self.source})" if self.source else ""
+        return f"{self.path or '<model>'}{at}: {self.reason}"
+
+
+class Lowering:
+    """Builds the graph call by call; collects everything that cannot be lowered before it gives up."""
+
+    def __init__(self, program: Program, spec: InputSpec, rules: Mapping[str, Rule]) -> None:
+        self.program = program
+        self.spec = spec
+        self.rules = rules
+        self.builder = GraphBuilder()
+        self.symbols: dict[str, Any] = {}
+        self.constants = Constants(program)
+        self.aliases = Aliases(program)
+        self.loops = Loops(program)
+        self.broken: set[str] = set()
+        self.offenders: list[Offender] = []
+        self.notices: list[str] = []
+        self.steps = spec.time_steps if spec.layout != "image" else None
+
+    def run(self) -> Graph:
+        """The verified graph.
+
+        Raises:
+            UnsupportedError: lists every operation that has no meaning here, with module path and source line.
+        """
+        if self.loops.steps > 1:
+            self.timed(self.loops.steps)
+        self._input()
+        for index, call in enumerate(self.program.calls):
+            self._call(index, call)
+        if self.offenders:
+            lines = list(dict.fromkeys(str(o) for o in self.offenders))
+            count = "1 operation" if len(lines) == 1 else f"{len(lines)} operations"
+            hints = list(dict.fromkeys(o.hint for o in self.offenders if o.hint))
+            raise UnsupportedError(
+                f"{count} cannot be lowered:\n  " + "\n  ".join(lines),
+                hint="\n       ".join(hints)
+                or "replace them by operators of docs/graph.md, or move them out of the model",
+            )
+        self._output()
+        steps = self.steps or self.spec.time_steps
+        if steps != self.spec.time_steps:
+            self.notices.append(f"the model runs {steps} time steps itself, not {self.spec.time_steps}")
+        graph = Graph(
+            prune(self.builder.nodes),
+            steps,
+            "frames" if self.spec.layout == "frames" else "direct",
+            notices=tuple(dict.fromkeys(self.notices)),
+        )
+        return graph.verify()
+
+    def _input(self) -> None:
+        layout, shape = self.spec.layout, self.spec.shape
+        self.builder.add("input", Input(shape, "frames" if layout == "frames" else "real"))
+        leads: dict[str, Layout] = {"image": [(1,)], "step": [(1,)], "sequence": [(0,), (1,)], "frames": [(1,), (0,)]}
+        axes: Layout = [*leads[layout], *([None] * len(shape))]
+        timed = layout in ("sequence", "frames")
+        self.symbols[self.program.input] = place("input", axes, shape, self.steps if timed else None)
+
+    def _call(self, index: int, call: Call) -> None:
+        refs = call.references()
+        if any(r in self.broken for r in refs):
+            self.broken.add(call.name)
+            return
+        if not any(r in self.symbols for r in refs) and self.constants.evaluate(call):
+            return
+        if "_assert" in call.target:
+            return
+        try:
+            self.symbols[call.name] = self._lowered(call)
+            self.aliases.check(index, call)
+        except (UnsupportedError, GraphError) as error:
+            self._offend(call, error)
+        if self.aliases.in_place(call) and call.name in self.symbols:
+            self.symbols[refs[0]] = self.symbols[call.name]
+
+    def _lowered(self, call: Call) -> Any:
+        rule = self.rules.get(call.target)
+        if rule is None:
+            reason, hint = refusal(call.target)
+            raise UnsupportedError(reason, hint=hint)
+        result: Any = rule(self, call)
+        shape = self.program.shapes.get(call.name)
+        if isinstance(result, Symbol) and shape is not None and result.shape != shape:
+            raise UnsupportedError(f"{call.target} broadcasts {result.shape} to {shape}")
+        return result
+
+    def _offend(self, call: Call, error: QkfError) -> None:
+        """Note the offender and, where the shape allows it, go on as if it did nothing, to find the others too."""
+        self.offenders.append(Offender(call.path, call.source, error.message, error.hint))
+        first = next((self.symbols.get(n) for n in call.references()), None)
+        shape = self.program.shapes.get(call.name)
+        if isinstance(first, Symbol) and first.shape == shape and not first.inverted:
+            self.symbols[call.name] = first
+        else:
+            self.broken.add(call.name)
+
+    def _output(self) -> None:
+        symbol = self.symbols.get(self.program.outputs[0])
+        if not isinstance(symbol, Symbol):
+            raise UnsupportedError("the model's first result is not a tensor computed from its input")
+        if len(self.program.outputs) > 1:
+            self.notices.append(f"the model returns {len(self.program.outputs)} results; the first one is the output")
+        self._check_time(symbol)
+        operand = symbol.operand()
+        if self.type_of(operand).timing is not Timing.IMAGE:
+            readout = self.add("readout", Readout(), (operand,), path="output")
+            operand = Operand(
+                self.add("mean", Scale(1.0 / (self.steps or self.spec.time_steps)), (readout,), path="output")
+            )
+            self.notices.append(
+                "the model returns one result per time step; the graph's logits are their mean over time"
+            )
+        self.builder.add("output", Output(), (operand,))
+
+    def _check_time(self, result: Symbol) -> None:
+        """The result must not be one step's, and a model that gets a plain image must make its own steps."""
+        if result.at and (self.steps or 1) > 1:
+            raise UnsupportedError(
+                f"the result is that of time step {', '.join(map(str, result.at))} alone",
+                hint="sum or average it over all time steps",
+            )
+        if self.spec.layout == "image" and self.steps is None and self.spec.time_steps > 1:
+            raise UnsupportedError(
+                "the model makes no time steps of its own: it computes one step per call",
+                hint="trace it with --input step (one call per time step)",
+            )
+        if self.spec.layout == "step" and (self.loops.steps > 1 or result.steps):
+            raise UnsupportedError("the model makes its own time steps", hint="trace it with --input image")
+
+    # -- what the rules use ------------------------------------------------------------------------------------------
+
+    def symbol(self, value: Any, *, inverted: bool = False) -> Symbol:
+        """The traced tensor an argument refers to; ``inverted`` allows a complement of spikes."""
+        if isinstance(value, Ref):
+            symbol = self.symbols.get(value.name)
+            if isinstance(symbol, Symbol):
+                if symbol.inverted and not inverted:
+                    raise UnsupportedError(
+                        "uses 1 - spikes as a value", hint="only a product x * (1 - spikes), a gate, is understood"
+                    )
+                return symbol
+        raise UnsupportedError("takes a constant where a traced tensor is expected")
+
+    def is_traced(self, value: Any) -> bool:
+        """True if an argument depends on the input."""
+        return isinstance(value, Ref) and value.name in self.symbols
+
+    def constant(self, value: Any) -> np.ndarray | None:
+        """A parameter or constant as an array, ``None`` for a missing optional one."""
+        return None if value is None else self.constants.array(value)
+
+    def array(self, value: Any) -> np.ndarray:
+        """A parameter or constant as an array."""
+        return self.constants.array(value)
+
+    def number(self, value: Any) -> float | None:
+        """A scalar argument, or a constant tensor whose elements are all the same."""
+        return self.constants.number(value)
+
+    def type_of(self, operand: Operand) -> ValueType:
+        """Type of an operand's value as it is seen."""
+        type_ = self.builder.nodes[operand.node].type
+        return type_ if operand.view is None else replace(type_, shape=operand.view.shape)
+
+    def add(
+        self,
+        what: str,
+        op: Operator,
+        inputs: Sequence[Operand | str],
+        params: Mapping[str, np.ndarray] | None = None,
+        *,
+        path: str = "",
+        is_module: bool = False,
+        source: str = "",
+    ) -> str:
+        """Append a node named after the module path; functions inside a module get ``path.what``."""
+        base = path if is_module and path else ".".join(p for p in (path, what) if p)
+        name, count = base, 1
+        while name in self.builder.nodes:
+            count += 1
+            name = f"{base}#{count}"
+        return self.builder.add(name, op, inputs, params, source)
+
+    def emit(
+        self,
+        call: Call,
+        what: str,
+        op: Operator,
+        symbols: Sequence[Symbol],
+        layout: Layout,
+        *,
+        operands: Sequence[Operand] | None = None,
+        path: str | None = None,
+        ends_time: bool = False,
+        **params: np.ndarray | None,
+    ) -> Symbol:
+        """Append the node of a call and lay its output out.
+
+        Args:
+            call: names the node.
+            what: name of the operation inside a module.
+            op: the operator.
+            symbols: what it reads; they say at which time steps the result is.
+            layout: of the result.
+            operands: what it reads as operands, where not simply the symbols'.
+            path: of the node, where it is not the calling module's.
+            ends_time: True if the result has no time axis any more.
+            **params: parameters; ``None`` is left out.
+        """
+        operands = tuple(s.operand() for s in symbols) if operands is None else tuple(operands)
+        steps = None if ends_time else next((s.steps for s in symbols if s.steps is not None), None)
+        at = _joint(symbols)
+        given = {k: v for k, v in params.items() if v is not None}
+        name = self._node(call, what, op, operands, given, at, path)
+        return place(name, layout, self.builder.nodes[name].type.shape, steps, at=at)
+
+    def _node(
+        self,
+        call: Call,
+        what: str,
+        op: Operator,
+        operands: tuple[Operand, ...],
+        params: Mapping[str, np.ndarray],
+        at: tuple[int, ...],
+        path: str | None = None,
+    ) -> str:
+        key = (call.path, call.target, what, op, operands, call.constants(self.symbols))
+        name = self.loops.known(key, at)
+        if name is None:
+            where = call.path if path is None else path
+            is_module = call.is_module or path is not None
+            name = self.add(what, op, operands, params, path=where, is_module=is_module, source=call.source)
+            self.loops.remember(key, name)
+        return name
+
+    def scaled(self, call: Call, x: Symbol, factor: float) -> Symbol:
+        """``factor * x``. The scale reads the whole value: scaling element by element commutes with every view."""
+        if factor == 1.0:
+            return x
+        return replace(x, node=self._node(call, "scale", Scale(factor), (Operand(x.node),), {}, _joint([x])))
+
+    def accumulated(self, call: Call, left: Symbol, right: Symbol) -> Symbol:
+        """The sum of different time steps of one value; with the last step it becomes a readout."""
+        same = left.node == right.node and left.view == right.view
+        if not same or set(left.at) & set(right.at):
+            raise UnsupportedError(
+                "adds values of different time steps", hint="connections from step to step have no form here"
+            )
+        at = tuple(sorted(left.at + right.at))
+        total = replace(left, at=at)
+        if at != tuple(range(self.steps or self.loops.steps)):
+            return total
+        whole = replace(left, at=())
+        return self.emit(call, "readout", Readout(), (whole,), whole.layout(), ends_time=True)
+
+    def timed(self, steps: int) -> int:
+        """Note the number of time steps the model uses; all places must agree."""
+        if self.steps is not None and self.steps != steps:
+            raise UnsupportedError(
+                f"runs {steps} time steps where {self.steps} were seen before", hint="check --time-steps and --input"
+            )
+        self.steps = steps
+        return steps
+
+
+def _joint(symbols: Sequence[Symbol]) -> tuple[int, ...]:
+    """The time steps of a result.
+
+    Raises:
+        UnsupportedError: the operands belong to different steps, or to a running sum.
+    """
+    found = {s.at for s in symbols if s.at}
+    if len(found) > 1:
+        raise UnsupportedError(
+            "combines values of different time steps", hint="only sums over all steps are understood"
+        )
+    at = found.pop() if found else ()
+    if len(at) > 1:
+        raise UnsupportedError(
+            "uses a sum over some of the time steps", hint="add up all time steps before anything else is computed"
+        )
+    return at
+
+
+def prune(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes the output depends on (and the input), in order: what a model computes and drops is not part of it."""
+    needed = {"output"}
+    for name in reversed(list(nodes)):
+        if name in needed:
+            needed |= {o.node for o in nodes[name].inputs}
+    return {name: node for name, node in nodes.items() if name in needed or node.op.kind == "input"}

@@ -1,0 +1,172 @@
+"""Element by element: additions, gates, constant factors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from qkf_deploy.converters.torch.trace.capture import Call
+from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.table import argument, rule
+from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol
+from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ir import Operand, ValueType, View
+from qkf_deploy.ir.values import Kind
+from qkf_deploy.ops import Add, BatchNorm, Mask
+
+
+@rule("aten.add.Tensor", "aten.add_.Tensor")
+def add(low: Lowering, call: Call) -> Symbol:
+    """Residual addition, a running sum over time, or a constant per channel."""
+    if argument(call, 2, "alpha", 1) != 1:
+        raise UnsupportedError("an addition with a factor")
+    a, b = low.number(call.args[0]), low.number(call.args[1])
+    if a == 0.0 or b == 0.0:
+        return low.symbol(call.args[1] if a == 0.0 else call.args[0])
+    for value, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
+        if low.is_traced(value) and not low.is_traced(other):
+            return _affine(low, call, low.symbol(value), None, low.array(other))
+    left, right = low.symbol(call.args[0]), low.symbol(call.args[1])
+    if left.at and right.at and left.at != right.at:
+        return low.accumulated(call, left, right)
+    return low.emit(call, "add", Add(), (left, right), joint_layout(left, right))
+
+
+def joint_layout(a: Symbol, b: Symbol) -> Layout:
+    """Layout of an element-by-element result; both tensors must have time and batch in the same places."""
+    first, second = a.layout(), b.layout()
+    longer = first if len(first) >= len(second) else second
+    for one, other in zip(reversed(first), reversed(second), strict=False):
+        if one != other:
+            raise UnsupportedError("combines tensors whose time or batch axes are in different places")
+    if len(first) != len(second) and any(lead is not None for lead in longer[: abs(len(first) - len(second))]):
+        raise UnsupportedError("combines a tensor with time or batch axes with one without")
+    return longer
+
+
+@rule("aten.rsub.Scalar", "aten.rsub.Tensor")
+def one_minus(low: Lowering, call: Call) -> Symbol:
+    """``1 - spikes``."""
+    return _complement(low, low.symbol(call.args[0]), low.number(call.args[1]))
+
+
+@rule("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
+def sub(low: Lowering, call: Call) -> Symbol:
+    """``1 - spikes``, or a constant subtracted."""
+    if low.number(call.args[1]) == 0.0:
+        return low.symbol(call.args[0])
+    if low.is_traced(call.args[0]) and not low.is_traced(call.args[1]):
+        return _affine(low, call, low.symbol(call.args[0]), None, -low.array(call.args[1]))
+    if low.is_traced(call.args[0]):
+        raise UnsupportedError("subtracts", hint="additions, and 1 - spikes as a gate, are understood")
+    return _complement(low, low.symbol(call.args[1]), low.number(call.args[0]))
+
+
+def _complement(low: Lowering, x: Symbol, number: float | None) -> Symbol:
+    if number != 1.0 or low.type_of(x.operand()).kind is not Kind.SPIKE:
+        raise UnsupportedError("subtracts", hint="additions, and 1 - spikes as a gate, are understood")
+    return replace(x, inverted=True)
+
+
+@rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.mul_.Tensor", "aten.mul_.Scalar")
+def mul(low: Lowering, call: Call) -> Symbol:
+    """A constant factor, or a gate."""
+    for value, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
+        factor = low.number(other)
+        if factor is not None:
+            return low.scaled(call, low.symbol(value), factor)
+        if low.is_traced(value) and not low.is_traced(other):
+            return _affine(low, call, low.symbol(value), low.array(other), None)
+    left, right = (low.symbol(a, inverted=True) for a in call.args[:2])
+    return _inverted_gate(low, call, left, right) if left.inverted or right.inverted else _mask(low, call, left, right)
+
+
+@rule("aten.div.Tensor", "aten.div.Scalar", "aten.div_.Tensor", "aten.div_.Scalar")
+def div(low: Lowering, call: Call) -> Symbol:
+    """Division by a constant."""
+    divisor = low.number(call.args[1])
+    if not divisor:
+        raise UnsupportedError("divides by something that is not a constant number")
+    return low.scaled(call, low.symbol(call.args[0]), 1.0 / divisor)
+
+
+@rule("aten.relu.default", "aten.relu_.default")
+def relu(low: Lowering, call: Call) -> Symbol:
+    """Changes nothing on spikes and counts; between drives it has no spiking form."""
+    x = low.symbol(call.args[0])
+    if not low.type_of(x.operand()).is_events:
+        raise UnsupportedError("ReLU of a drive has no spiking form", hint="put a spiking neuron in its place")
+    return x
+
+
+def _affine(low: Lowering, call: Call, x: Symbol, factor: np.ndarray | None, shift: np.ndarray | None) -> Symbol:
+    """``x * factor[c] + shift[c]`` with one value per channel: a batch norm with mean 0 and variance 1."""
+    layout = x.layout()
+    constant = factor if factor is not None else shift
+    shape = () if constant is None else constant.shape
+    wide = [a for a, n in enumerate((1,) * (len(x.shape) - len(shape)) + shape) if n != 1]
+    if not wide and None in layout:  # one number for all: the same for every channel
+        wide = [layout.index(None)]
+    if len(wide) != 1 or layout[wide[0]] is not None or x.inverted:
+        what = "multiplies by" if shift is None else "adds"
+        raise UnsupportedError(
+            f"{what} a constant that differs from element to element",
+            hint="one value per channel is understood; a position embedding of drives has no integer form here",
+        )
+    axis = wide[0]
+    leads = [a for a, lead in enumerate(layout) if lead is not None]
+    order = [*leads, axis, *(a for a in range(len(layout)) if layout[a] is None and a != axis)]
+    moved = x.transposed(order)
+    ones = np.ones(x.shape[axis])
+    weight = ones if factor is None else factor.reshape(-1) * ones
+    bias = 0.0 * ones if shift is None else shift.reshape(-1) * ones
+    what = "scale" if shift is None else "shift"
+    params = {"mean": 0.0 * ones, "var": ones, "weight": weight, "bias": bias}
+    out = low.emit(call, what, BatchNorm(0.0), (moved,), moved.layout(), **params)
+    return out.transposed([order.index(a) for a in range(len(order))])
+
+
+def _mask(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
+    layout = joint_layout(left, right)
+    pair, types = _ranked(low, left, right, layout)
+    # The gate is the operand that broadcasts; of two equal shapes the first one that is spikes.
+    order = (0, 1) if types[0].size <= types[1].size else (1, 0)
+    if types[order[0]].kind is not Kind.SPIKE and types[0].size == types[1].size:
+        order = (order[1], order[0])
+    if types[order[0]].kind is not Kind.SPIKE:
+        kinds = " and ".join(t.kind.value for t in types)
+        raise UnsupportedError(
+            f"multiplies {kinds} values element by element; one must be spikes (a gate) and not the larger one",
+            hint="put a spiking neuron in front of one operand",
+        )
+    return low.emit(call, "mask", Mask(), (left, right), layout, operands=(pair[order[0]], pair[order[1]]))
+
+
+def _inverted_gate(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
+    """``x * (1 - gate)``: the IAND connection of SEW-ResNet (arXiv 2102.04159, Table 1)."""
+    gate, x = (left, right) if left.inverted else (right, left)
+    if x.inverted:
+        raise UnsupportedError("multiplies two complements", hint="use 1 - (a + b - a * b) or a neuron")
+    gate = replace(gate, inverted=False)
+    layout = joint_layout(gate, x)
+    pair, _ = _ranked(low, gate, x, layout)
+    return low.emit(call, "mask", Mask(invert=True), (gate, x), layout, operands=pair)
+
+
+def _ranked(
+    low: Lowering, left: Symbol, right: Symbol, layout: Layout
+) -> tuple[tuple[Operand, Operand], list[ValueType]]:
+    """Both operands with as many feature axes as the result."""
+    rank = sum(lead is None for lead in layout)
+    pair = (_with_rank(left.operand(), low, rank), _with_rank(right.operand(), low, rank))
+    return pair, [low.type_of(o) for o in pair]
+
+
+def _with_rank(operand: Operand, low: Lowering, rank: int) -> Operand:
+    type_ = low.type_of(operand)
+    if len(type_.shape) == rank:
+        return operand
+    source = low.builder.nodes[operand.node].type.shape
+    view = operand.view or View.of(source, range(len(source)), source)
+    return Operand(operand.node, view.then((*[1] * (rank - len(type_.shape)), *type_.shape)))

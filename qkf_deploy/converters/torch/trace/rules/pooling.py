@@ -1,0 +1,95 @@
+"""Pooling, and sums and means over axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qkf_deploy.converters.torch.trace.capture import Call
+from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, positive, rule
+from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
+from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ops import MaxPool, Readout, Sum, SumPool
+
+
+@rule("aten.max_pool1d.default", "aten.max_pool2d.default")
+def max_pool(low: Lowering, call: Call) -> Symbol:
+    """Max pooling of drives or spikes."""
+    x = low.symbol(call.args[0])
+    rank = 1 if "1d" in call.target else 2
+    kernel = per_axis(call.args[1], rank)
+    stride = per_axis(argument(call, 2, "stride", None) or call.args[1], rank)
+    if any(d != 1 for d in per_axis(argument(call, 4, "dilation", 1), rank)) or argument(call, 5, "ceil_mode", False):
+        raise UnsupportedError("max pooling with dilation or ceil_mode")
+    op = MaxPool(kernel, stride, per_axis(argument(call, 3, "padding", 0), rank))
+    return low.emit(call, "maxpool", op, (x,), batch_first(x, rank + 1))
+
+
+@rule("aten.avg_pool1d.default", "aten.avg_pool2d.default")
+def avg_pool(low: Lowering, call: Call) -> Symbol:
+    """Average pooling: a sum and a scale."""
+    x = low.symbol(call.args[0])
+    rank = 1 if "1d" in call.target else 2
+    kernel = per_axis(call.args[1], rank)
+    stride = per_axis(argument(call, 2, "stride", None) or call.args[1], rank)
+    padding = per_axis(argument(call, 3, "padding", 0), rank)
+    if argument(call, 4, "ceil_mode", False) or (any(padding) and not argument(call, 5, "count_include_pad", True)):
+        raise UnsupportedError("average pooling whose divisor depends on the position")
+    divisor = argument(call, 6, "divisor_override") or math.prod(kernel)
+    summed = low.emit(call, "avgpool", SumPool(kernel, stride, padding), (x,), batch_first(x, rank + 1))
+    return low.scaled(call, summed, 1.0 / divisor)
+
+
+@rule("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")
+def adaptive_avg_pool(low: Lowering, call: Call) -> Symbol:
+    """Average pooling to a given size, where all windows are equal."""
+    x = low.symbol(call.args[0])
+    rank = 1 if "1d" in call.target else 2
+    target = per_axis(call.args[1], rank)
+    spatial = x.shape[-rank:]
+    if any(n % t for n, t in zip(spatial, target, strict=True)):
+        raise UnsupportedError(
+            f"adaptive pooling from {spatial} to {target} with windows of different size",
+            hint="choose an image size whose last feature map is a multiple of the pool's output",
+        )
+    kernel = tuple(n // t for n, t in zip(spatial, target, strict=True))
+    layout = batch_first(x, rank + 1)
+    if math.prod(kernel) == 1:
+        return x
+    summed = low.emit(call, "avgpool", SumPool(kernel, kernel, (0,) * rank), (x,), layout)
+    return low.scaled(call, summed, 1.0 / math.prod(kernel))
+
+
+@rule("aten.sum.dim_IntList", "aten.mean.dim")
+def reduce(low: Lowering, call: Call) -> Symbol:
+    """Sum or mean over features (tokens, a head), over time, or both."""
+    x = low.symbol(call.args[0])
+    axes = [positive(a, len(x.shape)) for a in ([call.args[1]] if isinstance(call.args[1], int) else call.args[1])]
+    keepdim = bool(argument(call, 2, "keepdim", False))
+    layout = x.layout()
+    if any(BATCH in (layout[a] or ()) for a in axes):
+        raise UnsupportedError("sums over images")
+    over_time = [a for a in axes if layout[a] is not None]
+    features = [a for a in axes if layout[a] is None]
+    terms = math.prod(x.shape[a] for a in axes)
+    if features:
+        x = _sum_features(low, call, x, features, keepdim)
+    if over_time:
+        moved = over_time[0] if keepdim else over_time[0] - sum(f < over_time[0] for f in features)
+        x = _sum_time(low, call, x, moved, keepdim)
+    return low.scaled(call, x, 1.0 / terms) if "mean" in call.target else x
+
+
+def _sum_features(low: Lowering, call: Call, x: Symbol, axes: Sequence[int], keepdim: bool) -> Symbol:
+    layout = x.layout()
+    position = sorted(sum(lead is None for lead in layout[:a]) for a in axes)
+    kept = layout if keepdim else [lead for a, lead in enumerate(layout) if a not in axes]
+    return low.emit(call, "sum", Sum(tuple(position), keepdim), (x,), kept)
+
+
+def _sum_time(low: Lowering, call: Call, x: Symbol, axis: int, keepdim: bool) -> Symbol:
+    if keepdim:
+        raise UnsupportedError("a sum over time that keeps the time axis")
+    layout = [lead for a, lead in enumerate(x.layout()) if a != axis]
+    return low.emit(call, "readout", Readout(), (x,), layout, ends_time=True)

@@ -1,0 +1,72 @@
+"""Where a time axis appears: repeating an image, stacking the steps of a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qkf_deploy.converters.torch.trace.capture import Call
+from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
+from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
+from qkf_deploy.errors import UnsupportedError
+
+
+@rule("aten.repeat.default")
+def repeat(low: Lowering, call: Call) -> Symbol:
+    """Repeating an image over time."""
+    x = low.symbol(call.args[0])
+    factors = [int(n) for n in call.args[1]]
+    if len(factors) > len(x.shape):
+        x = x.reshaped((*[1] * (len(factors) - len(x.shape)), *x.shape))
+    return _repeated(low, x, factors)
+
+
+@rule("aten.expand.default")
+def expand(low: Lowering, call: Call) -> Symbol:
+    """Repeating an image over time, without a copy."""
+    x, target = low.symbol(call.args[0]), low.program.shapes[call.name]
+    x = x.reshaped((*[1] * (len(target) - len(x.shape)), *x.shape))
+    return _repeated(low, x, [t // n for t, n in zip(target, x.shape, strict=True)])
+
+
+def _repeated(low: Lowering, x: Symbol, factors: Sequence[int]) -> Symbol:
+    axes = [a for a, n in enumerate(factors) if n != 1]
+    if not axes:  # T = 1: repeating once still makes the first axis time
+        return x.repeated(0, low.timed(1)) if x.steps is None and not x.at and x.shape[0] == 1 else x
+    if len(axes) > 1:
+        raise UnsupportedError("repeats more than one axis")
+    return x.repeated(axes[0], low.timed(factors[axes[0]]))
+
+
+@rule("aten.stack.default")
+def stack(low: Lowering, call: Call) -> Symbol:
+    """The steps of a loop, stacked."""
+    parts = [low.symbol(a) for a in call.args[0]]
+    return _steps(low, parts, positive(argument(call, 1, "dim", 0), len(parts[0].shape) + 1))
+
+
+@rule("aten.cat.default")
+def cat(low: Lowering, call: Call) -> Symbol:
+    """The steps of a loop, put together along an axis of size 1."""
+    parts = [low.symbol(a) for a in call.args[0]]
+    axis = positive(argument(call, 1, "dim", 0), len(parts[0].shape))
+    if len(parts) == 1:
+        return parts[0]
+    if any(not p.at or p.shape[axis] != 1 or BATCH in (p.layout()[axis] or ()) for p in parts):
+        raise UnsupportedError(
+            "concatenates tensors", hint="only the steps of a loop over time can be put together; add instead"
+        )
+    return _steps(low, [p.reshaped([n for a, n in enumerate(p.shape) if a != axis]) for p in parts], axis)
+
+
+def _steps(low: Lowering, parts: Sequence[Symbol], axis: int) -> Symbol:
+    """A time axis out of all steps of a loop, in order (or of one constant value, several times)."""
+    first = parts[0]
+    same = all(p.node == first.node and p.view == first.view and p.steps is None for p in parts)
+    in_order = [p.at for p in parts] == [(t,) for t in range(len(parts))]
+    if not same or not (in_order or not any(p.at for p in parts)):
+        raise UnsupportedError(
+            "stacks tensors that are not the time steps of one value, in order",
+            hint="only the steps of a loop over time can be put together",
+        )
+    return first.over_time(axis, low.timed(len(parts)))

@@ -1,6 +1,0 @@
-"""What every operator of an exported program means in the graph: one small function each."""
-
-from qkf_deploy.converters.trace.rules import arithmetic, neuron, pooling, synapse, time, views
-from qkf_deploy.converters.trace.rules.table import RULES
-
-__all__ = ["RULES", "arithmetic", "neuron", "pooling", "synapse", "time", "views"]

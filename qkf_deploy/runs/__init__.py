@@ -1,0 +1,1 @@
+"""Stored runs: what one simulation leaves behind for energy, reports and mapping."""

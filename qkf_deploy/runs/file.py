@@ -1,0 +1,81 @@
+"""Run files: what one simulation leaves behind for `energy`, `map` and `report`, as JSON.
+
+``{"schema_version", "kind": "qkf-run", "ledger", "widths", "graph", "gates", "predictions", "provenance", "notices"}``.
+The same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qkf_deploy.bundle import write_atomically
+from qkf_deploy.errors import InputError
+from qkf_deploy.ir import Graph
+from qkf_deploy.ledger import Ledger
+from qkf_deploy.runs.check import check_content
+from qkf_deploy.runs.content import KIND, SCHEMA_VERSION, RunFile, run_data
+from qkf_deploy.simulators.run import Run
+
+_MAX_BYTES = 500_000_000
+_AGAIN = "write it again with `qkf-deploy simulate ... -o run.json`"
+
+
+def write_run(path: str | Path, graph: Graph, run: Run) -> None:
+    """Write a run file, atomically.
+
+    Args:
+        path: of the file.
+        graph: the network that ran.
+        run: its result; gate pictures appear where the gates of :func:`gate_nodes` were recorded.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    text = json.dumps(run_data(graph, run), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    write_atomically(Path(path), text.encode() + b"\n")
+
+
+def from_data(data: Mapping[str, Any]) -> RunFile:
+    """Inverse of :func:`run_data`. Raises InputError for another kind, schema, or missing fields."""
+    if not isinstance(data, Mapping) or data.get("kind") != KIND:
+        raise InputError("not a run file", hint=_AGAIN)
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"run schema {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}", hint=_AGAIN)
+    try:
+        run = RunFile(
+            Ledger.from_dict(data["ledger"]),
+            tuple(data["widths"]),
+            data["graph"],
+            tuple(data["gates"]),
+            tuple(int(i) for i in data["predictions"]),
+            {str(k): str(v) for k, v in data["provenance"].items()},
+            tuple(map(str, data["notices"])),
+        )
+        check_content(run)
+        return run
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"a damaged run file: {type(error).__name__}: {error}", hint=_AGAIN) from error
+
+
+def read_run(path: str | Path) -> RunFile:
+    """Read a run file.
+
+    Raises:
+        InputError: missing, truncated, not JSON, or not a run file.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"larger than {_MAX_BYTES} bytes", where=str(path))
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint=_AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError("not a complete JSON file", where=str(path), hint=_AGAIN) from error
+    try:
+        return from_data(data)
+    except InputError as error:
+        raise InputError(error.message, where=str(path), hint=error.hint or _AGAIN) from error
