@@ -20,7 +20,8 @@ from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.kernels.lists import EventList
 from qkf_deploy.simulators.event.kernels.streams import add_streams, class_counts, column_sums, expand
-from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
+from qkf_deploy.simulators.event.layers import SynapseLayer
+from qkf_deploy.simulators.event.neurons import NeuronForm, fire_drive
 from qkf_deploy.simulators.event.values import Drive, Stream, to_plain, to_rows, to_stream
 
 pytestmark = pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name.replace(" ", "-"))
@@ -97,7 +98,7 @@ def test_synapses(isa: Isa, case: dict[str, Any]) -> None:
     if case["strips"]:
         isa = replace(isa, strip_bytes=case["strips"][0])
     unfused = SynapseLayer(graph, conv, None, None, isa)
-    fused = SynapseLayer(graph, conv, None, (lif, form), isa)
+    fused = SynapseLayer(graph, conv, None, form, isa)
     with pytest.MonkeyPatch.context() as patch:
         if case["strips"]:
             for name, value in zip(_STRIP_SETTINGS, case["strips"][1:], strict=True):

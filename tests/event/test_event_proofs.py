@@ -18,9 +18,10 @@ from qkf_deploy.simulators.event.kernels.arguments import Events
 from qkf_deploy.simulators.event.kernels.fire import SPOILT
 from qkf_deploy.simulators.event.kernels.segments import checked_segments
 from qkf_deploy.simulators.event.kernels.streams import pool_fire
-from qkf_deploy.simulators.event.layers import SynapseLayer, pointwise
+from qkf_deploy.simulators.event.layers import SynapseLayer
 from qkf_deploy.simulators.event.steps import GeneralStep, SynapseStep
 from qkf_deploy.simulators.event.values import to_stream
+from qkf_deploy.simulators.event.windows import pointwise
 
 #: Instruction sets, none of which takes dense kernels where events will do.
 GATHERING = [replace(isa, dense_crossover=2.0) for isa in ISAS if isa.dense_crossover < 2]

@@ -19,7 +19,7 @@ from qkf_deploy.simulators.event.kernels.attention import (
     token_gate,
 )
 from qkf_deploy.simulators.event.kernels.fire import SOFT
-from qkf_deploy.simulators.event.layers import NeuronForm
+from qkf_deploy.simulators.event.neurons import NeuronForm
 from qkf_deploy.simulators.event.steps import Step, store_neuron
 from qkf_deploy.simulators.event.values import Stream, words_of
 

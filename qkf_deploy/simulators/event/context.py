@@ -9,8 +9,8 @@ import numpy as np
 
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.simulators.event.cpu import Isa
-from qkf_deploy.simulators.event.layers import Ranges
 from qkf_deploy.simulators.event.values import Drive, Plain, Stream, Value, to_plain, to_rows, to_stream
+from qkf_deploy.simulators.event.work import Ranges
 
 #: Ledger classes of one node and one image.
 NodeCounts = dict[str, int]

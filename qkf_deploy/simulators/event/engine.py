@@ -18,10 +18,10 @@ from qkf_deploy.simulators.counting import layer_record
 from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.context import Image
 from qkf_deploy.simulators.event.kernels import compiling
-from qkf_deploy.simulators.event.layers import Ranges
 from qkf_deploy.simulators.event.plan import Plan, Planner
 from qkf_deploy.simulators.event.steps import GeneralStep, needs_whole_batch
 from qkf_deploy.simulators.event.values import Plain, Value, to_stream
+from qkf_deploy.simulators.event.work import Ranges
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 
 #: Ranges per thread when one image is divided: small enough to balance, large enough to keep weights in cache.

@@ -17,7 +17,8 @@ from qkf_deploy.ops import Add, Conv, IntegerNeuron, Mask, MatMul, MaxPool, Sum
 from qkf_deploy.simulators.event import proofs
 from qkf_deploy.simulators.event.attention_steps import AttentionStep, ChannelGateStep, TokenGateStep
 from qkf_deploy.simulators.event.cpu import Isa
-from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer
+from qkf_deploy.simulators.event.layers import SynapseLayer
+from qkf_deploy.simulators.event.neurons import NeuronForm
 from qkf_deploy.simulators.event.steps import (
     AddDrivesStep,
     AddStep,
@@ -141,7 +142,7 @@ class Planner:
         form = self._fusable_form(after, channels)
         if form is None or after is None:
             return SynapseStep(self.graph, node, None, None, SynapseLayer(self.graph, node, None, None, self.isa))
-        layer = SynapseLayer(self.graph, node, pool, (after, form), self.isa)
+        layer = SynapseLayer(self.graph, node, pool, form, self.isa)
         return SynapseStep(self.graph, node, pool, after, layer)
 
     def _gate(self, node: Node) -> tuple[Node, Node, NeuronForm, tuple[int, ...]] | None:

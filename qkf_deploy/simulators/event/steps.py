@@ -15,7 +15,8 @@ from qkf_deploy.ops import Conv
 from qkf_deploy.simulators.counting import node_counts, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.kernels.streams import add_streams
-from qkf_deploy.simulators.event.layers import NeuronForm, SynapseLayer, fire_drive
+from qkf_deploy.simulators.event.layers import SynapseLayer
+from qkf_deploy.simulators.event.neurons import NeuronForm, fire_drive
 from qkf_deploy.simulators.event.values import Drive, Plain, Stream, Totals, words_of
 
 

@@ -132,3 +132,9 @@ def bands(window: Window, lines: int) -> tuple[tuple[int, int], ...]:
         read = read[(read >= 0) & (read < window.y.size)]
         out.append((int(read.min()), int(read.max()) + 1) if read.size else (0, 0))
     return tuple(out)
+
+
+@cache
+def pointwise(height: int, width: int) -> Window:
+    """The window that reads one pixel."""
+    return Window(Axis(height, 1), Axis(width, 1))
