@@ -323,6 +323,9 @@ def check_export(graph: Graph, form: str, images: np.ndarray | None = None) -> l
 
     Returns:
         :class:`qkf_deploy.converters.export_check.CheckResult` per client.
+
+    Raises:
+        MissingComponent, CheckFailed: nothing could be compared.
     """
     from qkf_deploy.converters import export_check
 
@@ -331,4 +334,6 @@ def check_export(graph: Graph, form: str, images: np.ndarray | None = None) -> l
         "portable": export_check.check_portable,
         "partitioned": export_check.check_partitioned,
     }
-    return checks[form](graph, export_check.sample_images(graph) if images is None else images)
+    results = checks[form](graph, export_check.sample_images(graph) if images is None else images)
+    export_check.require_compared(results)
+    return results

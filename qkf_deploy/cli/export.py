@@ -55,7 +55,8 @@ def export(
     """Write a float or integer network as NIR or ONNX, an integer network as a Lava script with its weights.
 
     NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated or --partitioned
-    says how to go on. --check exits with 1 if a client computes something else.
+    says how to go on. --check exits with 1 if a client computes something else or all refuse the file, with 4 if none
+    is installed.
 
     \b
     Examples:
@@ -70,11 +71,11 @@ def export(
         said = _write(graph, target, output, mode, form, precision)
     notices(graph.notices)
     if check:
+        note(f"wrote {output}")
         given = image_files.load(images, graph, limit=limit).array if images else None
         with progress("running clients"):
             results = api.check_export(graph, target if target == "onnx" else mode, given)
         show(_sheet(results), fmt)
-        note(f"wrote {output}")
         if any(not r.same and not r.refused for r in results):
             raise CheckFailed("a client computes something else than the network", hint="see the table above")
     else:

@@ -13,7 +13,7 @@ from qkf_deploy.converters.nir.builder import placed_array
 from qkf_deploy.converters.nir.clients import CLIENTS, Client, installed, own
 from qkf_deploy.converters.nir.export import export_nir, folded, lower
 from qkf_deploy.converters.nir.partition import export_parts, load_parts, run_parts
-from qkf_deploy.errors import InputError, QkfError
+from qkf_deploy.errors import CheckFailed, MissingComponent, QkfError
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
@@ -33,6 +33,7 @@ class CheckResult:
         different: how many of them differ.
         logits_error: largest difference of a logit.
         refused: what the client said if it would not run the file, else empty.
+        missing: it did not run because something is not installed.
     """
 
     client: str
@@ -40,11 +41,33 @@ class CheckResult:
     different: int = 0
     logits_error: float = 0.0
     refused: str = ""
+    missing: bool = False
+
+    @classmethod
+    def of(cls, client: str, error: QkfError) -> CheckResult:
+        """A client that did not run."""
+        return cls(client, refused=error.message, missing=isinstance(error, MissingComponent))
 
     @property
     def same(self) -> bool:
         """True if the client ran the export and nothing differed."""
         return not self.refused and self.different == 0
+
+
+def require_compared(results: list[CheckResult]) -> None:
+    """Nothing compared is not a pass.
+
+    Raises:
+        MissingComponent: nothing was compared because no client is installed, or none completely.
+        CheckFailed: every client refused the export, or it has no spikes to compare.
+    """
+    if any(r.compared for r in results):
+        return
+    said = "; ".join(f"{r.client}: {r.refused or 'ran, and the network has no spikes to compare'}" for r in results)
+    message = f"the export was compared with nothing ({said or 'no client is installed'})"
+    if all(r.missing for r in results):
+        raise MissingComponent(message, hint="pip install 'qkf-deploy[torch,nir,onnx]'")
+    raise CheckFailed(message, hint="--partitioned is checked in this package's own reader too, ONNX in ONNX Runtime")
 
 
 def sample_images(graph: Graph, count: int = 4, seed: int = 0) -> np.ndarray:
@@ -79,8 +102,8 @@ def check_portable(graph: Graph, images: np.ndarray) -> list[CheckResult]:
         for name in installed():
             try:
                 run = CLIENTS[name](path, np.ascontiguousarray(frames))
-            except InputError as error:
-                results.append(CheckResult(name, refused=error.message))
+            except QkfError as error:
+                results.append(CheckResult.of(name, error))
                 continue
             compared = different = 0
             for node in names:
@@ -107,8 +130,8 @@ def check_parts(directory: Path, images: np.ndarray) -> list[CheckResult]:
     for name, client in clients.items():
         try:
             values = run_parts(planned, files, x, client)
-        except InputError as error:
-            results.append(CheckResult(name, refused=error.message))
+        except QkfError as error:
+            results.append(CheckResult.of(name, error))
             continue
         compared, different = _compare_events(planned.graph, values, expected.values)
         error = float(np.abs(values[planned.graph.output.name] - expected.raw_output).max())
@@ -136,7 +159,7 @@ def check_onnx(graph: Graph, images: np.ndarray) -> list[CheckResult]:
         try:
             run = onnx_engine.run(graph, x, record, form=form)
         except QkfError as error:
-            results.append(CheckResult(name, refused=error.message))
+            results.append(CheckResult.of(name, error))
             continue
         compared, different = _compare_events(graph, run.values, expected.values)
         results.append(CheckResult(name, compared, different, float(np.abs(run.logits - expected.logits).max())))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from qkf_deploy import bundle
 from qkf_deploy.cli import run
 from qkf_deploy.converters import export_check
 from qkf_deploy.converters.export_check import CheckResult
+from qkf_deploy.converters.nir import clients
+from qkf_deploy.errors import MissingComponent
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
 
 
@@ -57,6 +61,74 @@ def test_partitioned(files):
     assert run([*command, "--check"]) == 0
     assert {p.name for p in (files / "parts").iterdir()} >= {"manifest.json", "network.qkf", "part000.nir"}
     assert run(command) == 3, "an existing directory with files is left alone"
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """Makes packages look as if they were not installed; what was imported with them is imported anew."""
+
+    def hide(*names):
+        for module in [m for m in sys.modules if m.split(".")[0] in names or m.startswith("qkf_deploy.converters.nir")]:
+            monkeypatch.delitem(sys.modules, module)
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delattr("qkf_deploy.converters.nir", raising=False)
+
+    return hide
+
+
+@pytest.mark.parametrize("package", ["h5py", "nir"])
+def test_nir_without_its_packages_is_exit_4(files, package, absent, capsys):
+    absent(package)
+    assert run(["export", str(files / "stock.qkf"), "--to", "nir", "-o", str(files / "net.nir")]) == 4
+    assert f"{package} is not installed" in (error := capsys.readouterr().err)
+    assert "pip install 'qkf-deploy[nir]'" in error
+    assert not (files / "net.nir").exists()
+
+
+def test_import_without_h5py_is_exit_4(files, absent, capsys):
+    (files / "net.nir").write_bytes(b"")
+    absent("h5py")
+    assert run(["import", str(files / "net.nir"), "-o", str(files / "x.qkf")]) == 4
+    assert "pip install 'qkf-deploy[nir]'" in capsys.readouterr().err
+
+
+PORTABLE_CHECK = ("--to", "nir", "--check")
+
+
+def test_a_check_without_clients_is_exit_4(files, monkeypatch, capsys):
+    monkeypatch.setattr(clients, "CLIENTS", {})
+    assert run(["export", str(files / "stock.qkf"), *PORTABLE_CHECK, "-o", str(files / "net.nir")]) == 4
+    assert "no client is installed" in (error := capsys.readouterr().err)
+    assert "pip install" in error
+
+
+def test_a_check_says_what_a_client_lacks(files, monkeypatch, capsys):
+    def lacks(path, x):
+        raise MissingComponent("nirtorch is not installed")
+
+    monkeypatch.setattr(export_check, "CLIENTS", {"spikingjelly": lacks})
+    monkeypatch.setattr(export_check, "installed", lambda: ["spikingjelly"])
+    command = ["export", str(files / "stock.qkf"), "-o", str(files / "net.nir"), *PORTABLE_CHECK]
+    assert run(command) == 4
+    assert "spikingjelly: nirtorch is not installed" in capsys.readouterr().err
+
+
+def test_the_missing_package_is_the_one_named(monkeypatch):
+    """SpikingJelly's own importer needs nirtorch; it is nirtorch that is missing then."""
+    pytest.importorskip("spikingjelly")
+    for module in [m for m in sys.modules if m.startswith(("nirtorch", "spikingjelly.activation_based.nir_exchange"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "nirtorch", None)
+    with pytest.raises(MissingComponent, match="nirtorch is not installed") as caught:
+        clients.spikingjelly(Path("net.nir"), np.zeros((1, 1, 1), np.float32))
+    assert caught.value.hint == "pip install nirtorch"
+
+
+def test_a_check_that_every_client_refuses_is_exit_1(files, monkeypatch, capsys):
+    monkeypatch.setattr(export_check, "check_portable", lambda graph, images: [CheckResult("picky", refused="not me")])
+    assert run(["export", str(files / "stock.qkf"), *PORTABLE_CHECK, "-o", str(files / "net.nir")]) == 1
+    assert "picky: not me" in capsys.readouterr().err
 
 
 def test_a_difference_is_exit_1(files, monkeypatch):

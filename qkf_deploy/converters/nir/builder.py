@@ -19,12 +19,14 @@ from qkf_deploy.errors import GraphError, MissingComponent, UnsupportedError
 from qkf_deploy.ir import View, compose, identity
 
 try:
+    import h5py
     import nir as _nir
-except ImportError as error:  # pragma: no cover - depends on the installation
-    raise MissingComponent("nir is not installed", hint="pip install 'qkf-deploy[nir]'") from error
+except ImportError as error:
+    raise MissingComponent(f"{error.name} is not installed", hint="pip install 'qkf-deploy[nir]'") from error
 
-#: Stock NIR; its annotations are narrower than what it accepts.
+#: Stock NIR and its files; the annotations of NIR are narrower than what it accepts.
 nir: Any = _nir
+hdf5: Any = h5py
 #: Time step in seconds of every file written here: the value snnTorch has fixed and SpikingJelly defaults to.
 DT = 1e-4
 METADATA_KEY = "qkf"

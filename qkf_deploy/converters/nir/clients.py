@@ -136,8 +136,9 @@ def _imported(client: str, load: Callable[[], Any]) -> Any:
 def _import(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingComponent(f"{package} is not installed", hint=f"pip install {package}") from error
+    except ImportError as error:  # of the package itself, or of one that its importer needs
+        lacking = (error.name or package).split(".")[0]
+        raise MissingComponent(f"{lacking} is not installed", hint=f"pip install {lacking}") from error
 
 
 @contextlib.contextmanager

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 
 from qkf_deploy import bundle
-from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, nir
+from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, hdf5, nir
 from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission
 from qkf_deploy.converters.nir.markers import mark, rearrange
 from qkf_deploy.converters.nir.safety import SIDECAR, SIDECAR_VERSION, stock_digest
@@ -104,7 +103,7 @@ def serialize(nir_graph: Any, graph: Graph | None = None, mode: str = "part") ->
     nir.write(buffer, nir_graph)
     if graph is None:
         return buffer.getvalue()
-    with h5py.File(buffer, "r+") as file:
+    with hdf5.File(buffer, "r+") as file:
         group = file.create_group(SIDECAR)
         group.attrs["version"] = SIDECAR_VERSION
         group.attrs["mode"] = mode

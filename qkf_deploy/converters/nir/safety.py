@@ -24,7 +24,7 @@ from qkf_deploy.errors import InputError, MissingComponent
 try:
     import h5py
     from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
-except ImportError as error:  # pragma: no cover - depends on the installation
+except ImportError as error:
     raise MissingComponent("h5py is not installed", hint="pip install 'qkf-deploy[nir]'") from error
 
 MAX_NODES = 20_000
