@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from qkf_deploy.errors import GraphError, InputError, QkfError
 from qkf_deploy.ir import Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops import OPERATORS
+from qkf_deploy.writing import write_atomically
 
 FORMAT = "qkf-graph/1"
 _KEY = "qkf"
@@ -82,22 +81,6 @@ def from_bytes(data: bytes) -> Graph:
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"not a .qkf file: {error}", hint=_REWRITE) from error
     return from_json(text, tensors)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all. Raises InputError where the place cannot be written."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write here: {error.strerror}", where=str(path), hint="give another -o") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write here: {error.strerror}", where=str(path), hint="give another -o") from error
 
 
 def to_json(graph: Graph) -> str:

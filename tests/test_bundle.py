@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import qkf_deploy as qd
-from qkf_deploy.bundle import load_graph, save_graph, to_bytes, write_atomically
+from qkf_deploy.bundle import load_graph, save_graph, to_bytes
 from qkf_deploy.errors import GraphError, InputError, ProofError, QkfError
 from qkf_deploy.ir import Graph
+from qkf_deploy.writing import write_atomically
 
 GRAPHS: dict[str, Callable[[], Graph]] = {
     "float": lambda: small_transformer(0),

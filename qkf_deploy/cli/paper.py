@@ -43,8 +43,8 @@ def paper(
     with progress("recomputing") as tick:
         checks = shape_checks(tick)
     if network is not None and images is not None:
-        from qkf_deploy.bundle import write_atomically
         from qkf_deploy.datasets import images as image_files
+        from qkf_deploy.writing import write_atomically
 
         graph = api.load(network)
         given = image_files.load(images, graph, resize=resize, limit=limit)

@@ -147,7 +147,7 @@ def _below(given: image_files.Images, run: Run) -> str:
 def _save_arrays(path: Path, run: Run) -> None:
     import io
 
-    from qkf_deploy.bundle import write_atomically
+    from qkf_deploy.writing import write_atomically
 
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"logits": run.logits, "raw_output": run.raw_output, **run.values}

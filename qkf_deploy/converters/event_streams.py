@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from qkf_deploy.bundle import write_atomically
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.simulators.run import Run
+from qkf_deploy.writing import new_folder
 
 Format = Literal["npz", "aer"]
 _MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
 
     Args:
         run: a run with recorded values.
-        directory: created if missing.
+        directory: does not exist yet, or is empty.
         fmt: ``npz`` (one array per column, u32) or ``aer`` (text: a header line, then one event per line, in order of
             t, c, y, x).
 
@@ -69,7 +69,7 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
 
     Raises:
         UsageError: an unknown format, or nothing was recorded.
-        InputError: the directory cannot be written.
+        InputError: the directory has files, or cannot be written.
     """
     writers: Mapping[str, Callable[[Layer, np.ndarray], bytes]] = {"npz": _to_npz, "aer": _to_aer}
     if fmt not in writers:
@@ -81,11 +81,6 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
     root = Path(directory)
     layers = [Layer(name, (v.shape[0], *v.shape[2:])) for name, v in recorded.items()]
     images = next(iter(recorded.values())).shape[1]
-    for image in range(images):
-        for layer in layers:
-            path = layer.file(root, image, fmt)
-            _make_directory(path.parent)
-            write_atomically(path, writers[fmt](layer, recorded[layer.name][:, image]))
     manifest = {
         "version": _VERSION,
         "format": fmt,
@@ -93,15 +88,14 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
         "columns": _COLUMNS,
         "layers": [{"name": layer.name, "shape": layer.shape} for layer in layers],
     }
-    write_atomically(root / _MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    with new_folder(root) as folder:
+        for image in range(images):
+            for layer in layers:
+                path = layer.file(folder, image, fmt)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(writers[fmt](layer, recorded[layer.name][:, image]))
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return root / _MANIFEST
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create the directory: {error.strerror}", where=str(path)) from error
 
 
 def _events(layer: Layer, values: np.ndarray) -> np.ndarray:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import keyword
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from qkf_deploy.errors import InputError, UnsupportedError
+from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, ValueType
 from qkf_deploy.ops import IntegerNeuron
 from qkf_deploy.simulators.lava.partition import PROCESS_NAMES
+from qkf_deploy.writing import new_folder
 
 SCRIPT = "run.py"
 WEIGHTS = "weights.npz"
@@ -101,23 +100,12 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
     """
     _check(graph)
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("exists already and is not an empty folder", where=str(folder), hint="give another -o")
     script = _script(graph)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{f"{n.name}/{k}": v for n in graph for k, v in n.params.items()})  # type: ignore[arg-type]
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise InputError(f"cannot write here: {error.strerror}", where=str(folder), hint="give another -o") from error
-    try:
+    with new_folder(folder) as temporary:
         (temporary / SCRIPT).write_text(script)
         (temporary / WEIGHTS).write_bytes(buffer.getvalue())
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"cannot write here: {error.strerror}", where=str(folder), hint="give another -o") from error
     return folder / SCRIPT
 
 

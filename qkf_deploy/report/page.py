@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qkf_deploy.bundle import write_atomically
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.hw_models.movement import movement
 from qkf_deploy.hw_models.pricing import EnergyReport, price
@@ -30,6 +29,7 @@ from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.tables import energy_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
+from qkf_deploy.writing import write_atomically
 
 #: What a report shows unless told: paper, exact counts, three tools, integer hardware without and with SRAM.
 DEFAULT_PROFILES = (

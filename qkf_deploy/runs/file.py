@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.bundle import write_atomically
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.check import check_content
 from qkf_deploy.runs.content import KIND, SCHEMA_VERSION, RunFile, run_data
 from qkf_deploy.simulators.run import Run
+from qkf_deploy.writing import write_atomically
 
 _MAX_BYTES = 500_000_000
 _AGAIN = "write it again with `qkf-deploy simulate ... -o run.json`"

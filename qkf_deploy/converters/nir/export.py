@@ -21,6 +21,7 @@ from qkf_deploy.converters.nir.safety import SIDECAR, SIDECAR_VERSION, stock_dig
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.passes.fold import fold
+from qkf_deploy.writing import write_atomically
 
 Mode = Literal["portable", "annotated"]
 
@@ -37,7 +38,7 @@ def export_nir(graph: Graph, path: str | Path, mode: Mode = "portable") -> None:
         UnsupportedError: portable mode, every node that stock NIR cannot say with its reason.
         InputError: the place cannot be written.
     """
-    bundle.write_atomically(Path(path), nir_bytes(graph, mode))
+    write_atomically(Path(path), nir_bytes(graph, mode))
 
 
 def nir_bytes(graph: Graph, mode: Mode = "portable") -> bytes:

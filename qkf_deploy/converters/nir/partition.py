@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from qkf_deploy.converters.nir.markers import natural
 from qkf_deploy.errors import InputError, QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, Node, View
 from qkf_deploy.ir.values import Timing
+from qkf_deploy.writing import new_folder
 
 FORMAT = "qkf-nir-parts/1"
 MANIFEST, NETWORK = "manifest.json", "network.qkf"
@@ -179,27 +178,13 @@ def export_parts(graph: Graph, directory: str | Path) -> Plan:
         InputError: the directory exists and is not empty, or cannot be written.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError("exists and is not an empty directory", where=str(target), hint="give another -o")
     planned, emissions = _plan(folded(graph))
     files = {name: f"part{i:03d}.nir" for i, name in enumerate(planned.parts)}
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise InputError(f"cannot write here: {error.strerror}", where=str(target), hint="give another -o") from error
-    try:
+    with new_folder(target) as temporary:
         for name, file in files.items():
             (temporary / file).write_bytes(serialize(emissions[name].builder.graph()))
         bundle.save_graph(planned.graph, temporary / NETWORK)
         (temporary / MANIFEST).write_text(_manifest(planned, files))
-        temporary.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write here: {error.strerror}", where=str(target), hint="give another -o") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return planned
 
 

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from qkf_deploy.bundle import write_atomically
 from qkf_deploy.converters.onnx.builder import OnnxWriter, Tensor, onnx
 from qkf_deploy.converters.onnx.emission import Emission, operator
 from qkf_deploy.converters.onnx.ops import LOWERINGS
@@ -23,6 +22,7 @@ from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Input, Output
 from qkf_deploy.passes.widths import prove
+from qkf_deploy.writing import write_atomically
 
 Form = Literal["step", "sequence"]
 Precision = Literal["float32", "float64"]
