@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def to_json(graph: Graph) -> str:
         "provenance": dict(graph.provenance),
         "notices": graph.notices,
         "widths": {name: dataclasses.astuple(w) for name, w in graph.widths.items()},
+        "factors": {name: [str(f) for f in graph.factors[name]] for name in graph.factors if name in graph.nodes},
         "nodes": [_node_to_json(node) for node in graph],
     }
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -142,6 +144,7 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
             {str(k): str(v) for k, v in data["provenance"].items()},
             tuple(map(str, data["notices"])),
             {str(name): _widths(*ranges) for name, ranges in data["widths"].items()},
+            {str(name): tuple(Fraction(f) for f in given) for name, given in data.get("factors", {}).items()},
         )
         _check_header(graph)
         return graph.verify()
@@ -171,6 +174,9 @@ def _check_header(graph: Graph) -> None:
     for name in graph.widths:
         if name not in graph.nodes:
             raise InputError("a width proof of an unknown node", where=name)
+    for name, factors in graph.factors.items():
+        if name not in graph.nodes or len(factors) != len(graph[name].inputs):
+            raise InputError("factors that do not fit the operands", where=name)
     if graph.arithmetic == "integer":
         for node in graph:
             _check_integers(node)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from qkf_deploy.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: What is counted. "Unary" counts an element of value 3 as three spikes, "graded" as one event.
 COUNT_CLASSES: Mapping[str, str] = {
@@ -59,6 +60,8 @@ class LayerRecord:
     Attributes:
         name, op: node name and operator kind.
         input_kinds, input_sizes: kind and number of elements (per image and step) of each operand.
+        input_factors: what to multiply each operand with to get the model's own value (1/4 behind 2 x 2 average
+            pooling, which is counted as a sum).
         output_kind, output_size: likewise for the output.
         timing: timing of the first operand (``step``, ``constant`` or ``image``).
         dense_macs, border_exact_macs: per image and time step.
@@ -84,6 +87,7 @@ class LayerRecord:
     parameters: int
     counts: Mapping[str, np.ndarray]
     spikes_per_step: np.ndarray | None = None
+    input_factors: tuple[Fraction, ...] = ()
 
     def with_counts(self, counts: Mapping[str, np.ndarray], spikes_per_step: np.ndarray | None) -> LayerRecord:
         """The same node in another run."""
@@ -104,7 +108,8 @@ class LayerRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        out = {k: v for k, v in vars(self).items() if k not in ("counts", "spikes_per_step")}
+        out = {k: v for k, v in vars(self).items() if k not in ("counts", "spikes_per_step", "input_factors")}
+        out["input_factors"] = [str(f) for f in self.input_factors]
         out["counts"] = {k: [int(i) for i in v] for k, v in self.counts.items()}
         steps = self.spikes_per_step
         out["spikes_per_step"] = None if steps is None else [[int(i) for i in row] for row in steps]
@@ -119,10 +124,11 @@ class LayerRecord:
             steps = fields.pop("spikes_per_step")
             for key in ("input_kinds", "input_sizes"):
                 fields[key] = tuple(fields[key])
+            fields["input_factors"] = tuple(Fraction(f) for f in fields["input_factors"])
             return LayerRecord(
                 **fields, counts=counts, spikes_per_step=None if steps is None else np.array(steps, np.int64)
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
                 f"not a ledger layer: {error}", hint="write it again with `qkf-deploy simulate`"
             ) from error

@@ -15,6 +15,7 @@ from qkf_deploy.hw_models.quantities import (
     QUANTITIES,
     WORK,
     class_counts,
+    input_factor,
     occurring,
     rate_times_dense,
     reads_events,
@@ -32,7 +33,8 @@ class LayerEnergy:
     Attributes:
         layer, type: node name and operator.
         input_kind: kinds of the operands, joined by ``, ``.
-        firing_rate_in: spikes per input element and step (an element of value 3 is three), ``None`` for real input.
+        firing_rate_in: mean value of the model's own input (a residual value of 3 is three spikes; a 2 x 2 average of
+            one spike is 1/4), ``None`` for real input.
         nonzero_rate_in: share of input elements that are not zero, likewise.
         dense_macs: per image and step, padding counted.
         border_exact_macs: per image and step, existing taps only.
@@ -199,7 +201,7 @@ def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: 
         layer=layer.name,
         type=layer.op,
         input_kind=", ".join(layer.input_kinds),
-        firing_rate_in=_rate(layer, ledger, "events_in_unary"),
+        firing_rate_in=_mean_value(layer, ledger),
         nonzero_rate_in=_rate(layer, ledger, "events_in_graded"),
         dense_macs=layer.dense_macs,
         border_exact_macs=layer.border_exact_macs,
@@ -212,6 +214,13 @@ def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: 
         energy_per_image_pj=tuple(exact_sum(_column(terms, i)) for i in range(ledger.images)),
         share=Fraction(energy) / Fraction(total) if total else Fraction(0),
     )
+
+
+def _mean_value(layer: LayerRecord, ledger: Ledger) -> Fraction | None:
+    """Mean of the model's own input; ``None`` where two operands with different factors were counted together."""
+    factors = {input_factor(layer, i) for i in range(len(layer.input_factors))} or {Fraction(1)}
+    rate = _rate(layer, ledger, "events_in_unary")
+    return None if rate is None or len(factors) > 1 else rate * factors.pop()
 
 
 def _rate(layer: LayerRecord, ledger: Ledger, name: str) -> Fraction | None:
@@ -260,6 +269,9 @@ def _assumptions(ledger: Ledger, profile: Profile) -> tuple[str, ...]:
     out = list(profile.assumptions)
     if first is not None:
         out.append(_first_layer_rule(first, ledger, profile))
+    out += _divided_inputs(ledger, profile)
+    if ledger.arithmetic == "float":
+        out.append("Counted as the folded network: batch norms and divisors are part of the weights and cost nothing.")
     if profile.twin_mac_pj is not None:
         weights = " plus one weight read" if {"weight_bytes", "weight_reads"} & set(profile.prices) else ""
         out.append(
@@ -271,6 +283,33 @@ def _assumptions(ledger: Ledger, profile: Profile) -> tuple[str, ...]:
         f"T = {ledger.time_steps}, {ledger.arithmetic} network."
     )
     return tuple(out)
+
+
+#: What a synapse pays for input that the model divides (average pooling, constant scales), by the quantity priced.
+_BY_SPIKE = "one addition per spike, as an event-driven pool passes every one on and the weights hold the divisor"
+_BY_EVENT = "one addition per sum that is not zero; the weights hold the divisor"
+_AS_MAC = "multiplied, because its values are not 0 and 1"
+_DIVIDED = {
+    "sop_rate": "taken at its mean, as the formula has it",
+    "ac_unary": _BY_SPIKE,
+    "ac_unary_nonzero_weights": _BY_SPIKE,
+    "ac_graded": _BY_EVENT,
+    "ac_graded_nonzero_weights": _BY_EVENT,
+    "integer_mac_dense": _AS_MAC,
+    "integer_mac_nonzero": _AS_MAC,
+}
+
+
+def _divided_inputs(ledger: Ledger, profile: Profile) -> list[str]:
+    """What an input counts as that the model divides, where there is one: spikes of a sum, or their mean."""
+    names = [n.name for n in ledger if reads_events(n) and any(f != 1 for f in n.input_factors)]
+    if not names:
+        return []
+    rule = next((_DIVIDED[q] for q in profile.prices if q in _DIVIDED), None)
+    if rule is None:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"Input that the model averages or scales (of {', '.join(names[:3])}{more}): {rule}."]
 
 
 def _input_words(ledger: Ledger) -> str:

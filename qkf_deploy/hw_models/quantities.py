@@ -6,8 +6,10 @@ no price is reported as unpriced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
 
@@ -73,8 +75,9 @@ def reads_events(layer: LayerRecord) -> bool:
 
 
 def reads_binary(layer: LayerRecord) -> bool:
-    """True if no value above 1 entered the layer in the whole run (any image, any step)."""
-    return layer.total("events_in_unary") == layer.total("events_in_graded")
+    """True if every value that entered the layer in the whole run was 0 or 1 in the model (any image, any step)."""
+    in_model = all(f == 1 for f in layer.input_factors)
+    return in_model and layer.total("events_in_unary") == layer.total("events_in_graded")
 
 
 def elements_in(layer: LayerRecord) -> int:
@@ -83,15 +86,24 @@ def elements_in(layer: LayerRecord) -> int:
 
 
 def rate_times_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    """Eq. 22 of arXiv 2403.16552: SOP = fr x T x FLOPs, fr the mean value of the input, padding taps counted.
+    """Eq. 22 of arXiv 2403.16552: SOP = fr x T x FLOPs, fr the mean of the model's own input, padding taps counted.
 
-    Per image, rounded to whole operations (half up): fr x T = spikes / elements.
+    Per image, rounded to whole operations (half up): fr x T = factor x spikes / elements, the factor being what turns
+    what is counted into the model's value (1/4 behind 2 x 2 average pooling).
     """
     if not reads_events(layer):
         return (0,) * ledger.images
-    size = elements_in(layer)
-    events = class_counts(layer, ledger, "events_in_unary")
-    return tuple((2 * n * layer.dense_macs + size) // (2 * size) for n in events)
+    per_spike = Fraction(layer.dense_macs, elements_in(layer)) * input_factor(layer)
+    return tuple(_half_up(n * per_spike) for n in class_counts(layer, ledger, "events_in_unary"))
+
+
+def input_factor(layer: LayerRecord, operand: int = 0) -> Fraction:
+    """The model's own value over the one counted, of one operand (its size: a sign costs nothing)."""
+    return abs(layer.input_factors[operand]) if layer.input_factors else Fraction(1)
+
+
+def _half_up(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))
 
 
 def _dense_real(layer: LayerRecord, ledger: Ledger, *, every_step: bool) -> PerImage:
@@ -105,9 +117,14 @@ def spike_product_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
     """SSA rule of the authors' scripts: the smallest rate of the spike operands x T x dense MACs.
 
     For K^T V that is min(fr_k, fr_v), for Q (K^T V) fr_q: together (min(fr_k, fr_v) + fr_q) T N C d. An operand's rate
-    x T x dense MACs equals its fan-out, so the number is exact.
+    x T x dense MACs equals its fan-out, times the factor between the model's value and the one counted.
     """
-    sides = [class_counts(layer, ledger, c) for c in ("fanout_left", "fanout_right")]
+    if "coincidences" not in layer.counts:
+        return (0,) * ledger.images
+    sides = [
+        tuple(_half_up(n * input_factor(layer, side)) for n in class_counts(layer, ledger, c))
+        for side, c in enumerate(("fanout_left", "fanout_right"))
+    ]
     spikes = [s for s, kind in zip(sides, layer.input_kinds, strict=False) if kind == "spike"]
     return tuple(min(values) for values in zip(*(spikes or sides), strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Literal
 
@@ -85,6 +86,8 @@ class Graph:
         provenance: where the graph came from (source, hashes, passes), strings.
         notices: sentences a user should read (batch carry-over, rounded decays ...).
         widths: proven ranges by node, filled by quantization.
+        factors: by node, one factor per operand: the model's own value is the factor times the value read here. Folding
+            moves divisors (average pooling, means, constant scales) into weights; these keep what it moved. Absent: 1.
     """
 
     nodes: Mapping[str, Node]
@@ -96,6 +99,7 @@ class Graph:
     provenance: Mapping[str, str] = field(default_factory=dict[str, str])
     notices: tuple[str, ...] = ()
     widths: Mapping[str, Widths] = field(default_factory=dict[str, Widths])
+    factors: Mapping[str, tuple[Fraction, ...]] = field(default_factory=dict[str, tuple[Fraction, ...]])
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -138,6 +142,10 @@ class Graph:
     def input_types(self, node: Node) -> tuple[ValueType, ...]:
         """Types of all operands of a node."""
         return tuple(self.operand_type(o) for o in node.inputs)
+
+    def input_factors(self, node: Node) -> tuple[Fraction, ...]:
+        """What to multiply each operand of a node with to get the model's own value."""
+        return self.factors.get(node.name) or (Fraction(1),) * len(node.inputs)
 
     def parameter_count(self) -> int:
         """Number of stored parameters (weights, biases, batch-norm and neuron parameters)."""

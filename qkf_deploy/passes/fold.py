@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, Params, View, compose, freeze
-from qkf_deploy.ops import BatchNorm, Conv, Linear, Scale
+from qkf_deploy.ops import Add, BatchNorm, Conv, Linear, Mask, MatMul, MaxPool, Readout, Scale, Sum, SumPool
 from qkf_deploy.passes.scales import synapse_axis
+
+#: Operators that commute with a positive factor.
+_PASS_ON = (Sum, Readout, SumPool, MaxPool, MatMul, Mask, Add)
+#: Divisors of pools, means and heads are products of sizes; a denominator up to this is taken as one.
+_LARGEST_DENOMINATOR = 10**6
 
 
 def fold(graph: Graph) -> Graph:
@@ -17,7 +24,9 @@ def fold(graph: Graph) -> Graph:
 
     A batch norm behind a convolution or linear layer is folded into it (Ioffe & Szegedy 2015, inference form):
     w' = w γ/√(σ²+ε), b' = (b - μ) γ/√(σ²+ε) + β. One that follows anything else becomes a depthwise 1×1 convolution,
-    with a notice. Scales are multiplied into the weights that read them; a scale in front of a neuron stays.
+    with a notice. Scales are multiplied into the weights that read them; a positive scale of spikes or counts moves
+    past sums, pools and products until a synapse takes it, so that what is read stays a count. A scale that ends in
+    front of a neuron stays. :attr:`Graph.factors` keeps what was moved.
 
     Raises:
         GraphError: the graph is an integer graph.
@@ -29,30 +38,40 @@ def fold(graph: Graph) -> Graph:
 
 
 class _Rewriter:
-    """Rebuilds the graph node by node; ``alias`` says what now stands for a removed node."""
+    """Rebuilds the graph node by node; ``alias`` says what now stands for a removed node.
+
+    ``factor`` holds what a node's value in the given graph is, in units of the value that now stands for it.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.consumers = graph.consumers()
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
-        self.factor: dict[str, float] = {}
+        self.factor: dict[str, Fraction] = {}
+        self.factors: dict[str, tuple[Fraction, ...]] = {}
         self.notices: list[str] = list(graph.notices)
 
     def run(self) -> Graph:
         for node in self.graph:
-            inputs = tuple(self._follow(o) for o in node.inputs)
-            if isinstance(node.op, BatchNorm):
-                self._batch_norm(node, node.op, inputs[0])
-            elif isinstance(node.op, Scale) and self._absorbable(node):
-                self._drop(node, inputs[0], node.op.factor)
+            if isinstance(node.op, Scale) and self._movable(node, node.op):
+                self.alias[node.name] = self._follow(node.inputs[0])
+                self.factor[node.name] = as_fraction(node.op.factor) * self._pending(node)[0]
+            elif isinstance(node.op, BatchNorm):
+                self._batch_norm(node, node.op, self._follow(node.inputs[0]))
             else:
-                self._keep(node, inputs)
-        return replace(self.graph, nodes=dict(self.builder.nodes), notices=tuple(self.notices))
+                self._keep(node)
+        nodes = dict(self.builder.nodes)
+        return replace(self.graph, nodes=nodes, notices=tuple(self.notices), factors=self.factors)
 
     def _follow(self, operand: Operand) -> Operand:
         target = self.alias.get(operand.node)
         return operand if target is None else Operand(target.node, compose(target.view, operand.view))
+
+    def _movable(self, node: Node, op: Scale) -> bool:
+        """True for a positive scale of events, and for one that only synapses read."""
+        base = self.builder.nodes[self._follow(node.inputs[0]).node]
+        return (base.type.is_events and op.factor > 0) or self._absorbable(node)
 
     def _absorbable(self, node: Node) -> bool:
         """True if everything that reads the scale is a synapse, directly or through another such scale or a sum."""
@@ -62,32 +81,52 @@ class _Rewriter:
             for user in self.consumers[node.name]
         )
 
-    def _drop(self, node: Node, operand: Operand, factor: float) -> None:
-        """Remove a scale and remember what its readers must multiply in."""
-        self.alias[node.name] = operand
-        self.factor[node.name] = factor * self._pending(node)
+    def _pending(self, node: Node) -> tuple[Fraction, ...]:
+        """Factor of each operand that this node must take, pass on, or have put in front of it."""
+        return tuple(self.factor.get(o.node, Fraction(1)) for o in node.inputs)
 
-    def _pending(self, node: Node) -> float:
-        """Factors of dropped scales that arrive through this node's first operand."""
-        return self.factor.get(node.inputs[0].node, 1.0) if node.inputs else 1.0
-
-    def _keep(self, node: Node, inputs: tuple[Operand, ...]) -> None:
+    def _keep(self, node: Node) -> None:
+        pending = self._pending(node)
+        inputs = tuple(self._follow(o) for o in node.inputs)
         params = dict(node.params)
-        factor = self._pending(node)
-        if factor != 1.0:
-            if isinstance(node.op, Conv | Linear):
-                params["weight"] = params["weight"].astype(np.float64) * factor
-            else:  # a sum or readout passes it on
-                self.factor[node.name] = factor
+        if isinstance(node.op, Conv | Linear):
+            if pending[0] != 1:
+                params["weight"] = params["weight"].astype(np.float64) * float(pending[0])
+        elif isinstance(node.op, _PASS_ON) and (len(set(pending)) == 1 or not isinstance(node.op, Add)):
+            passed = pending[0] if isinstance(node.op, Add) else math.prod(pending)
+            if passed != 1:
+                self.factor[node.name] = passed
+        else:
+            inputs = tuple(self._scaled(o) for o in node.inputs)
+            pending = (Fraction(1),) * len(inputs)
+        self._remember(node, pending)
         self.builder.add(node.name, node.op, inputs, params, node.source)
+
+    def _remember(self, node: Node, pending: tuple[Fraction, ...]) -> None:
+        factors = tuple(a * b for a, b in zip(self.graph.input_factors(node), pending, strict=True))
+        if any(f != 1 for f in factors):
+            self.factors[node.name] = factors
+
+    def _scaled(self, operand: Operand) -> Operand:
+        """The operand with its pending factor as a scale in front of the reader."""
+        factor = self.factor.get(operand.node, Fraction(1))
+        if factor == 1:
+            return self._follow(operand)
+        source = self.graph[operand.node]
+        name = source.name if isinstance(source.op, Scale) else f"{source.name}.scale"
+        if name not in self.builder.nodes:
+            self.builder.add(name, Scale(float(factor)), (self._follow(Operand(source.name)),), {}, source.source)
+        return Operand(name, operand.view)
 
     def _batch_norm(self, node: Node, op: BatchNorm, operand: Operand) -> None:
         synapse = self.builder.nodes[operand.node]
         scale, shift = op.affine(node.params)
+        pending = self._pending(node)
         only_reader = len(self.consumers[node.inputs[0].node]) == 1
         channels = _channels(operand.view, synapse) if only_reader and isinstance(synapse.op, Conv | Linear) else None
         if channels is None:
-            self._as_convolution(node, operand, scale, shift)
+            self._remember(node, pending)
+            self._as_convolution(node, operand, scale * float(pending[0]), shift)
             return
         order = np.argsort(channels)  # the synapse's channels in the order of the batch norm's
         params = _scaled_synapse(synapse, scale[order], shift[order])
@@ -103,6 +142,12 @@ class _Rewriter:
         params = {"weight": scale.reshape(-1, 1, *ones), "bias": shift}
         self.builder.add(node.name, op, (operand,), params, node.source)
         self.notices.append(f"{node.name}: this batch norm follows no synapse, it became a depthwise 1x1 convolution")
+
+
+def as_fraction(factor: float) -> Fraction:
+    """The fraction with a small denominator that rounds to this float, else the float exactly."""
+    simple = Fraction(factor).limit_denominator(_LARGEST_DENOMINATOR)
+    return simple if float(simple) == factor else Fraction(factor)
 
 
 def _channels(view: View | None, synapse: Node) -> np.ndarray | None:

@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.operator import Arrays, Counts
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ledger import LayerRecord
+from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops.exact import nonzero_per_image, per_image, signed_bits
 from qkf_deploy.ops.synapse import FLOAT_BITS
+from qkf_deploy.passes.fold import fold
 from qkf_deploy.simulators.run import is_neuron
+
+
+class Account:
+    """Fills the ledger of a run, node by node.
+
+    A float graph is counted as the network it folds to: nobody executes a batch norm or a divisor that its weights can
+    hold. Spikes are the same in both, so the values of the graph that runs are counted, divided by the factors that
+    folding moves.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._given = graph
+        self._graph = graph if graph.arithmetic == "integer" else fold(graph)
+        self._layers: dict[str, LayerRecord] = {}
+        self._moved = [n for n in self._graph if n.name not in graph.nodes]
+
+    def enter(self, node: Node, inputs: Arrays, output: np.ndarray) -> None:
+        """Count a node of the graph that runs: operands (views applied) and output, ``(T or 1, B, *shape)``."""
+        counted = self._graph.nodes.get(node.name)
+        if counted is None or node.op.kind == "input":
+            return
+        inputs, output = self._as_folded(node, counted, inputs, output)
+        self._layers[node.name] = count_node(self._graph, counted, inputs, output)
+        for scale in self._moved:  # a divisor that folding moved behind this node
+            if scale.inputs[0].node == node.name:
+                self._layers[scale.name] = count_node(self._graph, scale, [output], output)
+
+    def _as_folded(
+        self, node: Node, counted: Node, inputs: Arrays, output: np.ndarray
+    ) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        given, folded = self._given.input_factors(node), self._graph.input_factors(counted)
+        if given == folded:
+            return inputs, output
+        inputs = [np.rint(x / float(b / a)) if a != b else x for x, a, b in zip(inputs, given, folded, strict=True)]
+        if "weight" not in counted.params:
+            output = counted.op.run(inputs, counted.params, self._given.time_steps)
+        return inputs, output
+
+    def ledger(self, images: int) -> Ledger:
+        """Everything entered, in the order of the network."""
+        g = self._graph
+        layers = tuple(self._layers[name] for name in g.nodes if name in self._layers)
+        return Ledger(g.time_steps, images, g.arithmetic, g.input_encoding, layers, g.provenance)
 
 
 def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.ndarray | None) -> LayerRecord:
@@ -37,6 +83,7 @@ def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.n
         parameters=sum(p.size for p in node.params.values()),
         counts=counts,
         spikes_per_step=spikes_per_step,
+        input_factors=graph.input_factors(node),
     )
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from qkf_deploy.errors import InputError, MissingComponent
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ledger import Ledger
-from qkf_deploy.simulators.counting import count_node
+from qkf_deploy.simulators.counting import Account
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 
 try:
@@ -150,15 +149,14 @@ def _collect(graph: Graph, inputs: np.ndarray, outputs: Mapping[str, np.ndarray]
     raw = _timed(output, outputs["raw_output" if graph.arithmetic == "integer" else "logits"]).astype(dtype)
     values[output.name] = raw
     logits = _timed(output, outputs["logits"]).astype(np.float64)
-    layers = [count_node(graph, n, operands(graph, n, values), values[n.name]) for n in graph if n.op.kind != "input"]
-    ledger = Ledger(
-        graph.time_steps, inputs.shape[1], graph.arithmetic, graph.input_encoding, tuple(layers), graph.provenance
-    )
+    account = Account(graph)
+    for node in graph:
+        account.enter(node, operands(graph, node, values), values[node.name])
     kept = {name: values[name] for name in graph.nodes if name in record.values}
     return Run(
         logits[0] if logits.shape[0] == 1 else logits,
         raw,
-        ledger,
+        account.ledger(inputs.shape[1]),
         {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)},
         kept,
         {name: outputs[f"{name}/charged"].astype(dtype) for name in graph.nodes if name in record.membranes},

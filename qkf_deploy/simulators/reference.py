@@ -10,9 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from qkf_deploy.ir import Graph
-from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import IntegerNeuron, Neuron, Output
-from qkf_deploy.simulators.counting import count_node
+from qkf_deploy.simulators.counting import Account
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 
 
@@ -40,15 +39,14 @@ def run(
     last_use = _last_uses(graph)
     values: dict[str, np.ndarray] = {}
     membranes: dict[str, np.ndarray] = {}
-    layers: list[LayerRecord] = []
+    account = Account(graph)
     kept: dict[str, np.ndarray] = {}
     logits = raw = inputs
     for index, node in enumerate(graph):
         operands = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
         value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
         values[node.name] = value if replace_value is None else replace_value(node.name, value)
-        if node.op.kind != "input":
-            layers.append(count_node(graph, node, operands, value))
+        account.enter(node, operands, value)
         if node.name in record.membranes and isinstance(node.op, Neuron | IntegerNeuron):
             membranes[node.name] = node.op.membranes(operands, node.params, graph.time_steps)
         if node.name in record.values:
@@ -59,11 +57,8 @@ def run(
             del values[name]
         if progress is not None:
             progress(index + 1, len(graph.nodes))
-    ledger = Ledger(
-        graph.time_steps, inputs.shape[1], graph.arithmetic, graph.input_encoding, tuple(layers), graph.provenance
-    )
     spikes = {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)}
-    return Run(logits, raw, ledger, spikes, kept, membranes)
+    return Run(logits, raw, account.ledger(inputs.shape[1]), spikes, kept, membranes)
 
 
 def _last_uses(graph: Graph) -> dict[int, list[str]]:
