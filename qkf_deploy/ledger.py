@@ -5,14 +5,22 @@ Every engine fills the same classes; :mod:`qkf_deploy.hw_models` multiplies them
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qkf_deploy.display.frames import data_frame
+from qkf_deploy.display.numbers import quantity, si
+from qkf_deploy.display.overview import Overview, SelfDescribing, largest
+from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
 
 SCHEMA_VERSION = 2
 
@@ -134,8 +142,8 @@ class LayerRecord:
             ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class Ledger:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ledger(SelfDescribing):
     """Counts of one run.
 
     Attributes:
@@ -181,6 +189,41 @@ class Ledger:
             "layers": [layer.to_dict() for layer in self.layers],
         }
 
+    def overview(self) -> Overview:
+        """Headline, the layers that compute most, the mean of every class that occurs; all per image."""
+        images = max(self.images, 1)
+        shown, left_out = largest(
+            self.layers, lambda layer: sum(layer.total(name) for name in _WORK), "layers, those that compute most"
+        )
+        columns: list[Field[LayerRecord]] = [
+            Field("layer", "layer", lambda layer: layer.name, left=True),
+            Field("op", "operator", lambda layer: layer.op, left=True),
+            *(_mean_field(name, images) for name in _WORK),
+        ]
+        means = [f"{name} {si(Fraction(self.total(name), images))}" for name in COUNT_CLASSES if self.total(name)]
+        notes = (f"all counts per image: {', '.join(means)}",) if means else ()
+        return Overview(self._headline(), tabulate("", columns, shown, self.layers), (*left_out, *notes))
+
+    def _headline(self) -> str:
+        facts = (f"{self.arithmetic} network", f"T = {self.time_steps}", f"{self.input_encoding} input")
+        size = (quantity(self.images, "image"), quantity(len(self.layers), "layer"))
+        return ", ".join(("exact counts", *facts, *size))
+
+    def to_pandas(self) -> DataFrame:
+        """One row per layer; every count class a column, summed over all images (``DataFrame.attrs["images"]``).
+
+        A class that cannot occur in a layer is missing there, one that did not occur is 0.
+
+        Raises:
+            MissingComponent: pandas is not installed.
+        """
+        facts = [f.name for f in dataclasses.fields(LayerRecord) if f.name not in ("counts", "spikes_per_step")]
+        records = [
+            {k: getattr(layer, k) for k in facts} | {name: layer.total(name) for name in layer.counts} for layer in self
+        ]
+        found = [name for name in COUNT_CLASSES if any(name in layer.counts for layer in self)]
+        return data_frame(records, [*facts, *found], images=self.images, time_steps=self.time_steps)
+
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Ledger:
         """Inverse of :meth:`to_dict`. Raises InputError for another schema or missing fields."""
@@ -197,6 +240,15 @@ class Ledger:
             )
         except KeyError as error:
             raise InputError(f"not a ledger: {error} is missing") from error
+
+
+#: Work that says how much a layer computes: the columns of the overview.
+_WORK = ("ac_unary", "mac", "coincidences", "neuron_updates_driven", "events_out_unary")
+
+
+def _mean_field(name: str, images: int) -> Field[LayerRecord]:
+    title = name.replace("_", " ")
+    return summed(name, title, lambda layer: Fraction(layer.total(name), images), lambda mean: si(mean) if mean else "")
 
 
 def concatenate(parts: Sequence[Ledger]) -> Ledger:

@@ -7,15 +7,23 @@ its own, which is what a user sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qkf_deploy.display.frames import data_frame
+from qkf_deploy.display.numbers import quantity
+from qkf_deploy.display.overview import Overview, SelfDescribing, largest
+from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import GraphError, InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, is_neuron
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
 
 #: A membrane this close to its threshold (relative) is a tie: float rounding alone can flip the spike.
 TIE_TOLERANCE = 1e-9
@@ -44,8 +52,8 @@ class LayerAgreement:
     differ_free: int
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(SelfDescribing):
     """Agreement of a network with a reference.
 
     Attributes:
@@ -88,6 +96,52 @@ class Agreement:
     def outputs(self) -> int:
         """Sum over layers."""
         return sum(layer.outputs for layer in self.layers)
+
+    def overview(self) -> Overview:
+        """Headline, the layers that differ most, difference of the logits."""
+        shown, left_out = largest(
+            self.layers, lambda layer: (layer.differ_free, layer.differ_forced), "layers, those that differ most"
+        )
+        headline = (
+            f"agreement on {quantity(self.images, 'image')}: same class on {self.same_class:,}, "
+            f"{self.differ_free:,} of {self.outputs:,} neuron outputs differ"
+        )
+        notes = (
+            "forced: every layer is fed the reference's spikes; free: the network runs on its own",
+            "ties: differences, forced, where the membrane lies within rounding of its threshold",
+            f"free, the logits differ by at most {self.logit_difference:.3g}",
+        )
+        return Overview(headline, tabulate("", _FIELDS, shown, self.layers), (*left_out, *notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "images": self.images,
+            "same_class": self.same_class,
+            "logit_difference": self.logit_difference,
+            "predicted": self.predicted.tolist(),
+            "reference_predicted": self.reference_predicted.tolist(),
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+    def to_pandas(self) -> DataFrame:
+        """One row per neuron layer, the attributes of :class:`LayerAgreement`.
+
+        Raises:
+            MissingComponent: pandas is not installed.
+        """
+        records = [asdict(layer) for layer in self.layers]
+        return data_frame(records, [f.name for f in fields(LayerAgreement)], images=self.images)
+
+
+_FIELDS: tuple[Field[LayerAgreement], ...] = (
+    Field("name", "layer", lambda layer: layer.name, left=True),
+    summed("outputs", "outputs", lambda layer: layer.outputs),
+    summed("spikes", "spikes", lambda layer: layer.spikes),
+    summed("differ_forced", "differ, forced", lambda layer: layer.differ_forced),
+    summed("differ_ties", "ties", lambda layer: layer.differ_ties),
+    summed("differ_free", "differ, free", lambda layer: layer.differ_free),
+)
 
 
 #: Reference for a batch of images: spikes of every neuron and logits.

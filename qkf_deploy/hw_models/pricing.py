@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from qkf_deploy.display.overview import Overview, SelfDescribing
+from qkf_deploy.hw_models import energy_table
 from qkf_deploy.hw_models.profiles import Profile, load_profile
 from qkf_deploy.hw_models.quantities import (
     QUANTITIES,
@@ -22,6 +25,9 @@ from qkf_deploy.hw_models.quantities import (
     spike_product_rate,
 )
 from qkf_deploy.ledger import LayerRecord, Ledger
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
 
 _EXACT = decimal.Context(prec=80, traps=[decimal.Inexact, decimal.InvalidOperation])
 
@@ -70,8 +76,8 @@ class LayerEnergy:
         return Fraction(self.sops_rate, self.sops_exact) - 1 if self.sops_exact else None
 
 
-@dataclass(frozen=True)
-class EnergyReport:
+@dataclass(frozen=True, repr=False)
+class EnergyReport(SelfDescribing):
     """Energy of one run under one profile. Totals are sums over all images.
 
     Attributes:
@@ -121,6 +127,22 @@ class EnergyReport:
     def __getitem__(self, layer: str) -> LayerEnergy:
         """One row by node name. Raises KeyError."""
         return {row.layer: row for row in self.layers}[layer]
+
+    def overview(self) -> Overview:
+        """Headline, the layers that need most energy, totals, what has no price, assumptions; per image."""
+        return energy_table.overview(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: ``energy_pj`` of the rows adds up exactly to ``total_energy_pj``, both over all images."""
+        return energy_table.data(self)
+
+    def to_pandas(self) -> DataFrame:
+        """One row per layer; energies in pJ and operations per image (means), as ``float64``.
+
+        Raises:
+            MissingComponent: pandas is not installed.
+        """
+        return energy_table.frame(self)
 
 
 def exact_sum(values: Iterable[Decimal]) -> Decimal:

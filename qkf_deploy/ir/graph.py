@@ -7,14 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.errors import GraphError
+from qkf_deploy.ir import summary
 from qkf_deploy.ir.operator import Operator, Params
 from qkf_deploy.ir.values import ValueType
 from qkf_deploy.ir.view import View
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
 
 InputEncoding = Literal["direct", "frames"]
 Arithmetic = Literal["float", "integer"]
@@ -72,8 +77,8 @@ class Widths:
     membrane: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Graph:
+@dataclass(frozen=True, repr=False)
+class Graph(SelfDescribing):
     """A network, per image and time step.
 
     Attributes:
@@ -150,6 +155,23 @@ class Graph:
     def parameter_count(self) -> int:
         """Number of stored parameters (weights, biases, batch-norm and neuron parameters)."""
         return sum(p.size for n in self for p in n.params.values())
+
+    def overview(self) -> Overview:
+        """Headline, the largest nodes, notices."""
+        return summary.overview(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The network without its arrays, as plain data for JSON: enough to draw it and to describe every node."""
+        return summary.data(self)
+
+    def to_pandas(self) -> DataFrame:
+        """One row per node: operator, operands, shape, kind, parameters, dense MACs per image and time step.
+
+        Raises:
+            GraphError: a graph that does not verify.
+            MissingComponent: pandas is not installed.
+        """
+        return summary.frame(self.verify())
 
     def verify(self) -> Graph:
         """Check everything; returns the graph itself so that passes can end with it.

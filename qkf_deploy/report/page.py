@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from qkf_deploy.errors import MissingComponent, UsageError
+from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import movement
 from qkf_deploy.hw_models.pricing import EnergyReport, price
 from qkf_deploy.hw_models.profiles import Profile
@@ -26,7 +27,6 @@ from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.formats import joules, percent, si, whole
 from qkf_deploy.report.movement_table import movement_sheet
-from qkf_deploy.report.tables import energy_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.writing import write_atomically

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shlex
 import sys
@@ -12,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.runs.widths import width_rows
@@ -32,7 +31,7 @@ class RunFile:
         widths: one dictionary per node with proven widths, see :func:`qkf_deploy.report.widths.width_rows`.
         graph: summary of the network: ``time_steps``, ``arithmetic``, ``nodes`` ...
         gates: Q-K gate pictures of the first image, see :func:`gate_pictures`.
-        predictions: index of the largest logit per image.
+        predictions: index of the largest logit per image; empty where the output is not one number per class.
         provenance: source hashes, versions, command.
         notices: sentences the user should read.
     """
@@ -48,44 +47,16 @@ class RunFile:
 
 def run_data(graph: Graph, run: Run) -> dict[str, Any]:
     """Content of a run file as plain data."""
-    per_image = run.logits.reshape(-1, *run.logits.shape[-2:]).sum(axis=0) if run.logits.ndim > 2 else run.logits
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
         "ledger": run.ledger.to_dict(),
         "widths": width_rows(graph),
-        "graph": graph_summary(graph),
+        "graph": graph.to_dict(),
         "gates": gate_pictures(graph, run),
-        "predictions": [int(i) for i in per_image.argmax(axis=-1)],
+        "predictions": run.predicted.tolist() if run.classifies else [],
         "provenance": {**graph.provenance, **_versions(), "command": _command()},
         "notices": [*graph.notices, *run.notices],
-    }
-
-
-def graph_summary(graph: Graph) -> dict[str, Any]:
-    """The network as plain data: enough to draw it and to describe every node."""
-    return {
-        "time_steps": graph.time_steps,
-        "input_encoding": graph.input_encoding,
-        "arithmetic": graph.arithmetic,
-        "parameters": graph.parameter_count(),
-        "class_names": list(graph.class_names),
-        "nodes": [_node_summary(node) for node in graph],
-    }
-
-
-def _node_summary(node: Node) -> dict[str, Any]:
-    attributes = dataclasses.asdict(node.op)  # type: ignore[call-overload]  # operators are dataclasses
-    return {
-        "name": node.name,
-        "op": node.op.kind,
-        "attributes": attributes,
-        "inputs": [o.node for o in node.inputs],
-        "shape": list(node.type.shape),
-        "kind": node.type.kind.value,
-        "high": node.type.high,
-        "parameters": sum(p.size for p in node.params.values()),
-        "source": node.source,
     }
 
 

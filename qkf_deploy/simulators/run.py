@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qkf_deploy.display.frames import data_frame
+from qkf_deploy.display.numbers import quantity
+from qkf_deploy.display.overview import ROWS, Overview, SelfDescribing
+from qkf_deploy.display.tables import Field, tabulate
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger, concatenate
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
 
 #: Called with (nodes done, nodes in all) while an engine works.
 Progress = Callable[[int, int], None]
@@ -49,8 +57,8 @@ def is_neuron(kind: str) -> bool:
     return kind in ("neuron", "integer_neuron")
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(SelfDescribing):
     """Result of a simulation.
 
     Attributes:
@@ -70,6 +78,122 @@ class Run:
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     membranes: Mapping[str, np.ndarray] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    @property
+    def classifies(self) -> bool:
+        """True if the output is one number per class, not a map."""
+        return self.raw_output.ndim == 3
+
+    @property
+    def class_logits(self) -> np.ndarray:
+        """``(B, classes)``: the logits; summed over time steps where the network has no readout.
+
+        Raises:
+            InputError: the output is not one number per class.
+        """
+        if not self.classifies:
+            raise InputError(
+                f"the network's output has the shape {self.raw_output.shape[2:]}, not one number per class"
+            )
+        return self.logits if self.logits.ndim == 2 else self.logits.sum(axis=0)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Index of the largest logit per image (the first among equals), int64 ``(B,)``."""
+        return self.class_logits.argmax(axis=-1)
+
+    def accuracy(self, labels: Sequence[int] | np.ndarray) -> float:
+        """Share of the images whose largest logit is that of their label.
+
+        Args:
+            labels: class index of every image, integers ``(B,)``.
+
+        Raises:
+            InputError: not one integer per image, a label that is no class, logits that are not finite, no image, an
+                output that is not one number per class.
+        """
+        logits = self.class_logits
+        given = _checked_labels(labels, *logits.shape)
+        broken = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
+        if len(broken):
+            raise InputError(
+                f"the logits of image {broken[0]} are not finite", hint="look for it in the model's output"
+            )
+        return int((logits.argmax(axis=-1) == given).sum()) / len(given)
+
+    def overview(self) -> Overview:
+        """Headline, the best classes of the first images, what was recorded, notices."""
+        images = self.ledger.images
+        facts = (f"{self.ledger.arithmetic} network", f"T = {self.ledger.time_steps}", quantity(images, "image"))
+        shape = " x ".join(map(str, self.raw_output.shape[2:]))
+        fields: list[Field[int]] = [Field("image", "image", lambda i: i), *_ranking(self)]
+        more = (f"the first {ROWS} images of {images:,}",) if images > ROWS else ()
+        recorded = [
+            f"recorded {kind} of {quantity(len(found), 'node')}: {', '.join(found)}"
+            for kind, found in (("values", self.values), ("membranes", self.membranes))
+            if found
+        ]
+        return Overview(
+            ", ".join(("run", *facts, f"output {shape}")),
+            tabulate("", fields, range(min(images, ROWS))),
+            (*more, *recorded, "exact counts per layer: .ledger", *self.notices),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: predicted classes, logits, counts, notices. Recorded arrays stay out."""
+        return {
+            "predicted": self.predicted.tolist() if self.classifies else None,
+            "logits": self.logits.tolist(),
+            "ledger": self.ledger.to_dict(),
+            "notices": list(self.notices),
+        }
+
+    def to_pandas(self) -> DataFrame:
+        """One row per image: ``predicted`` class, ``logit_0``, ``logit_1`` ...
+
+        Raises:
+            InputError: the output is not one number per class.
+            MissingComponent: pandas is not installed.
+        """
+        names = ("image", "predicted", *(f"logit_{c}" for c in range(self.class_logits.shape[1])))
+        rows = zip(self.predicted.tolist(), self.class_logits.tolist(), strict=True)
+        records = [dict(zip(names, (i, best, *row), strict=True)) for i, (best, row) in enumerate(rows)]
+        return data_frame(records, names, time_steps=self.ledger.time_steps)
+
+
+def _ranking(run: Run) -> list[Field[int]]:
+    """Columns: the three largest logits of an image and their classes; none for an output that is a map."""
+    if not run.classifies:
+        return []
+    logits = run.class_logits
+    best = np.argsort(-logits, axis=-1, kind="stable")
+
+    def place(p: int) -> tuple[Field[int], Field[int]]:
+        return (
+            Field(f"class_{p + 1}", f"#{p + 1}", lambda i: int(best[i, p])),
+            Field(f"logit_{p + 1}", "logit", lambda i: float(logits[i, best[i, p]]), "{:.4g}".format),
+        )
+
+    return [field for p in range(min(3, logits.shape[1])) for field in place(p)]
+
+
+def _checked_labels(labels: Sequence[int] | np.ndarray, images: int, classes: int) -> np.ndarray:
+    try:
+        given = np.asarray(labels)
+    except ValueError as error:
+        raise InputError("labels cannot be read as an array", hint="one integer class index per image") from error
+    if given.shape != (images,) or not np.issubdtype(given.dtype, np.integer):
+        raise InputError(
+            f"labels are {given.dtype} of shape {given.shape}, the run has {quantity(images, 'image')}",
+            hint="one integer class index per image",
+        )
+    if not images:
+        raise InputError("a run without images has no accuracy")
+    for index in np.flatnonzero((given < 0) | (given >= classes)):
+        raise InputError(
+            f"label {given[index]} of image {index} is not a class", hint=f"classes are 0 to {classes - 1}"
+        )
+    return given
 
 
 def join(runs: Sequence[Run]) -> Run:

@@ -1,0 +1,153 @@
+"""The energy table: its columns, the lines under it, and the same numbers as plain data and as a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from qkf_deploy.display.frames import data_frame
+from qkf_deploy.display.numbers import joules, percent, rate, si, signed_percent, whole
+from qkf_deploy.display.overview import Overview, largest
+from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
+
+if TYPE_CHECKING:
+    from qkf_deploy.display.frames import DataFrame
+    from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
+
+
+def layer_fields(images: int = 1) -> tuple[Field[LayerEnergy], ...]:
+    """Columns of the layer table: exact sums over all images for machines, means per image for people."""
+
+    def mean(text: Callable[[Any], str]) -> Callable[[Any], str]:
+        return lambda value: text(Fraction(value) / images) if value else ""
+
+    return (
+        Field("layer", "layer", lambda r: r.layer, left=True),
+        Field("type", "type", lambda r: r.type, left=True),
+        Field("input_kind", "input", lambda r: r.input_kind, left=True),
+        Field("firing_rate_in", "rate in", lambda r: r.firing_rate_in, rate),
+        Field("nonzero_rate_in", "non-zero in", lambda r: r.nonzero_rate_in, rate),
+        summed("dense_macs_per_step", "dense MACs/step", lambda r: r.dense_macs, lambda n: whole(n) if n else ""),
+        summed("sops_rate_times_dense", "SOPs rate × dense", lambda r: r.sops_rate, mean(whole)),
+        summed("sops_exact", "SOPs exact", lambda r: r.sops_exact, mean(whole)),
+        Field("sops_difference", "difference", lambda r: r.sops_difference, signed_percent, total=_difference),
+        summed("macs", "MACs", lambda r: r.macs, mean(whole)),
+        summed("energy_pj", "energy", lambda r: r.energy_pj, lambda pj: joules(Fraction(pj) / images)),
+        summed("share", "share", lambda r: r.share, percent),
+    )
+
+
+def _difference(rows: Sequence[LayerEnergy]) -> Fraction | None:
+    exact = sum(r.sops_exact for r in rows)
+    return Fraction(sum(r.sops_rate for r in rows), exact) - 1 if exact else None
+
+
+def energy_sheet(report: EnergyReport, *, every_node: bool = False) -> Sheet:
+    """Per-layer table; exact sums over all images for machines, means per image for people.
+
+    Args:
+        report: energy of one run.
+        every_node: also the nodes without operations of interest (views, gates without a price ...).
+    """
+    rows = report.layers if every_node else _at_work(report)
+    return tabulate(_title(report), layer_fields(report.images), rows, report.layers)
+
+
+def _at_work(report: EnergyReport) -> tuple[LayerEnergy, ...]:
+    return tuple(r for r in report.layers if r.energy_pj or r.dense_macs or r.sops_exact)
+
+
+def _title(report: EnergyReport) -> str:
+    return f"Energy per image, profile {report.profile.id}: {report.profile.title}"
+
+
+def footnotes(report: EnergyReport) -> list[str]:
+    """Totals, dense twin, what has no price, assumptions: the lines under a table."""
+    lines = _totals(report)
+    if report.unpriced:
+        lines.append("not priced (per image):")
+        lines += [f"  {name}: {count}" for name, count in _unpriced(report)]
+    lines.append("assumptions:")
+    lines += [f"  - {sentence}" for sentence in report.assumptions]
+    return lines
+
+
+def _totals(report: EnergyReport) -> list[str]:
+    lines = [f"energy per image  {joules(report.mean_energy_pj)}{_spread(report)}"]
+    if report.ann_twin_energy_pj is not None and report.twin_ratio is not None:
+        twin = Fraction(report.ann_twin_energy_pj) / report.images
+        lines.append(f"dense ANN twin    {joules(twin)}, {float(report.twin_ratio):.3g} times the spiking network")
+    return lines
+
+
+def _unpriced(report: EnergyReport) -> list[tuple[str, str]]:
+    return [(name, si(Fraction(count, report.images))) for name, count in report.unpriced.items()]
+
+
+def _spread(report: EnergyReport) -> str:
+    return f" ± {joules(report.sd_energy_pj)} (sd over {report.images} images)" if report.images > 1 else ""
+
+
+def overview(report: EnergyReport) -> Overview:
+    """Headline, the layers that need most energy, totals, what has no price, assumptions; per image."""
+    shown, left_out = largest(_at_work(report), lambda r: (r.energy_pj, r.sops_exact), "layers, those with most energy")
+    unpriced = ", ".join(f"{name} {count}" for name, count in _unpriced(report))
+    return Overview(
+        _title(report),
+        tabulate("", layer_fields(report.images), shown, report.layers),
+        (*left_out, *_totals(report), *([f"not priced: {unpriced}"] if unpriced else []), *report.assumptions),
+    )
+
+
+def data(report: EnergyReport) -> dict[str, Any]:
+    """See :meth:`qkf_deploy.hw_models.pricing.EnergyReport.to_dict`."""
+    head = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")
+    return {
+        "profile": {k: getattr(report.profile, k) for k in head},
+        "images": report.images,
+        "time_steps": report.time_steps,
+        "total_energy_pj": report.total_energy_pj,
+        "mean_energy_per_image_pj": report.mean_energy_pj,
+        "sd_energy_per_image_pj": report.sd_energy_pj,
+        "energy_per_image_pj": list(report.energy_per_image_pj),
+        "energy_by_quantity_pj": dict(report.energy_by_quantity_pj),
+        "ann_twin_energy_pj": report.ann_twin_energy_pj,
+        "unpriced": dict(report.unpriced),
+        "assumptions": list(report.assumptions),
+        "layers": [_row_data(row) for row in report.layers],
+    }
+
+
+def _row_data(row: LayerEnergy) -> dict[str, Any]:
+    return {
+        **{field.key: field.value(row) for field in layer_fields()},
+        "border_exact_macs_per_step": row.border_exact_macs,
+        "counts": dict(row.counts),
+        "energy_by_quantity_pj": dict(row.energy_by_quantity_pj),
+    }
+
+
+def frame(report: EnergyReport) -> DataFrame:
+    """See :meth:`qkf_deploy.hw_models.pricing.EnergyReport.to_pandas`."""
+    n = report.images
+    records = [
+        {
+            "layer": r.layer,
+            "type": r.type,
+            "input_kind": r.input_kind,
+            "firing_rate_in": r.firing_rate_in,
+            "nonzero_rate_in": r.nonzero_rate_in,
+            "dense_macs_per_step": r.dense_macs,
+            "border_exact_macs_per_step": r.border_exact_macs,
+            "sops_rate_times_dense_per_image": Fraction(r.sops_rate, n),
+            "sops_exact_per_image": Fraction(r.sops_exact, n),
+            "macs_per_image": Fraction(r.macs, n),
+            "energy_per_image_pj": Fraction(r.energy_pj) / n,
+            "share": r.share,
+            **{f"{name}_energy_per_image_pj": Fraction(pj) / n for name, pj in r.energy_by_quantity_pj.items()},
+        }
+        for r in report.layers
+    ]
+    columns = dict.fromkeys(name for record in records for name in record)
+    return data_frame(records, list(columns), profile=report.profile.id, images=n, time_steps=report.time_steps)
