@@ -59,7 +59,9 @@ def _trace(resolved: Source) -> Graph:
     from qkf_deploy.models.lazy import import_torch_module
 
     tracer = import_torch_module("qkf_deploy.converters.torch.trace")
-    graph = tracer.trace_module(resolved.model, tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps))
+    spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps)
+    with resolved.imports.active():
+        graph = tracer.trace_module(resolved.model, spec)
     return replace(
         graph,
         preprocessing=resolved.preprocessing,

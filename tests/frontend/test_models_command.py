@@ -32,7 +32,7 @@ def factory_arguments(entry: Entry) -> dict[str, str]:
 def model_of(entry: Entry) -> torch.nn.Module:
     if entry.source == "checkpoint":
         return build(entry.name)
-    return call_factory(entry.source, factory_arguments(entry), {})
+    return call_factory(entry.source, factory_arguments(entry), {})[0]
 
 
 @pytest.mark.parametrize("name", WORKS)

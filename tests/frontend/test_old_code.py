@@ -26,7 +26,7 @@ def stand_ins() -> list[str]:
 
 
 def test_an_old_file_traces_unmodified_with_its_checkpoint(tmp_path: Path) -> None:
-    net = traced(call_factory(f"{FILE}:tiny_old", {"T": 3}, {}), image_size=16)
+    net = traced(call_factory(f"{FILE}:tiny_old", {"T": 3}, {})[0], image_size=16)
     assert_sound(net)
     path = tmp_path / "weights.safetensors"
     save_file({k: v.contiguous() for k, v in net.source.model.state_dict().items()}, path)
@@ -39,7 +39,7 @@ def test_an_old_file_traces_unmodified_with_its_checkpoint(tmp_path: Path) -> No
 
 
 def test_batch_norms_behind_linear_layers_fold_into_them() -> None:
-    net = traced(call_factory(f"{FILE}:tiny_old", {}, {}), image_size=16)
+    net = traced(call_factory(f"{FILE}:tiny_old", {}, {})[0], image_size=16)
     assert [n.name for n in net.graph if n.op.kind == "linear"] == [
         *(f"attn.{name}_linear" for name in ("q", "k", "v", "proj")),
         "head",

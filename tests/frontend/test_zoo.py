@@ -68,7 +68,7 @@ STEP_MODES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_models_that_repeat_the_image_themselves(name: str) -> None:
     factory, arguments, options = TRANSFORMERS[name]
-    net = traced(call_factory(ZOO + factory, arguments, {}), **options)
+    net = traced(call_factory(ZOO + factory, arguments, {})[0], **options)
     assert (net.source.layout, net.source.time_steps) == ("image", arguments["T"])
     assert_sound(net)
 
@@ -76,21 +76,21 @@ def test_models_that_repeat_the_image_themselves(name: str) -> None:
 @pytest.mark.parametrize("name", STEP_MODES)
 def test_models_in_multi_step_mode(name: str) -> None:
     factory, arguments, options = STEP_MODES[name]
-    net = traced(multi_step(call_factory(ZOO + factory, arguments, {})), time_steps=2, **options)
+    net = traced(multi_step(call_factory(ZOO + factory, arguments, {})[0]), time_steps=2, **options)
     assert net.source.layout == "sequence"
     assert_sound(net)
 
 
 def test_models_in_single_step_mode_take_one_step_per_call() -> None:
     factory, arguments, options = STEP_MODES["sew-resnet add"]
-    net = traced(call_factory(ZOO + factory, arguments, {}), time_steps=2, **options)
+    net = traced(call_factory(ZOO + factory, arguments, {})[0], time_steps=2, **options)
     assert net.source.layout == "step"
     assert_sound(net)
 
 
 def test_verify_takes_a_module_that_is_called_once_per_step() -> None:
     factory, arguments, options = STEP_MODES["sew-resnet iand"]
-    net = traced(call_factory(ZOO + factory, arguments, {}), time_steps=2, **options)
+    net = traced(call_factory(ZOO + factory, arguments, {})[0], time_steps=2, **options)
     torch_float, float_integer = qd.verify(qd.quantize(net.graph, 24), net.images, net.source.model, **options)
     assert (torch_float.differ_free, float_integer.differ_free) == (0, 0)
 
@@ -108,7 +108,7 @@ def test_spiking_vgg() -> None:
 
 def test_spikingjelly_has_no_batch_carry_over() -> None:
     factory, arguments, options = TRANSFORMERS["qkformer token"]
-    net = traced(call_factory(ZOO + factory, arguments, {}), **options)
+    net = traced(call_factory(ZOO + factory, arguments, {})[0], **options)
     assert not any(getattr(n.op, "time_merged_with_batch", False) for n in net.graph)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,14 @@ from typing import Any
 import torch
 
 from qkf_deploy.converters.torch.compat import old_names
+from qkf_deploy.converters.torch.imports import Imports, imports_of, load_file
 from qkf_deploy.converters.torch.trace.capture import quiet
 from qkf_deploy.errors import InputError
 
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, Any]) -> torch.nn.Module:
+def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[torch.nn.Module, Imports]:
     """Import a file or module and call a function of it; older files get the names they import (:mod:`.compat`).
 
     Args:
@@ -28,11 +27,15 @@ def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, An
         arguments: keyword arguments; a string ``module:name`` stands for that object.
         usual: values passed too where the function has a parameter of that name.
 
+    Returns:
+        The model, and the imports that must be active while it runs.
+
     Raises:
         InputError: nothing of that name, or its code raises; says where.
     """
     place, _, name = text.rpartition(":")
-    with quiet(), old_names():
+    imports = _imports(place)
+    with quiet(), old_names(), imports.active():
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
         factory = getattr(module, name, None)
         if not callable(factory):
@@ -51,7 +54,15 @@ def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, An
             ) from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"the factory returned a {type(model).__name__}, not an nn.Module", where=text)
-    return model
+    return model, imports
+
+
+def _imports(place: str) -> Imports:
+    """Where the code of a factory is imported from: a file's own folders, or the current one, as `python -m` does."""
+    path = Path(place).absolute()
+    if place.endswith(".py") and path.is_file():
+        return imports_of(path)
+    return Imports((str(Path.cwd()),))
 
 
 def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -90,13 +101,11 @@ def _raised_at(error: BaseException) -> str:
 
 
 def _import_module(name: str) -> Any:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a user's package lies in the current directory
     try:
         return importlib.import_module(name)
     except Exception as error:
         raise InputError(
-            f"cannot be imported: {type(error).__name__}: {error}",
+            f"cannot be imported: {type(error).__name__}: {error}{_raised_at(error)}",
             where=name,
             hint="run `python -c 'import ...'` to see why",
         ) from error
@@ -105,20 +114,9 @@ def _import_module(name: str) -> Any:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise InputError("no such file", where=str(path), hint="name a Python file or an importable module")
-    spec = importlib.util.spec_from_file_location(f"qkf_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError("not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    places = [str(path.parent.resolve()), str(Path.cwd())]  # as `python file.py` and `python -m` do: its neighbours
-    sys.path[:0] = places
     try:
-        spec.loader.exec_module(module)
+        return load_file(path.absolute())
     except Exception as error:
         raise InputError(
             f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
         ) from error
-    finally:
-        for place in places:
-            sys.path.remove(place)
-    return module

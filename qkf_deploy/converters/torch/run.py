@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from qkf_deploy.converters.torch.source import Source
-from qkf_deploy.converters.torch.trace.capture import quiet
+from qkf_deploy.converters.torch.trace.capture import named_modules, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
+from qkf_deploy.converters.torch.untouched import undisturbed, working_copy
 from qkf_deploy.evaluate.agreement import Oracle, Spikes
 from qkf_deploy.simulators.inputs import normalize
 
@@ -22,24 +23,28 @@ def torch_oracle(source: Source) -> Oracle:
         From images (pixels, normalized floats or event frames) to spikes by module path and logits; a neuron that the
         model holds and never calls is left out.
     """
-    model = copy.deepcopy(source.model).double().eval()
-    neurons = {path: module for path, module in model.named_modules() if recognize(module) is not None}
+    model = working_copy(source.model).double()
+    neurons = {path: module for path, module in named_modules(model).items() if recognize(module) is not None}
 
+    @undisturbed()
     def run(images: np.ndarray) -> tuple[Spikes, np.ndarray]:
         record: dict[str, list[np.ndarray]] = {path: [] for path in neurons}
-        hooks = [
-            module.register_forward_hook(lambda _m, _i, out, path=path: record[path].append(out.detach().numpy()))
-            for path, module in neurons.items()
-        ]
+        hooks = [module.register_forward_hook(_keep(record[path])) for path, module in neurons.items()]
         try:
             calls = source.time_steps if source.layout == "step" else 1
-            logits = np.concatenate([_one(model, _tensor(image, source), calls) for image in images])
+            with source.imports.active():
+                logits = np.concatenate([_one(model, _tensor(image, source), calls) for image in images])
         finally:
             for hook in hooks:
                 hook.remove()
         return {path: _stack(parts, len(images)) for path, parts in record.items() if parts}, logits
 
     return run
+
+
+def _keep(kept: list[np.ndarray]) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
+    """A hook that keeps what a module returns."""
+    return lambda _module, _inputs, out: kept.append(out.detach().numpy())
 
 
 def _tensor(image: np.ndarray, source: Source) -> torch.Tensor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.converters.torch.checkpoint import Checkpoint, load_model, read_state_dict
 from qkf_deploy.converters.torch.factory import call_factory
+from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.converters.torch.remap import fitting
 from qkf_deploy.converters.torch.trace.layouts import find_layout
+from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Preprocessing
 
@@ -66,7 +68,7 @@ class Source:
     """A module ready to be traced.
 
     Attributes:
-        model: in evaluation mode, with its weights.
+        model: with its weights; whatever runs it runs a copy.
         layout: how it takes its input.
         shape: ``(C, H, W)``.
         time_steps: T.
@@ -74,6 +76,7 @@ class Source:
         class_names: labels, may be empty.
         provenance: strings for the graph.
         notices: what was assumed.
+        imports: active while the model runs.
     """
 
     model: torch.nn.Module
@@ -84,8 +87,10 @@ class Source:
     class_names: tuple[str, ...]
     provenance: Mapping[str, str]
     notices: tuple[str, ...] = ()
+    imports: Imports = field(default_factory=Imports)
 
 
+@undisturbed()
 def resolve(source: Any, options: TraceOptions) -> Source:
     """Load what ``source`` names.
 
@@ -104,12 +109,13 @@ def resolve(source: Any, options: TraceOptions) -> Source:
         return _from_module(source, options, {"source": type(source).__name__})
     text = str(source)
     if _is_factory(text):
-        model = call_factory(text, options.factory_arguments, _named(options))
+        model, imports = call_factory(text, options.factory_arguments, _named(options))
         _set_steps(model, options.time_steps)
         provenance = {"source": text}
         if options.checkpoint is not None:
             provenance |= _load_weights(model, options.checkpoint)
-        return _from_module(model, options, provenance)
+        with imports.active():
+            return replace(_from_module(model, options, provenance), imports=imports)
     if options.checkpoint is not None:
         raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
     return _from_checkpoint(text, options)
@@ -149,7 +155,6 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
 
 
 def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
-    model.eval()
     config: QKFormerConfig | None = (
         getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
     )

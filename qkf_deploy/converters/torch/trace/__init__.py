@@ -9,16 +9,18 @@ from qkf_deploy.converters.torch.trace.lowering import InputSpec, Lowering
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, register_neuron
 from qkf_deploy.converters.torch.trace.roles import assign_roles
 from qkf_deploy.converters.torch.trace.rules import RULES
+from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.ir import Graph
 
 __all__ = ["InputSpec", "NeuronModule", "register_neuron", "trace_module"]
 
 
+@undisturbed()
 def trace_module(model: torch.nn.Module, spec: InputSpec) -> Graph:
     """The float graph of a module in evaluation mode, named by module paths.
 
     Args:
-        model: any module made of the operators in docs/graph.md; it is left as it was, but in evaluation mode.
+        model: any module made of the operators in docs/graph.md; it is left as it was.
         spec: the input it takes.
 
     Raises:

@@ -7,12 +7,15 @@ import logging
 import re
 import warnings
 from collections.abc import Container, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
+from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 
 #: Shapes are traced with two images, so that the batch axis differs from every axis of size 1. Nothing is computed.
@@ -21,7 +24,7 @@ TRACE_BATCH = 2
 
 @torch.library.custom_op("qkf_deploy::neuron", mutates_args=())
 def _neuron(x: torch.Tensor, path: str) -> torch.Tensor:
-    raise NotImplementedError("an opaque neuron is only ever traced")
+    return torch.zeros_like(x)  # of constants, in a run on shapes alone
 
 
 @_neuron.register_fake
@@ -94,6 +97,7 @@ class Program:
         tensors: parameters, buffers and constants by name.
         shapes: traced shape of every tensor by name.
         neurons: by module path.
+        modules: paths of all modules.
     """
 
     calls: tuple[Call, ...]
@@ -102,27 +106,67 @@ class Program:
     tensors: Mapping[str, torch.Tensor]
     shapes: Mapping[str, tuple[int, ...]]
     neurons: Mapping[str, NeuronModule]
+    modules: frozenset[str]
 
 
 def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
     """Export a module in evaluation mode.
 
     Args:
-        model: any module; its neurons are replaced while it is exported and restored afterwards.
+        model: any module; a copy of it is exported.
         input_shape: of the example input, including the batch (and time) axis.
 
     Raises:
+        InputError: weights without values.
         UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
     """
-    model.eval()
-    neurons = find_neurons(model)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    with opaque(model, neurons), quiet(), torch.no_grad():
+    with contextlib.suppress(Exception):  # what is wrong is said below, with its place
+        run_on_shapes(working_copy(model), input_shape)
+    model = working_copy(model)
+    neurons = make_opaque(model)
+    with quiet(), torch.no_grad():
         try:
-            exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype),), strict=False)
+            exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype_of(model)),), strict=False)
         except Exception as error:
             raise _export_error(model, error) from error
     return _program(model, exported, neurons)
+
+
+def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: AbstractContextManager[Any]) -> None:
+    """Run a model on a tensor without values, its neurons opaque.
+
+    Only what depends on the input has no values: a constant that the model makes at its first call and keeps somewhere
+    outside of itself is a real one.
+
+    Args:
+        model: a working copy.
+        input_shape: of the input.
+        *modes: entered while it runs.
+
+    Raises:
+        Exception: whatever the model's own code raises.
+    """
+    make_opaque(model)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(input_shape, dtype=dtype_of(model))
+    with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+        for mode in modes:
+            stack.enter_context(mode)
+        model(x)
+
+
+def dtype_of(model: torch.nn.Module) -> torch.dtype:
+    """Type of a model's parameters."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def named_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Modules by path; characters that cannot be printed or written to a file are escaped, as in the graph's names."""
+    return {_escaped(path): module for path, module in model.named_modules()}
+
+
+def _escaped(path: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
 
 
 @contextlib.contextmanager
@@ -149,7 +193,7 @@ def find_neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
     """
     found: dict[str, NeuronModule] = {}
     problems: list[str] = []
-    for path, module in model.named_modules():
+    for path, module in named_modules(model).items():
         try:
             neuron = recognize(module)
         except UnsupportedError as error:
@@ -165,18 +209,12 @@ def find_neurons(model: torch.nn.Module) -> dict[str, NeuronModule]:
     return found
 
 
-@contextlib.contextmanager
-def opaque(model: torch.nn.Module, neurons: Mapping[str, NeuronModule]) -> Iterator[None]:
-    """Neurons answer with one opaque call while the context lasts."""
-    modules = dict(model.named_modules())
-    hidden = [modules[path] for path in neurons]
+def make_opaque(model: torch.nn.Module) -> dict[str, NeuronModule]:
+    """Neurons of a working copy answer with one opaque call from now on; returns them as :func:`find_neurons` does."""
+    neurons, modules = find_neurons(model), named_modules(model)
     for path in neurons:
         modules[path].forward = lambda x, *_, path=path: torch.ops.qkf_deploy.neuron(x, path)
-    try:
-        yield
-    finally:
-        for module in hidden:
-            del module.forward
+    return neurons
 
 
 def _export_error(model: torch.nn.Module, error: Exception) -> UnsupportedError:
@@ -196,7 +234,7 @@ def _export_error(model: torch.nn.Module, error: Exception) -> UnsupportedError:
 
 def place_of(model: torch.nn.Module, error: BaseException) -> str | None:
     """``module path (file:line)`` of the last frame in the model's own code."""
-    paths = {id(module): path for path, module in model.named_modules()}
+    paths = {id(module): path for path, module in named_modules(model).items()}
     place, path = None, ""
     trace = error.__traceback__
     while trace is not None:
@@ -234,22 +272,23 @@ def _program(
         value = exported.state_dict.get(target, exported.constants.get(target))
         if isinstance(value, torch.Tensor):
             tensors[placeholder] = value
-    leaves = {path for path, module in model.named_modules() if not any(True for _ in module.children())}
+    paths = {path: _escaped(path) for path, _ in model.named_modules()}
+    leaves = {path for path, module in named_modules(model).items() if not any(True for _ in module.children())}
     calls, shapes = [], {}
     for node in exported.graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             shapes[node.name] = tuple(int(n) for n in value.shape)
         if node.op == "call_function":
-            calls.append(_call(node, leaves))
+            calls.append(_call(node, paths, leaves))
     (input_name,) = signature.user_inputs
     outputs = tuple(str(o) for o in signature.user_outputs)
-    return Program(tuple(calls), str(input_name), outputs, tensors, shapes, neurons)
+    return Program(tuple(calls), str(input_name), outputs, tensors, shapes, neurons, frozenset(paths.values()))
 
 
-def _call(node: Any, leaves: set[str]) -> Call:
+def _call(node: Any, paths: Mapping[str, str], leaves: set[str]) -> Call:
     stack = node.meta.get("nn_module_stack") or {}
-    path = _module_path(list(stack.values())[-1][0]) if stack else ""
+    path = _module_path(list(stack.values())[-1][0], paths) if stack else ""
     target = str(node.target) if not callable(node.target) or hasattr(node.target, "_schema") else node.target.__name__
     return Call(
         node.name,
@@ -270,10 +309,10 @@ def _argument(value: Any) -> Any:
     return value
 
 
-def _module_path(path: str) -> str:
-    """Plain dotted path out of the forms the exporter uses (``L['self'].a[0]``, ``a.b@1``)."""
-    path = re.sub(r"^L\['self'\]\.?", "", path)
-    return re.sub(r"\[['\"]?([^\]'\"]+)['\"]?\]", r".\1", path).split("@")[0].lstrip(".")
+def _module_path(path: str, paths: Mapping[str, str]) -> str:
+    """A module's path in the graph out of the exporter's own form of it (``a.b@1`` for a second call of ``a.b``)."""
+    plain = path if path in paths else re.sub(r"@\d+$", "", path)
+    return paths.get(plain, plain)
 
 
 def _source(stack_trace: str | None) -> str:

@@ -21,6 +21,7 @@ class Constants:
 
     def __init__(self, program: Program) -> None:
         self.values: dict[str, Any] = dict(program.tensors)
+        self.random: set[str] = set()
 
     def evaluate(self, call: Call) -> bool:
         """Compute a call whose arguments are all constants; False if it is not such a call."""
@@ -29,6 +30,9 @@ class Constants:
         function = operator.getitem if call.target == "getitem" else _overload(call.target)
         if function is None:
             return False
+        if _draws(function, call):
+            self.random.add(call.name)
+            return True
         try:
             with torch.no_grad():
                 args, kwargs = self._resolve(call.args), {k: self._resolve(v) for k, v in call.kwargs.items()}
@@ -54,6 +58,10 @@ class Constants:
         if isinstance(value, bool | int | float):
             return np.array(float(value))
         known = self.values.get(value.name) if isinstance(value, Ref) else None
+        if isinstance(value, Ref) and value.name in self.random:
+            raise UnsupportedError(
+                "uses random numbers, which are others at every run", hint="make them once, as a buffer of the model"
+            )
         if not isinstance(known, torch.Tensor):
             raise UnsupportedError("takes a computed tensor where a parameter is expected")
         short = known.dtype in (torch.float16, torch.bfloat16)
@@ -78,6 +86,11 @@ def _overload(target: str) -> Any:
         if where is None:
             return None
     return where
+
+
+def _draws(function: Any, call: Call) -> bool:
+    """True for random numbers; dropout is none of that in evaluation mode."""
+    return torch.Tag.nondeterministic_seeded in getattr(function, "tags", ()) and "dropout" not in call.target
 
 
 class Aliases:

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, opaque, place_of, quiet
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, place_of, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
+from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 
 #: Two odd batch sizes: what grows with them is the batch.
@@ -56,7 +56,7 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
     Event frames ``(B, T, C, H, W)`` look like a sequence and are never chosen here: the user says ``frames``.
 
     Args:
-        model: in evaluation mode.
+        model: any module; copies of it run.
         shape: ``(C, H, W)``.
         time_steps: T for the sequence, 4 where it is not known.
 
@@ -84,12 +84,10 @@ class _Refused(Exception):  # noqa: N818 - not an error: one of two trials
 
 
 def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
+    model, recorder = working_copy(model), _Recorder()
     neurons = find_neurons(model)
-    recorder = _Recorder()
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     try:
-        with opaque(model, neurons), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), recorder:
-            model(torch.empty(shape, dtype=dtype))
+        run_on_shapes(model, shape, recorder)
     except Exception as error:  # whatever the model's own code raises
         place = place_of(model, error)
         text = " ".join(str(error).split())[:160]

@@ -114,11 +114,11 @@ class Lowering:
 
     def _input(self) -> None:
         layout, shape = self.spec.layout, self.spec.shape
-        self.builder.add("input", Input(shape, "frames" if layout == "frames" else "real"))
+        name = self.add("input", Input(shape, "frames" if layout == "frames" else "real"), ())
         leads: dict[str, Layout] = {"image": [(1,)], "step": [(1,)], "sequence": [(0,), (1,)], "frames": [(1,), (0,)]}
         axes: Layout = [*leads[layout], *([None] * len(shape))]
         timed = layout in ("sequence", "frames")
-        self.symbols[self.program.input] = place("input", axes, shape, self.steps if timed else None)
+        self.symbols[self.program.input] = place(name, axes, shape, self.steps if timed else None)
 
     def _call(self, index: int, call: Call) -> None:
         refs = call.references()
@@ -174,7 +174,7 @@ class Lowering:
             self.notices.append(
                 "the model returns one result per time step; the graph's logits are their mean over time"
             )
-        self.builder.add("output", Output(), (operand,))
+        self.add("output", Output(), (operand,))
 
     def _check_time(self, result: Symbol) -> None:
         """The result must not be one step's, and a model that gets a plain image must make its own steps."""
@@ -237,10 +237,14 @@ class Lowering:
         is_module: bool = False,
         source: str = "",
     ) -> str:
-        """Append a node named after the module path; functions inside a module get ``path.what``."""
-        base = path if is_module and path else ".".join(p for p in (path, what) if p)
+        """Append a node named after the module path; functions inside a module get ``path.what``.
+
+        Module paths are taken before anything runs: what is not a module's own first call is numbered (``output#2``).
+        """
+        own = is_module and path != ""
+        base = path if own else ".".join(p for p in (path, what) if p)
         name, count = base, 1
-        while name in self.builder.nodes:
+        while name in self.builder.nodes or (name in self.program.modules and not (own and count == 1)):
             count += 1
             name = f"{base}#{count}"
         return self.builder.add(name, op, inputs, params, source)
@@ -347,9 +351,10 @@ def _joint(symbols: Sequence[Symbol]) -> tuple[int, ...]:
 
 
 def prune(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """The nodes the output depends on (and the input), in order: what a model computes and drops is not part of it."""
-    needed = {"output"}
-    for name in reversed(list(nodes)):
+    """The nodes the last one, the output, depends on, and the input: what a model computes and drops is left out."""
+    names = list(nodes)
+    needed = set(names[-1:])
+    for name in reversed(names):
         if name in needed:
             needed |= {o.node for o in nodes[name].inputs}
     return {name: node for name, node in nodes.items() if name in needed or node.op.kind == "input"}
