@@ -208,7 +208,8 @@ def _operator(kind: str, attributes: Mapping[str, Any]) -> Operator:
         raise InputError(f"unknown operator {kind!r}", hint="the file was written by a newer version?")
     cls = OPERATORS[kind]
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # operators are dataclasses
-    if set(attributes) != set(fields):
+    needed = {name for name, f in fields.items() if f.default is dataclasses.MISSING}
+    if not needed <= set(attributes) <= set(fields):  # a file of an older version lacks what was added since
         raise InputError(f"{kind} has the attributes {sorted(fields)}, the file says {sorted(attributes)}")
     return cls(**{k: _tuples(v) for k, v in attributes.items()})
 

@@ -14,7 +14,7 @@ import numpy as np
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph, Node, freeze
 from qkf_deploy.ops import Neuron
-from qkf_deploy.ops.neuron import Carry
+from qkf_deploy.ops.membrane import Carry
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
@@ -49,7 +49,10 @@ def _with(graph: Graph, chosen: dict[str, tuple[Carry, np.ndarray | None]]) -> G
     nodes: dict[str, Node] = dict(graph.nodes)
     for name, (mode, leftover) in chosen.items():
         op: Any = replace(graph[name].op, carry=mode)  # type: ignore[type-var]  # operators are dataclasses
-        nodes[name] = replace(graph[name], op=op, params=freeze({} if leftover is None else {"leftover": leftover}))
+        params = {k: v for k, v in graph[name].params.items() if k != "leftover"}
+        if leftover is not None:
+            params["leftover"] = leftover
+        nodes[name] = replace(graph[name], op=op, params=freeze(params))
     return replace(graph, nodes=nodes).verify()
 
 

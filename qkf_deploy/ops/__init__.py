@@ -9,9 +9,10 @@ from qkf_deploy.ops.batchnorm import BatchNorm
 from qkf_deploy.ops.conv import Conv
 from qkf_deploy.ops.elementwise import Add, Mask, Scale, Shift
 from qkf_deploy.ops.endpoints import Input, Output
+from qkf_deploy.ops.integer_neuron import IntegerNeuron
 from qkf_deploy.ops.linear import Linear
 from qkf_deploy.ops.matmul import MatMul
-from qkf_deploy.ops.neuron import IntegerNeuron, Neuron
+from qkf_deploy.ops.neuron import Neuron
 from qkf_deploy.ops.pool import MaxPool, SumPool
 from qkf_deploy.ops.reduce import Readout, Sum
 

@@ -1,87 +1,54 @@
-"""Spiking neurons: the float equations of the frameworks and one canonical integer form."""
+"""Spiking neurons in float64: the equations of the frameworks. The integer form is in :mod:`.integer_neuron`.
+
+One operator covers IF, LIF and PLIF, hard and soft reset, an initial membrane, values that differ from channel to
+channel or position to position, and **several spikes per step** (``max_spikes``): sinabs' ``MultiSpike`` and
+``MaxSpike`` with ``MembraneSubtract`` or ``MembraneReset``, its lower bound ``min_v_mem`` being ``v_min``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from qkf_deploy.errors import GraphError, ProofError
-from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
-from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image, per_image
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.operator import Arrays, Interval, Params, Types
+from qkf_deploy.ir.values import ValueType
+from qkf_deploy.ops.membrane import Carry, SpikingNeuron, check_parameters, check_spikes, membrane_steps
 
-#: How the membrane is carried from step to step. ``own``: each image its own, zero at its start. ``official``: the
-#: neuron's time axis is time x batch (as the published code runs it), so a step starts from what the previous image
-#: left. ``stored``: step t starts from a stored leftover (parameter ``leftover``) instead of its own previous step.
-Carry = Literal["own", "official", "stored"]
-_FIXPOINT_STEPS = 4096
-_MOST_BITS = 32
-_PROOF_LIMIT = 2.0**62
+#: Attributes that may differ from position to position: then a parameter of the same name has the values.
+PER_POSITION = ("tau", "v_threshold", "v_reset", "v_min")
 
 
-def membrane_steps(
-    x: np.ndarray,
-    time_steps: int,
-    charge: Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]],
-    carry: Carry,
-    leftover: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Run a neuron over time.
+class Levels(NamedTuple):
+    """What a neuron computes with, each broadcastable to its per-step shape; ``None`` as in :class:`Neuron`."""
 
-    Args:
-        x: drive ``(T or 1, B, *shape)``.
-        time_steps: T; a drive that is constant over time is repeated.
-        charge: ``(state, drive, step) -> (charged membrane, next state)``; the state is relative to the reset voltage.
-        carry: see :data:`Carry`.
-        leftover: ``(T, *shape)`` for ``stored``.
+    tau: np.ndarray | None
+    v_threshold: np.ndarray
+    v_reset: np.ndarray | None
+    v_min: np.ndarray | None
 
-    Returns:
-        ``(charged membranes, states after reset)``, each ``(T, B, *shape)``.
-    """
-    x = np.broadcast_to(x, (time_steps, *x.shape[1:]))
-    if carry == "official":  # one image after the other at each step, the first from the last one's previous step
-        sequence = x.reshape(time_steps * x.shape[1], 1, *x.shape[2:])
-        charged, state = membrane_steps(sequence, len(sequence), charge, "own", None)
-        return charged.reshape(x.shape), state.reshape(x.shape)
-    state = np.zeros(x.shape[1:], x.dtype)
-    charged_out, state_out = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    for t in range(time_steps):
-        if carry == "stored" and leftover is not None:
-            state = np.broadcast_to(leftover[t].astype(x.dtype), x.shape[1:])
-        charged_out[t], state = charge(state, x[t], t)
-        state_out[t] = state
-    return charged_out, state_out
-
-
-class _NeuronBase(Operator):
-    """What both forms share: types and counts."""
-
-    def infer(self, inputs: Types, params: Params) -> ValueType:
-        (x,) = inputs
-        if x.timing is Timing.IMAGE:
-            raise GraphError("a neuron cannot follow the readout")
-        return ValueType.spikes(x.shape)
-
-    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
-        (x,) = inputs
-        repeat = time_steps // x.shape[0]
-        driven = nonzero_per_image(x) * repeat
-        return {
-            "neuron_updates_driven": driven,
-            "neuron_updates_idle": types[0].size * time_steps - driven,
-            "resets": per_image(output),
-        }
+    @property
+    def base(self) -> np.ndarray:
+        """What the state is relative to: the reset voltage, 0 with a soft reset."""
+        return np.zeros(()) if self.v_reset is None else self.v_reset
 
 
 @dataclass(frozen=True)
-class Neuron(_NeuronBase):
+class Neuron(SpikingNeuron):
     """IF or LIF neuron in float64, Eq. 12-14 of arXiv 2403.16552 in SpikingJelly's order of operations.
 
     With decaying input H = V + (X - (V - V_reset)) / τ, otherwise H = V - (V - V_reset) / τ + X (IF: H = V + X);
     S = H >= V_th; then V = V_reset (hard) or H - V_th (soft).
+
+    With ``max_spikes`` other than 1, S = floor(H / V_th), at least 0 and at most ``max_spikes``, and the soft reset
+    takes all of them: V = H - S V_th (sinabs 3: ``activation/spike_generation.py``, ``reset_mechanism.py``).
+
+    Where τ, V_th, V_reset or ``v_min`` differ between channels or positions, the parameter of that name holds them,
+    broadcastable to the per-step shape, and the attribute is their largest. The parameter ``initial`` (same shapes) is
+    V - V_reset before the first step of every image, 0 if absent.
 
     Attributes:
         tau: membrane time constant in steps, ``None`` for IF.
@@ -90,6 +57,8 @@ class Neuron(_NeuronBase):
         decay_input: whether the input is divided by τ too.
         carry: see :data:`Carry`; with ``stored`` the parameter ``leftover`` ``(T, *shape)`` holds V - V_reset.
         time_merged_with_batch: True if the model ran this neuron over a merged time and batch axis.
+        max_spikes: most spikes per step; ``None`` for no limit.
+        v_min: V is raised to this after the reset, ``None`` for no lower bound.
     """
 
     tau: float | None
@@ -98,176 +67,78 @@ class Neuron(_NeuronBase):
     decay_input: bool = True
     carry: Carry = "own"
     time_merged_with_batch: bool = False
+    max_spikes: int | None = 1
+    v_min: float | None = None
 
     kind: ClassVar[str] = "neuron"
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
-        if not self.v_threshold > (self.v_reset or 0.0) or (self.tau is not None and not self.tau > 1.0):
+        (x,) = inputs
+        check_parameters(params, PER_POSITION, self.carry, x.shape)
+        check_spikes(self.max_spikes)
+        self._check_levels(params)
+        return self.spiking_type(x, self.max_spikes)
+
+    def _check_levels(self, params: Params) -> None:
+        for name in PER_POSITION:
+            largest = getattr(self, name)
+            if name in params and (largest is None or float(params[name].max()) != largest):
+                raise GraphError(f"{name} is {largest}, not the largest of the parameter {name}")
+        levels = self.levels(params)
+        if not (levels.v_threshold > levels.base).all() or (levels.tau is not None and not (levels.tau > 1.0).all()):
             raise GraphError(f"a neuron needs V_th > V_reset and τ > 1, got {self}")
-        _check_leftover(self.carry, params, inputs)
-        return super().infer(inputs, params)
+        if levels.v_min is not None and not (levels.v_min <= levels.base).all():
+            raise GraphError(f"the lowest membrane is above the reset voltage: {self}")
+        if self.max_spikes != 1 and levels.base.any():
+            raise GraphError("several spikes per step need a soft reset or a reset to 0")
+
+    def levels(self, params: Params) -> Levels:
+        """τ, V_th, V_reset and ``v_min`` of every position; the attributes alone do not tell."""
+
+        def of(name: str, attribute: float | None) -> np.ndarray | None:
+            value = params.get(name, attribute)
+            return None if value is None else np.asarray(value, np.float64)
+
+        v_threshold = np.asarray(params.get("v_threshold", self.v_threshold), np.float64)
+        return Levels(of("tau", self.tau), v_threshold, of("v_reset", self.v_reset), of("v_min", self.v_min))
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        return (self.membranes(inputs, params, time_steps) >= self.v_threshold).astype(np.float64)
+        fired = self._spikes(self.membranes(inputs, params, time_steps), self.levels(params))
+        return fired.astype(np.float64)
 
     def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         """Charged membrane potential H before firing and reset, float64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[0] + (self.v_reset or 0.0)
+        return self._trace(inputs[0], params, time_steps)[0] + self.levels(params).base
 
     def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         """State V - V_reset after each step, float64 ``(T, B, *shape)``."""
         return self._trace(inputs[0], params, time_steps)[1]
 
     def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return membrane_steps(x, time_steps, self._charge, self.carry, params.get("leftover"))
+        levels = self.levels(params)
 
-    def _charge(self, state: np.ndarray, x: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        def charge(state: np.ndarray, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self._step(state, drive, levels)
+
+        return membrane_steps(x, time_steps, charge, self.carry, params)
+
+    def _step(self, state: np.ndarray, x: np.ndarray, levels: Levels) -> tuple[np.ndarray, np.ndarray]:
         # The state is V - V_reset; for V_reset = 0 (every published model) this is the framework's own rounding.
-        base = self.v_reset or 0.0
-        if self.tau is None:
+        if levels.tau is None:
             charged = state + x
         elif self.decay_input:
-            charged = state + (x - state) / self.tau
+            charged = state + (x - state) / levels.tau
         else:
-            charged = state - state / self.tau + x
-        fired = charged + base >= self.v_threshold
-        after = charged - self.v_threshold if self.v_reset is None else np.zeros_like(charged)
-        return charged, np.where(fired, after, charged)
+            charged = state - state / levels.tau + x
+        spikes = self._spikes(charged + levels.base, levels)
+        after = charged - spikes * levels.v_threshold if self.v_reset is None else np.zeros_like(charged)
+        state = np.where(spikes, after, charged)
+        return charged, state if levels.v_min is None else np.maximum(state, levels.v_min - levels.base)
+
+    def _spikes(self, membrane: np.ndarray, levels: Levels) -> np.ndarray:
+        if self.max_spikes == 1:
+            return membrane >= levels.v_threshold
+        return np.clip(np.floor(membrane / levels.v_threshold), 0, self.max_spikes)
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         raise GraphError("a float neuron has no integer range", hint="quantize the graph first")
-
-
-@dataclass(frozen=True)
-class IntegerNeuron(_NeuronBase):
-    """The canonical integer neuron.
-
-        U = ((M * decay_multiplier) >> decay_shift) + (X << fraction_bits)
-        S = U >= theta
-        M = 0 (hard) or U - theta (soft) where S, else U
-
-    ``>>`` is arithmetic (floor); M is 0 at the start of every image. Parameter: ``theta``, int64, broadcastable to the
-    per-step shape; optionally ``leftover`` (``carry`` = ``stored``).
-
-    Attributes:
-        decay_multiplier, decay_shift: m and k with m / 2^k = 1 - 1/τ (IF: 1 and 0).
-        fraction_bits: extra resolution of the membrane.
-        soft_reset: subtract the threshold instead of clearing.
-        carry, time_merged_with_batch: as in :class:`Neuron`.
-    """
-
-    decay_multiplier: int
-    decay_shift: int
-    fraction_bits: int = 0
-    soft_reset: bool = False
-    carry: Carry = "own"
-    time_merged_with_batch: bool = False
-
-    kind: ClassVar[str] = "integer_neuron"
-
-    def infer(self, inputs: Types, params: Params) -> ValueType:
-        theta = params.get("theta")
-        if theta is None or not broadcasts_to(theta.shape, inputs[0].shape):
-            raise GraphError(f"the threshold does not broadcast to {inputs[0].shape}")
-        if self.decay_multiplier < 0 or not (0 <= self.decay_shift <= _MOST_BITS >= self.fraction_bits >= 0):
-            raise GraphError(f"decay shift and fraction bits go from 0 to {_MOST_BITS}, multipliers from 0: {self}")
-        if self.decay_multiplier > 1 << self.decay_shift:
-            raise GraphError(f"the decay {self.decay_multiplier}/2^{self.decay_shift} exceeds 1")
-        _check_leftover(self.carry, params, inputs)
-        return super().infer(inputs, params)
-
-    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        return (self.membranes(inputs, params, time_steps) >= params["theta"]).astype(np.int64)
-
-    def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """Charged membrane potential U before firing and reset, int64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[0]
-
-    def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """State M after each step, int64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[1]
-
-    def step(self, state: np.ndarray, drive: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """One time step: ``(charged membrane U, state M after firing and reset)``, int64.
-
-        Args:
-            state: M of the previous step: zero at the start of an image, or a stored leftover (``carry`` = ``stored``).
-            drive: X of this step; every array ends in the per-step shape.
-            params: ``theta``.
-        """
-        theta = params["theta"].astype(np.int64, copy=False)
-        charged = ((state * self.decay_multiplier) >> self.decay_shift) + (drive << self.fraction_bits)
-        return charged, np.where(charged >= theta, charged - theta if self.soft_reset else 0, charged)
-
-    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        def charge(state: np.ndarray, drive: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-            return self.step(state, drive, params)
-
-        return membrane_steps(x.astype(np.int64), time_steps, charge, self.carry, params.get("leftover"))
-
-    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
-        zero = np.zeros((1,) * len(types[0].shape), np.int64)
-        return Interval(zero, zero + 1)
-
-    def membrane_interval(self, inputs: Sequence[Interval], params: Params, time_steps: int) -> Interval:
-        """Range of the charged membrane U over ``time_steps`` steps, per threshold element.
-
-        Extremes are reached by a drive that stays at its extreme (the state after a step is monotone in the drive
-        until it fires).
-
-        Raises:
-            ProofError: the membrane could pass 62 bits, or has no bound.
-        """
-        theta = params["theta"].astype(np.int64)
-        shift, m, k = self.fraction_bits, self.decay_multiplier, self.decay_shift
-        _check_membrane(inputs[0].low, inputs[0].high, 2.0**shift)
-        x_low, x_high = inputs[0].low << shift, inputs[0].high << shift
-        state_low = state_high = np.zeros_like(theta)
-        low = np.full_like(theta, np.iinfo(np.int64).max)
-        high = np.full_like(theta, np.iinfo(np.int64).min)
-        # With carry-over a membrane lives for as many steps as there are images: iterate until nothing changes.
-        steps = _FIXPOINT_STEPS if self.carry == "official" else time_steps
-        for t in range(steps):
-            if self.carry == "stored":
-                state_low = state_high = params["leftover"][t].astype(np.int64)
-            _check_membrane(state_low, state_high, float(m))
-            u_low, u_high = ((state_low * m) >> k) + x_low, ((state_high * m) >> k) + x_high
-            grown_low, grown_high = np.minimum(low, u_low), np.maximum(high, u_high)
-            if self.carry == "official" and np.array_equal(grown_low, low) and np.array_equal(grown_high, high):
-                return Interval(low, high)
-            low, high = grown_low, grown_high
-            after_low, after_high = self._after(u_low, u_high, theta)
-            if self.carry == "official":  # all states so far, so that a range that stops growing stays
-                after_low, after_high = np.minimum(after_low, state_low), np.maximum(after_high, state_high)
-            state_low, state_high = after_low, after_high
-        if self.carry == "official":
-            raise ProofError("the membrane has no bound when images carry it over", hint="use carry='own'")
-        return Interval(low, high)
-
-    def _after(self, low: np.ndarray, high: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Range of the state after firing and reset, given the range of the charged membrane."""
-        silent_low, silent_high = np.minimum(low, theta - 1), np.minimum(high, theta - 1)
-        can_fire, can_rest = high >= theta, low < theta
-        fired_low = np.maximum(low, theta) - theta if self.soft_reset else np.zeros_like(low)
-        fired_high = high - theta if self.soft_reset else np.zeros_like(high)
-        new_low = np.where(can_rest, silent_low, fired_low)
-        new_high = np.where(can_rest, silent_high, fired_high)
-        new_low = np.where(can_fire, np.minimum(new_low, fired_low), new_low)
-        return new_low, np.where(can_fire, np.maximum(new_high, fired_high), new_high)
-
-
-def _check_membrane(low: np.ndarray, high: np.ndarray, factor: float) -> None:
-    """Refuse a product that int64 could not hold together with the sum that follows it."""
-    largest = max(abs(float(low.min())), abs(float(high.max()))) * factor
-    if largest >= _PROOF_LIMIT:
-        raise ProofError(f"a membrane can reach {largest:.3g}, more than 62 bits", hint="use fewer fraction bits")
-
-
-def _check_leftover(carry: Carry, params: Params, inputs: Types) -> None:
-    leftover = params.get("leftover")
-    if carry not in ("own", "official", "stored"):
-        raise GraphError(f"unknown carry {carry!r}", hint="use own, official or stored")
-    if (carry == "stored") != (leftover is not None):
-        raise GraphError("carry 'stored' and the parameter 'leftover' go together")
-    if leftover is not None and leftover.shape[1:] != inputs[0].shape:
-        raise GraphError(f"leftover {leftover.shape} does not fit {inputs[0].shape}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from qkf_deploy.ir import Graph, Kind, Node, ValueType
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import BatchNorm, Conv, IntegerNeuron, Linear, MatMul, Neuron, Output, Scale
@@ -94,8 +96,10 @@ def _neuron(node: Node, op: Neuron | IntegerNeuron) -> Finding | None:
     if op.time_merged_with_batch:
         text = f"time axis merged with the batch in the model; here carry = {op.carry}"
         return Finding(node.name, "warning", text)
-    if isinstance(op, Neuron) and op.tau is not None and not approximate(op.tau, 24).exact:
-        return Finding(node.name, "note", f"decay 1 - 1/{op.tau:g} is not dyadic: quantization approximates it")
+    tau = op.levels(node.params).tau if isinstance(op, Neuron) else None
+    rounded = [t for t in np.unique(tau) if not approximate(float(t), 24).exact] if tau is not None else []
+    if rounded:
+        return Finding(node.name, "note", f"decay 1 - 1/{rounded[0]:g} is not dyadic: quantization approximates it")
     return None
 
 
@@ -111,7 +115,8 @@ def or_gates(graph: Graph) -> tuple[str, ...]:
             not isinstance(node.op, IntegerNeuron)
             or node.op.fraction_bits
             or node.op.soft_reset
-            or node.op.carry == "stored"
+            or node.op.max_spikes != 1
+            or {"initial", "leftover"} & set(node.params)
         ):
             continue
         (type_,) = graph.input_types(node)

@@ -20,7 +20,6 @@ from qkf_deploy.ops import (
     Add,
     Conv,
     Input,
-    IntegerNeuron,
     Linear,
     Mask,
     MatMul,
@@ -33,12 +32,12 @@ from qkf_deploy.ops import (
     Sum,
     SumPool,
 )  # fmt: skip
-from qkf_deploy.passes.decay import approximate
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.passes.lift import lift_events
+from qkf_deploy.passes.neurons import integer_neuron
 from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, shifts, synapse_axis
-from qkf_deploy.passes.widths import UNREACHABLE, attach, lower_unreachable
+from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
 
@@ -108,7 +107,7 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     bits = {n.name: options.of(prepared, n) for n in prepared if isinstance(n.op, Conv | Linear)}
     prepared = fold(lift_events(prepared, drive_scales(prepared, bits, input_scale, unify=False)))
     builder = _Quantizer(prepared, options, input_scale)
-    return attach(lower_unreachable(builder.run()))
+    return attach(bound_spikes(lower_unreachable(builder.run())))
 
 
 def _prepare_input(graph: Graph, options: QuantizeOptions) -> tuple[Graph, np.ndarray]:
@@ -209,23 +208,10 @@ class _Quantizer:
         return params
 
     def _neuron(self, node: Node, op: Neuron, inputs: tuple[Operand, ...]) -> None:
-        decay = approximate(op.tau, self.options.decay_bits)
-        if not decay.exact:
-            self.notices.append(f"{node.name}: {decay.notice(self.graph.time_steps)}")
-        fraction = self.options.fraction_bits
-        if fraction is None:
-            fraction = 0 if decay.lossless_without_fraction and op.v_reset is not None else 8
-        gain = op.tau if op.tau is not None and op.decay_input else 1.0
         scale = seen_scale(self.graph, node.inputs[0], self.scale)
-        height = op.v_threshold - (op.v_reset or 0.0)
-        theta = np.minimum(np.ceil(gain * height * 2.0**fraction / scale), UNREACHABLE)
-        params = {"theta": theta.astype(np.int64)}
-        if op.carry == "stored":
-            params["leftover"] = np.rint(node.params["leftover"] * gain * 2.0**fraction / scale).astype(np.int64)
-        integer = IntegerNeuron(
-            decay.multiplier, decay.shift, fraction, op.v_reset is None, op.carry, op.time_merged_with_batch
-        )
-        self.builder.add(node.name, integer, inputs, params, node.source)
+        made = integer_neuron(node, op, scale, self.options.fraction_bits, self.options.decay_bits)
+        self.notices += [f"{node.name}: {decay.notice(self.graph.time_steps)}" for decay in made.rounded]
+        self.builder.add(node.name, made.op, inputs, made.params, node.source)
 
 
 def _storage(bits: int) -> type[np.signedinteger]:

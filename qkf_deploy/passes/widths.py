@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from qkf_deploy.errors import ProofError
-from qkf_deploy.ir import Graph, Interval, Node, Widths, freeze
+from qkf_deploy.ir import Graph, GraphBuilder, Interval, Node, Widths, freeze
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Sum
 
 #: No membrane gets here: width proofs stop at 62 bits. The threshold of a channel of vanishing weights.
@@ -54,6 +54,21 @@ def lower_unreachable(graph: Graph) -> Graph:
             lowered = np.where(theta == UNREACHABLE, np.maximum(reach, 0) + 1, theta)
             nodes[node.name] = replace(node, params=freeze({**node.params, "theta": lowered}))
     return replace(graph, nodes=nodes)
+
+
+def bound_spikes(graph: Graph) -> Graph:
+    """The graph with the proven maximum in every neuron whose spikes per step have no limit."""
+    if not any(isinstance(node.op, IntegerNeuron) and node.op.max_spikes is None for node in graph):
+        return graph
+    builder = GraphBuilder()
+    values: dict[str, Interval] = {}
+    for node in graph:
+        operands, op = _operands(graph, node, values), node.op
+        values[node.name] = op.interval(operands, node.params, graph.input_types(node), graph.time_steps)
+        if isinstance(op, IntegerNeuron) and op.max_spikes is None:
+            op = replace(op, max_spikes=max(1, int(values[node.name].high.max())))
+        builder.add(node.name, op, node.inputs, node.params, node.source)
+    return replace(graph, nodes=dict(builder.nodes)).verify()
 
 
 def check(graph: Graph) -> None:

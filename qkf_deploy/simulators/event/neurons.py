@@ -42,9 +42,10 @@ class NeuronForm:
 
     @staticmethod
     def of(node: Node, channels: int) -> NeuronForm | None:
-        """The form of a node, or ``None`` if it needs the general path (carry-over, thresholds per position)."""
+        """The form of a node, or ``None`` if it needs the general path (all but one spike per step, from 0 on, one
+        decay for all and thresholds per channel)."""
         op = node.op
-        if not isinstance(op, IntegerNeuron) or op.carry != "own":
+        if not isinstance(op, IntegerNeuron) or not op.plain(node.params):
             return None
         theta = _per_channel(node.params["theta"], node.type.shape, channels)
         if theta is None:

@@ -18,6 +18,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph, Node, Operator, Params, Timing, ValueType, View
 from qkf_deploy.ledger import LayerRecord
 from qkf_deploy.ops import IntegerNeuron, Readout
+from qkf_deploy.ops.membrane import initial_state
 from qkf_deploy.simulators.counting import layer_record, node_counts
 
 
@@ -94,10 +95,10 @@ class Stepper:
 
 
 class NeuronStepper(Stepper):
-    """A neuron: its state lives from step to step and is cleared (or set to a stored leftover) per image."""
+    """A neuron: its state lives from step to step and starts anew (or from a stored leftover) with every image."""
 
     def _reset(self) -> None:
-        self.state = np.zeros(self.type.shape, np.int64)
+        self.state = initial_state(self.params, self.type.shape, np.int64)
 
     def _step(self, operands: tuple[np.ndarray, ...]) -> Step:
         op = self.op
@@ -105,7 +106,7 @@ class NeuronStepper(Stepper):
             raise InputError(f"{op.kind} is not an integer neuron", hint="quantize the graph first")
         state = self.params["leftover"][self.time].astype(np.int64) if op.carry == "stored" else self.state
         charged, self.state = op.step(state, operands[0], self.params)
-        return Step(operands, (charged >= self.params["theta"]).astype(np.int64), charged, self.state)
+        return Step(operands, op.spikes(charged, self.params), charged, self.state)
 
 
 class ReadoutStepper(Stepper):

@@ -32,9 +32,9 @@ class Synapse(OperatorProcess):
 
 
 class IntegerNeuron(OperatorProcess):
-    """U = ((M * m) >> k) + (X << f); S = U >= theta; M = 0 or U - theta after a spike, else U. M starts at 0 per image.
+    """The canonical neuron, :class:`qkf_deploy.ops.IntegerNeuron`; M starts anew with every image.
 
-    Ports: ``x`` (drive), ``y`` (spikes, 0 or 1). Vars, int64: ``theta`` (broadcastable to the per-step shape), ``u``
+    Ports: ``x`` (drive), ``y`` (number of spikes). Vars, int64: ``theta`` (broadcastable to the per-step shape), ``u``
     (charged membrane potential of the step) and ``m`` (state after firing and reset), both of the per-step shape.
     """
 

@@ -1,0 +1,197 @@
+"""The canonical integer neuron: what every engine computes, and how far its membrane can go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError, ProofError
+from qkf_deploy.ir.operator import Arrays, Interval, Params, Types
+from qkf_deploy.ir.values import ValueType
+from qkf_deploy.ops.exact import broadcasts_to
+from qkf_deploy.ops.membrane import Carry, SpikingNeuron, check_parameters, check_spikes, membrane_steps
+
+_FIXPOINT_STEPS = 4096
+_MOST_BITS = 32
+_PROOF_LIMIT = 2.0**62
+
+
+@dataclass(frozen=True)
+class IntegerNeuron(SpikingNeuron):
+    """The canonical integer neuron.
+
+        U = ((M * decay_multiplier) >> decay_shift) + (X << fraction_bits)
+        S = U >= theta                                       one spike per step
+        S = max(0, U // theta), at most max_spikes           several
+        M = 0 (hard) or U - S * theta (soft) where S, else U
+        M = max(M, lowest)                                   with a lower bound
+
+    ``>>`` and ``//`` floor. Parameters, int64, each broadcastable to the per-step shape: ``theta``; optionally
+    ``initial`` (M at the start of every image, 0 if absent), ``lowest``, and ``decay_multiplier`` where it differs
+    between positions (the attribute is then the largest). ``leftover`` ``(T, *shape)`` with ``carry`` = ``stored``.
+
+    Attributes:
+        decay_multiplier, decay_shift: m and k with m / 2^k = 1 - 1/τ (IF: 1 and 0).
+        fraction_bits: extra resolution of the membrane.
+        soft_reset: subtract the threshold instead of clearing.
+        carry, time_merged_with_batch: as in :class:`qkf_deploy.ops.Neuron`.
+        max_spikes: most spikes per step; ``None`` for no limit (quantization sets the proven maximum).
+    """
+
+    decay_multiplier: int
+    decay_shift: int
+    fraction_bits: int = 0
+    soft_reset: bool = False
+    carry: Carry = "own"
+    time_merged_with_batch: bool = False
+    max_spikes: int | None = 1
+
+    kind: ClassVar[str] = "integer_neuron"
+
+    def infer(self, inputs: Types, params: Params) -> ValueType:
+        (x,) = inputs
+        theta = params.get("theta")
+        if theta is None or not broadcasts_to(theta.shape, x.shape):
+            raise GraphError(f"the threshold does not broadcast to {x.shape}")
+        check_parameters(params, ("theta", "lowest", "decay_multiplier"), self.carry, x.shape)
+        check_spikes(self.max_spikes)
+        if self.max_spikes != 1 and theta.min() < 1:
+            raise GraphError("several spikes per step need thresholds of at least 1")
+        if "lowest" in params and params["lowest"].max() > 0:
+            raise GraphError("the lowest membrane is above 0, what a reset leaves")
+        self._check_decay(params)
+        return self.spiking_type(x, self.max_spikes)
+
+    def _check_decay(self, params: Params) -> None:
+        if self.decay_multiplier < 0 or not (0 <= self.decay_shift <= _MOST_BITS >= self.fraction_bits >= 0):
+            raise GraphError(f"decay shift and fraction bits go from 0 to {_MOST_BITS}, multipliers from 0: {self}")
+        if self.decay_multiplier > 1 << self.decay_shift:
+            raise GraphError(f"the decay {self.decay_multiplier}/2^{self.decay_shift} exceeds 1")
+        each = params.get("decay_multiplier")
+        if each is not None and (each.min() < 0 or each.max() != self.decay_multiplier):
+            raise GraphError(f"the multiplier {self.decay_multiplier} is not the largest of the parameter")
+
+    def plain(self, params: Params) -> bool:
+        """True for the common case: one spike per step, every image from 0, one decay for all, no lower bound."""
+        return self.carry == "own" and self.max_spikes == 1 and set(params) == {"theta"}
+
+    def multiplier(self, params: Params) -> np.ndarray | int:
+        """m of every position."""
+        each = params.get("decay_multiplier")
+        return self.decay_multiplier if each is None else each.astype(np.int64, copy=False)
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return self.spikes(self.membranes(inputs, params, time_steps), params)
+
+    def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        """Charged membrane potential U before firing and reset, int64 ``(T, B, *shape)``."""
+        return self._trace(inputs[0], params, time_steps)[0]
+
+    def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        """State M after each step, int64 ``(T, B, *shape)``."""
+        return self._trace(inputs[0], params, time_steps)[1]
+
+    def spikes(self, charged: np.ndarray, params: Params) -> np.ndarray:
+        """Spikes S of charged membranes U, int64."""
+        return self._fired(charged, params["theta"].astype(np.int64, copy=False)).astype(np.int64)
+
+    def _fired(self, charged: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        if self.max_spikes == 1:
+            return charged >= theta
+        return np.clip(charged // theta, 0, self.max_spikes)
+
+    def step(self, state: np.ndarray, drive: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray]:
+        """One time step: ``(charged membrane U, state M after firing and reset)``, int64.
+
+        Args:
+            state: M of the previous step: the initial one at the start of an image, or a stored leftover.
+            drive: X of this step; every array ends in the per-step shape.
+            params: see above.
+        """
+        theta = params["theta"].astype(np.int64, copy=False)
+        charged = ((state * self.multiplier(params)) >> self.decay_shift) + (drive << self.fraction_bits)
+        spikes = self._fired(charged, theta)
+        after = np.where(spikes, charged - spikes * theta if self.soft_reset else 0, charged)
+        return charged, np.maximum(after, params["lowest"]) if "lowest" in params else after
+
+    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        def charge(state: np.ndarray, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self.step(state, drive, params)
+
+        return membrane_steps(x.astype(np.int64), time_steps, charge, self.carry, params)
+
+    def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
+        zero = np.zeros((1,) * len(types[0].shape), np.int64)
+        if self.max_spikes == 1:
+            return Interval(zero, zero + 1)
+        highest = self.membrane_interval(inputs, params, time_steps).high
+        return Interval(zero, zero + self._fired(highest, params["theta"].astype(np.int64)))
+
+    def membrane_interval(self, inputs: Sequence[Interval], params: Params, time_steps: int) -> Interval:
+        """Range of the membrane over ``time_steps`` steps, per threshold element: U, and M at the start if not 0.
+
+        Extremes are reached by a drive that stays at its extreme (the state after a step is monotone in the drive
+        until it fires).
+
+        Raises:
+            ProofError: the membrane could pass 62 bits, or has no bound.
+        """
+        theta = params["theta"].astype(np.int64)
+        shift, m, k = self.fraction_bits, self.multiplier(params), self.decay_shift
+        _check_membrane(inputs[0].low, inputs[0].high, 2.0**shift)
+        x_low, x_high = inputs[0].low << shift, inputs[0].high << shift
+        if "initial" in params:
+            state_low = state_high = low = high = params["initial"].astype(np.int64)
+        else:
+            state_low = state_high = np.zeros_like(theta)
+            low = np.full_like(theta, np.iinfo(np.int64).max)
+            high = np.full_like(theta, np.iinfo(np.int64).min)
+        # With carry-over a membrane lives for as many steps as there are images: iterate until nothing changes.
+        steps = _FIXPOINT_STEPS if self.carry == "official" else time_steps
+        for t in range(steps):
+            if self.carry == "stored":
+                state_low = state_high = params["leftover"][t].astype(np.int64)
+            _check_membrane(state_low, state_high, float(self.decay_multiplier))
+            u_low, u_high = ((state_low * m) >> k) + x_low, ((state_high * m) >> k) + x_high
+            grown_low, grown_high = np.minimum(low, u_low), np.maximum(high, u_high)
+            after_low, after_high = self._after(u_low, u_high, theta, params)
+            if self.carry == "official":  # all states so far, so that a range that stops growing stays
+                after_low, after_high = np.minimum(after_low, state_low), np.maximum(after_high, state_high)
+                settled = (after_low == state_low).all() and (after_high == state_high).all()
+                if settled and np.array_equal(grown_low, low) and np.array_equal(grown_high, high):
+                    return Interval(low, high)
+            low, high = grown_low, grown_high
+            state_low, state_high = after_low, after_high
+        if self.carry == "official":
+            raise ProofError("the membrane has no bound when images carry it over", hint="use carry='own'")
+        return Interval(low, high)
+
+    def _after(
+        self, low: np.ndarray, high: np.ndarray, theta: np.ndarray, params: Params
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Range of the state after firing and reset, given the range of the charged membrane."""
+        silent_low, silent_high = np.minimum(low, theta - 1), np.minimum(high, theta - 1)
+        can_fire, can_rest = high >= theta, low < theta
+        fired_low = np.zeros_like(low)
+        fired_high = np.zeros_like(high)
+        if self.soft_reset and self.max_spikes == 1:
+            fired_low, fired_high = np.maximum(low, theta) - theta, high - theta
+        elif self.soft_reset:  # what is left of several spikes: less than a threshold, or what passes the most spikes
+            fired_high = np.maximum(theta - 1, high - self._fired(high, theta) * theta)
+        new_low = np.where(can_rest, silent_low, fired_low)
+        new_high = np.where(can_rest, silent_high, fired_high)
+        new_low = np.where(can_fire, np.minimum(new_low, fired_low), new_low)
+        new_high = np.where(can_fire, np.maximum(new_high, fired_high), new_high)
+        if "lowest" in params:
+            return np.maximum(new_low, params["lowest"]), np.maximum(new_high, params["lowest"])
+        return new_low, new_high
+
+
+def _check_membrane(low: np.ndarray, high: np.ndarray, factor: float) -> None:
+    """Refuse a product that int64 could not hold together with the sum that follows it."""
+    largest = max(abs(float(low.min())), abs(float(high.max()))) * factor
+    if largest >= _PROOF_LIMIT:
+        raise ProofError(f"a membrane can reach {largest:.3g}, more than 62 bits", hint="use fewer fraction bits")

@@ -1,0 +1,101 @@
+"""A membrane over time: what the float and the integer neuron share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.operator import Arrays, Counts, Operator, Params, Types
+from qkf_deploy.ir.values import Timing, ValueType
+from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image, per_image
+
+#: How the membrane is carried from step to step. ``own``: each image its own, from its initial value. ``official``: the
+#: neuron's time axis is time x batch (as the published code runs it), so a step starts from what the previous image
+#: left. ``stored``: step t starts from a stored leftover (parameter ``leftover``) instead of its own previous step.
+Carry = Literal["own", "official", "stored"]
+
+#: ``(state, drive) -> (charged membrane, next state)``; the state is relative to the reset voltage.
+Charge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def membrane_steps(
+    x: np.ndarray, time_steps: int, charge: Charge, carry: Carry, params: Params
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a neuron over time.
+
+    Args:
+        x: drive ``(T or 1, B, *shape)``.
+        time_steps: T; a drive that is constant over time is repeated.
+        charge: see :data:`Charge`.
+        carry: see :data:`Carry`.
+        params: ``initial`` (state before the first step, broadcastable to ``shape``, 0 if absent); ``leftover``
+            ``(T, *shape)`` for ``stored``.
+
+    Returns:
+        ``(charged membranes, states after reset)``, each ``(T, B, *shape)``.
+    """
+    x = np.broadcast_to(x, (time_steps, *x.shape[1:]))
+    if carry == "official":  # one image after the other at each step, the first from the last one's previous step
+        sequence = x.reshape(time_steps * x.shape[1], 1, *x.shape[2:])
+        charged, state = membrane_steps(sequence, len(sequence), charge, "own", params)
+        return charged.reshape(x.shape), state.reshape(x.shape)
+    state = initial_state(params, x.shape[1:], x.dtype)
+    charged_out, state_out = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    for t in range(time_steps):
+        if carry == "stored":
+            state = np.broadcast_to(params["leftover"][t].astype(x.dtype), x.shape[1:])
+        charged_out[t], state = charge(state, x[t])
+        state_out[t] = state
+    return charged_out, state_out
+
+
+def initial_state(params: Params, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """State before the first step: the parameter ``initial``, or zeros."""
+    initial = params.get("initial")
+    return np.zeros(shape, dtype) if initial is None else np.broadcast_to(initial.astype(dtype), shape)
+
+
+class SpikingNeuron(Operator):
+    """What both forms share: types and counts. Subclasses have ``max_spikes`` and ``carry``."""
+
+    def spiking_type(self, x: ValueType, max_spikes: int | None) -> ValueType:
+        """Spikes, or counts of up to ``max_spikes`` per step (``None``: no limit is known)."""
+        if x.timing is Timing.IMAGE:
+            raise GraphError("a neuron cannot follow the readout")
+        return ValueType.events(x.shape, max_spikes, Timing.STEP)
+
+    def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
+        (x,) = inputs
+        repeat = time_steps // x.shape[0]
+        driven = nonzero_per_image(x) * repeat
+        return {
+            "neuron_updates_driven": driven,
+            "neuron_updates_idle": types[0].size * time_steps - driven,
+            "resets": per_image(output),
+        }
+
+
+def check_parameters(params: Params, allowed: tuple[str, ...], carry: Carry, shape: tuple[int, ...]) -> None:
+    """Raises GraphError for unknown parameters, parameters that do not fit, and contradictions with ``carry``."""
+    unknown = sorted(set(params) - {*allowed, "initial", "leftover"})
+    if unknown:
+        raise GraphError(f"a neuron has no parameter {', '.join(unknown)}")
+    for name, array in params.items():
+        if name != "leftover" and not broadcasts_to(array.shape, shape):
+            raise GraphError(f"{name} {array.shape} does not broadcast to {shape}")
+    leftover = params.get("leftover")
+    if carry not in ("own", "official", "stored"):
+        raise GraphError(f"unknown carry {carry!r}", hint="use own, official or stored")
+    if (carry == "stored") != (leftover is not None):
+        raise GraphError("carry 'stored' and the parameter 'leftover' go together")
+    if leftover is not None and leftover.shape[1:] != shape:
+        raise GraphError(f"leftover {leftover.shape} does not fit {shape}")
+
+
+def check_spikes(max_spikes: int | None) -> None:
+    """Raises GraphError unless a neuron may fire at least once per step."""
+    if max_spikes is not None and max_spikes < 1:
+        raise GraphError(f"max_spikes is {max_spikes}, at least 1")

@@ -1,0 +1,93 @@
+"""A float neuron in the integers of its drive: thresholds, decays, initial membranes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qkf_deploy.errors import ProofError
+from qkf_deploy.ir import Node, Params
+from qkf_deploy.ops import IntegerNeuron, Neuron
+from qkf_deploy.passes.decay import Decay, approximate
+from qkf_deploy.passes.widths import UNREACHABLE
+
+#: Fraction bits of neurons whose floor would change spikes: soft resets, several spikes per step, and decays other
+#: than 1 and 1 / 2^k.
+_FRACTION_BITS = 8
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An integer neuron.
+
+    Attributes:
+        op, params: of its node.
+        rounded: decays that are not dyadic, as they became.
+    """
+
+    op: IntegerNeuron
+    params: Params
+    rounded: tuple[Decay, ...]
+
+
+def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int | None, decay_bits: int) -> Quantized:
+    """The integer form of a float neuron (docs/integer-semantics.md).
+
+    Args:
+        node, op: the neuron.
+        scale: of its drive, broadcastable to its per-step shape.
+        fraction_bits: extra membrane bits; ``None`` for 0 where flooring never changes a spike, else 8.
+        decay_bits: largest k of m / 2^k for decays that are not dyadic.
+
+    Raises:
+        ProofError: an initial or lowest membrane beyond 61 bits.
+    """
+    levels = op.levels(node.params)
+    multiplier, shift, decays = _decay(levels.tau, decay_bits)
+    if fraction_bits is None:
+        one_spike = op.v_reset is not None and op.max_spikes == 1
+        lossless = one_spike and all(d.lossless_without_fraction for d in decays)
+        fraction_bits = 0 if lossless else _FRACTION_BITS
+    gain = levels.tau if levels.tau is not None and op.decay_input else np.ones(())
+    threshold = gain * (levels.v_threshold - levels.base) * 2.0**fraction_bits / scale
+    theta = np.minimum(np.ceil(threshold), UNREACHABLE).astype(np.int64)
+    params = {"theta": theta}
+    starts = {"initial": node.params.get("initial")}
+    starts["lowest"] = None if levels.v_min is None else levels.v_min - levels.base
+    for name, value in starts.items():
+        if value is not None:
+            params[name] = _beside(theta, threshold, value * gain * 2.0**fraction_bits / scale, node)
+    if op.carry == "stored":
+        params["leftover"] = np.rint(node.params["leftover"] * gain * 2.0**fraction_bits / scale).astype(np.int64)
+    if multiplier.size > 1:
+        params["decay_multiplier"] = multiplier
+    integer = IntegerNeuron(
+        int(multiplier.max()), shift, fraction_bits, op.v_reset is None, op.carry, op.time_merged_with_batch,
+        op.max_spikes,
+    )  # fmt: skip
+    return Quantized(integer, params, tuple(d for d in decays if not d.exact))
+
+
+def _decay(tau: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, list[Decay]]:
+    """(multipliers, the shift they share, every different decay); ``(m << j) >> (k + j)`` is ``m >> k``."""
+    if tau is None:
+        return np.ones((), np.int64), 0, [approximate(None, decay_bits)]
+    values, which = np.unique(tau, return_inverse=True)
+    decays = [approximate(float(value), decay_bits) for value in values]
+    shift = max(d.shift for d in decays)
+    multipliers = np.array([d.multiplier << (shift - d.shift) for d in decays], np.int64)
+    return multipliers[which].reshape(tau.shape), shift, decays
+
+
+def _beside(theta: np.ndarray, threshold: np.ndarray, value: np.ndarray, node: Node) -> np.ndarray:
+    """The integer as far below Θ as the drive must be to bridge ``threshold - value``: Θ - ceil(threshold - value).
+
+    A drive is whole, so with the membrane at ``value`` it fires exactly where it fires with the membrane here. Where
+    the threshold is whole this is floor(value).
+    """
+    if not np.abs(value).max() < UNREACHABLE / 2:
+        raise ProofError("an initial or lowest membrane of more than 61 bits", where=node.name)
+    reachable = threshold < UNREACHABLE / 2
+    gap = np.ceil(np.where(reachable, threshold - value, 0.0)).astype(np.int64)
+    return np.where(reachable, theta - gap, np.floor(value).astype(np.int64))
