@@ -62,9 +62,13 @@ NIR: Mapping[str, Support] = {
     "conv": _partly("Conv2d without groups; not with a bias that depends on the border, nor 1-d windows wider than 1"),
     "linear": _partly("Flatten, Affine or Linear; not over one axis of several"),
     "batch_norm": _yes("folded into the convolution before it; a Conv2d where there is none"),
-    "neuron": _partly("LIF, IF; not with soft reset or membranes carried over between images"),
+    "neuron": _partly(
+        "LIF, IF; not with soft reset, several spikes per step, a lower bound, nor membranes that start elsewhere than "
+        "at rest or are carried over between images"
+    ),
     "integer_neuron": _partly(
-        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset or other decays"
+        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset, other decays, several spikes per "
+        "step, nor membranes that start elsewhere than at rest"
     ),
     "max_pool": _partly("of spikes: Conv2d and LIF (an OR); of drives: NIR has no maximum"),
     "sum_pool": _yes("SumPool2d; Conv2d where there is padding"),

@@ -97,12 +97,13 @@ def run_steps(
     """Drive a single-step model over all time steps; outputs by name, ``(T, B, *shape)``."""
     batch = inputs.shape[1]
     states = {i.name: _zeros(i, batch) for i in session.get_inputs() if i.name != "input"}
+    carried = [*states, *(i.name for i in session.get_overridable_initializers())]  # these start from what they hold
     names = [o.name for o in session.get_outputs()]
     kept: dict[str, list[np.ndarray]] = {}
     for step in range(graph.time_steps):
         frame = inputs[step if inputs.shape[0] > 1 else 0]
         results = dict(zip(names, session.run(names, {"input": _as_input(session, frame), **states}), strict=True))
-        states = {name: results[name.removesuffix("_in") + "_out"] for name in states}
+        states = {name: results[name.removesuffix("_in") + "_out"] for name in carried}
         for name, value in results.items():
             if not name.endswith(("/membrane_out", "/sum_out")):
                 kept.setdefault(name, []).append(value)

@@ -219,11 +219,35 @@ def events(rng: np.random.Generator) -> Graph:
     return b.build(time_steps=3, input_encoding="frames")
 
 
+def odd_neurons(rng: np.random.Generator) -> Graph:
+    """Initial membranes, τ, thresholds and reset voltages per channel or position, several spikes per step."""
+
+    def eighths(low: int, high: int, *shape: int) -> np.ndarray:
+        return rng.integers(low, high + 1, shape or (CHANNELS, 1, 1)) / 8
+
+    threshold, tau, reset = eighths(4, 12), rng.choice([2.0, 4.0], (CHANNELS, 1, 1)), eighths(-8, 1)
+    every = eighths(4, 12, CHANNELS, SIZE, SIZE)
+    neurons = [
+        (Neuron(float(tau.max()), float(threshold.max()), float(reset.max())),
+         {"tau": tau, "v_threshold": threshold, "v_reset": reset, "initial": eighths(-16, 16)}),
+        (Neuron(None, 0.5, None, False, max_spikes=None, v_min=-1.0), {"initial": eighths(-16, 16, 1)}),
+        (Neuron(2.0, float(every.max()), 0.0, False, max_spikes=3), {"v_threshold": every}),
+        (Neuron(4.0, 1.0, None), {"initial": eighths(0, 8, CHANNELS, SIZE, SIZE)}),
+    ]  # fmt: skip
+    b = GraphBuilder()
+    b.add("input", Input((2, SIZE, SIZE)))
+    x, channels = "input", 2
+    for i, (op, params) in enumerate(neurons):
+        synapse(b, rng, f"conv{i}", x, (CHANNELS, channels, 3, 3), padding=1)
+        x, channels = b.add(f"lif{i}", op, [f"conv{i}"], params), CHANNELS
+    return head(b, rng, x)
+
+
 ZOO: dict[str, Build] = {
     f.__name__: f
     for f in (
         convnet, residual, token_attention, channel_attention, self_attention, spike_pooling, membrane_shortcut,
-        grouped, normed, events,
+        grouped, normed, events, odd_neurons,
     )
 }  # fmt: skip
 

@@ -80,7 +80,10 @@ class Maker:
         return self.add(name, op, source, **params)
 
     def neuron(self, name: str, source: Operand | str, theta: int, **more: object) -> str:
-        """Neuron with a threshold per channel around ``theta``; ``more``: tau, soft, fraction, leftover (T)."""
+        """Neuron with a threshold per channel around ``theta``.
+
+        ``more``: tau, soft, fraction, leftover (T), spikes (most per step), initial, lowest, decays (one per channel).
+        """
         shape = source.view.shape if isinstance(source, Operand) and source.view else self.shape(_node(source))
         decay = approximate(more.get("tau", 2.0), 12)  # type: ignore[arg-type]
         fraction = int(more.get("fraction", 0))  # type: ignore[call-overload]
@@ -90,9 +93,18 @@ class Maker:
         params = {"theta": thetas}
         if steps:
             params["leftover"] = self.rng.integers(-high, high + 1, (steps, *shape))  # type: ignore[arg-type]
+        if more.get("initial"):
+            params["initial"] = self.rng.integers(-3 * high, 3 * high + 1, shape) << fraction
+        if more.get("lowest"):
+            params["lowest"] = -thetas
+        multiplier, most = decay.multiplier, more.get("spikes", 1)
+        if more.get("decays"):
+            params["decay_multiplier"] = self.rng.integers(0, (1 << decay.shift) + 1, thetas.shape)
+            multiplier = int(params["decay_multiplier"].max())
         op = ops.IntegerNeuron(
-            decay.multiplier, decay.shift, fraction, bool(more.get("soft")), "stored" if steps else "own"
-        )
+            multiplier, decay.shift, fraction, bool(more.get("soft")), "stored" if steps else "own",
+            max_spikes=most,  # type: ignore[arg-type]
+        )  # fmt: skip
         return self.add(name, op, source, **params)
 
     def case(self, name: str, steps: int, images: int, *, extreme: str = "") -> Case:
@@ -159,6 +171,9 @@ def _neuron_cases(seed: int) -> Iterator[Case]:
         (1, {"tau": None}), (16, {"tau": 2.0}), (8, {"tau": 1.7, "fraction": 8}), (5, {"tau": 3.3, "soft": True}),
         (4, {"tau": 2.0, "leftover": True}), (9, {"tau": None, "soft": True, "fraction": 4}),
         (3, {"tau": 1.3, "soft": True, "fraction": 8, "leftover": True}),
+        (5, {"tau": 2.0, "initial": True}), (6, {"tau": 4.0, "decays": True, "initial": True, "fraction": 2}),
+        (5, {"tau": None, "soft": True, "spikes": 9, "lowest": True, "initial": True}),
+        (4, {"tau": 1.7, "spikes": 2, "fraction": 3}),
     ]  # fmt: skip
     for index, (steps, more) in enumerate(settings):
         yield neuron_case(seed + index, steps, **more)

@@ -192,7 +192,11 @@ def single(values: np.ndarray, what: str) -> np.ndarray:
     return out
 
 
-def lif(shape: Sequence[int], *, tau: float, r: float, threshold: np.ndarray | float, v_reset: float = 0.0) -> Any:
+#: One value for all neurons, or one for each.
+Values = np.ndarray | float
+
+
+def lif(shape: Sequence[int], *, tau: Values, r: Values, threshold: Values, v_reset: Values = 0.0) -> Any:
     """A stock LIF with one value per neuron; ``tau`` in time steps, input gain ``r / tau`` per step."""
     full = {
         "tau": tau * DT,
@@ -213,6 +217,6 @@ def memoryless(shape: Sequence[int], threshold: float) -> Any:
     return lif(shape, tau=1.001, r=1.0, threshold=threshold)
 
 
-def below(threshold: float) -> float:
+def below(threshold: np.ndarray) -> np.ndarray:
     """The largest float32 below: NIR fires on ``>``, this network on ``>=``, and ties are systematic."""
-    return float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
+    return np.nextafter(np.asarray(threshold, np.float32), np.float32(-np.inf))

@@ -18,6 +18,7 @@ from qkf_deploy.converters.nir.builder import (
     LayoutError,
     NirBuilder,
     Placed,
+    Values,
     below,
     convolution,
     lif,
@@ -148,15 +149,26 @@ def _output_scale(graph: Graph, node: Node) -> np.ndarray:
 def neuron(e: Emission, node: Node) -> Placed:
     """LIF or IF with dt = 1e-4 s, threshold one float32 below (NIR fires on ``>``)."""
     op, (x,) = operator(node, Neuron), e.operands(node)
-    _check_carry(op.carry)
-    if op.v_reset is None:
+    _check_start(op, node)
+    levels = op.levels(node.params)
+    if levels.v_reset is None:
         raise UnsupportedError("a soft reset; NIR resets to a voltage")
-    threshold = below(op.v_threshold)
-    if op.tau is None:
-        made = _integrate_and_fire(x.shape, threshold, op.v_reset)
+    if levels.v_min is not None:
+        raise UnsupportedError("a lower bound of the membrane; NIR has none")
+
+    def placed(values: np.ndarray) -> Values:
+        return (
+            float(values.reshape(()))
+            if values.size == 1
+            else placed_array(np.broadcast_to(values, x.view.shape), x.view, x.shape)
+        )
+
+    threshold, v_reset = placed(below(levels.v_threshold)), placed(levels.v_reset)
+    if levels.tau is None:
+        made = _integrate_and_fire(x.shape, threshold, v_reset)
     else:
-        r = 1.0 if op.decay_input else op.tau
-        made = lif(x.shape, tau=op.tau, r=r, threshold=threshold, v_reset=op.v_reset)
+        tau = placed(levels.tau)
+        made = lif(x.shape, tau=tau, r=1.0 if op.decay_input else tau, threshold=threshold, v_reset=v_reset)
     return e.place(node, made, x, x.shape, x.view)
 
 
@@ -167,7 +179,9 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
     refused.
     """
     op, (x,) = operator(node, IntegerNeuron), e.operands(node)
-    _check_carry(op.carry)
+    _check_start(op, node)
+    if {"decay_multiplier", "lowest"} & set(node.params):
+        raise UnsupportedError("decays that differ between neurons, or a lower bound; NIR has neither in integers")
     halves = (op.decay_multiplier, op.decay_shift) == (1, 1)
     if op.soft_reset or not (halves or op.decay_multiplier == 1 << op.decay_shift):
         raise UnsupportedError("a soft reset or a rounded decay; NIR has neither")
@@ -186,12 +200,16 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
     return e.place(node, made, x, x.shape, x.view)
 
 
-def _check_carry(carry: str) -> None:
-    if carry != "own":
+def _check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
+    if op.carry != "own":
         raise UnsupportedError("a membrane carried over between images; NIR starts every neuron at rest")
+    if "initial" in node.params:
+        raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
+    if op.max_spikes != 1:
+        raise UnsupportedError("several spikes per step; NIR neurons fire at most one")
 
 
-def _integrate_and_fire(shape: tuple[int, ...], threshold: np.ndarray | float, v_reset: float) -> object:
+def _integrate_and_fire(shape: tuple[int, ...], threshold: Values, v_reset: Values) -> object:
     full = {"r": 1.0 / DT, "v_threshold": threshold, "v_reset": v_reset}
     return nir.IF(**{k: np.broadcast_to(np.asarray(v), shape).astype(np.float32) for k, v in full.items()})
 

@@ -132,10 +132,12 @@ class OnnxWriter:
         """``value`` with the given shape (one entry may be -1)."""
         return self.op("Reshape", [value, self.ints(shape)], name)
 
-    def add_input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
-        """Declare a graph input."""
+    def add_input(self, name: str, dtype: int, shape: Sequence[int | str], default: np.ndarray | None = None) -> str:
+        """Declare a graph input; one with a default may be left out."""
         label = self.unique(name)
         self.inputs.append(helper.make_tensor_value_info(label, dtype, list(shape)))
+        if default is not None:
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(default), label))
         return label
 
     def add_output(self, value: str, name: str, dtype: int, shape: Sequence[int | str]) -> None:

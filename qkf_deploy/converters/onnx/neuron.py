@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from qkf_deploy.converters.onnx.builder import OnnxWriter, Tensor, carrier
 from qkf_deploy.converters.onnx.emission import Emission, operator
@@ -17,12 +17,21 @@ from qkf_deploy.ops import IntegerNeuron, Neuron
 
 @dataclass(frozen=True)
 class _Dynamics:
-    """How one neuron charges and resets, in ONNX terms."""
+    """How one neuron charges and fires, in ONNX terms; the state is relative to the reset voltage.
+
+    Attributes:
+        dtype: ONNX element type of the membrane.
+        initial: state before the first step, ``None`` for 0.
+        charge: ``(state or None for 0, drive) -> charged membrane``.
+        fire: ``charged membrane -> (spikes, state after the reset)``; spikes are a boolean or a count.
+        base: reset voltage.
+    """
 
     dtype: int
-    theta: np.ndarray
-    soft: bool
+    initial: np.ndarray | None
     charge: Callable[[str | None, str], str]
+    fire: Callable[[str], tuple[str, str]]
+    base: np.ndarray
 
 
 def neuron(e: Emission, node: Node) -> Tensor:
@@ -38,15 +47,12 @@ def neuron(e: Emission, node: Node) -> Tensor:
     drive = e.operand(operand, dynamics.dtype, node.name)
     stacked = e.values[operand.node].steps
     drives = w.split(drive, stacked, f"{node.name}.drive") if stacked > 1 else [drive] * e.steps
-    state, state_type = _state_input(e, node, dynamics.dtype)
+    state, state_type = _start(e, node, dynamics)
     charged, fired = [], []
-    theta = w.real(dynamics.theta, dynamics.dtype, "theta")
     for x in drives:
         u = dynamics.charge(state, x)
-        s = w.op("GreaterOrEqual", [u, theta], f"{node.name}.fires")
-        after = w.op("Sub", [u, theta], f"{node.name}.reset") if dynamics.soft else w.number(0, dynamics.dtype)
-        state = w.op("Where", [s, after, u], f"{node.name}.membrane")
-        charged.append(u)
+        s, state = dynamics.fire(u)
+        charged.append(_above(w, u, dynamics, node))
         fired.append(s)
     if e.stateful and state is not None:
         kept = w.cast(state, state_type) if state_type != dynamics.dtype else state
@@ -56,33 +62,103 @@ def neuron(e: Emission, node: Node) -> Tensor:
     return Tensor(w.op("Cast", [_stack(w, fired, f"{node.name}.fired")], node.name, to=dtype), dtype, e.steps)
 
 
-def _state_input(e: Emission, node: Node, dtype: int) -> tuple[str | None, int]:
+def _start(e: Emission, node: Node, dynamics: _Dynamics) -> tuple[str | None, int]:
+    """(state before the first step, ``None`` for 0; element type of the state outside the graph)."""
+    w, dtype, initial = e.writer, dynamics.dtype, dynamics.initial
     state_type = TensorProto.INT64 if e.integer else dtype
     if not e.stateful:
-        return None, state_type
-    state = e.writer.add_input(f"{node.name}/membrane_in", state_type, ("batch", *node.type.shape))
-    return (e.writer.cast(state, dtype) if state_type != dtype else state), state_type
+        return None if initial is None else w.real(initial, dtype, f"{node.name}.initial"), state_type
+    default, rows = None, "batch"
+    if initial is not None:  # the input may be left out: then it is this, one row for all images
+        default = np.broadcast_to(initial, (1, *node.type.shape)).astype(helper.tensor_dtype_to_np_dtype(state_type))
+        rows = f"{node.name}.rows"
+    state = w.add_input(f"{node.name}/membrane_in", state_type, (rows, *node.type.shape), default)
+    return (w.cast(state, dtype) if state_type != dtype else state), state_type
+
+
+def _above(w: OnnxWriter, charged: str, dynamics: _Dynamics, node: Node) -> str:
+    """The membrane potential of a charged membrane."""
+    if not dynamics.base.any():
+        return charged
+    return w.op("Add", [charged, w.real(dynamics.base, dynamics.dtype, "reset")], f"{node.name}.potential")
 
 
 def _stack(w: OnnxWriter, parts: Sequence[str], name: str) -> str:
     return parts[0] if len(parts) == 1 else w.op("Concat", parts, name, axis=0)
 
 
+@dataclass(frozen=True)
+class _Firing:
+    """Threshold, reset and lower bound of one neuron.
+
+    Attributes:
+        w, name, dtype: writer, prefix of names, element type.
+        theta: thresholds, what the soft reset subtracts.
+        base: added to the membrane before it is compared.
+        soft, max_spikes: as in :class:`qkf_deploy.ops.IntegerNeuron`.
+        lowest: the state is raised to this, ``None`` for no bound.
+    """
+
+    w: OnnxWriter
+    name: str
+    dtype: int
+    theta: np.ndarray
+    base: np.ndarray
+    soft: bool
+    max_spikes: int | None
+    lowest: np.ndarray | None
+
+    def __call__(self, u: str) -> tuple[str, str]:
+        """``(spikes, state after the reset)`` of a charged membrane."""
+        w, zero = self.w, self.w.number(0, self.dtype)
+        theta = w.real(self.theta, self.dtype, "theta")
+        potential = u
+        if self.base.any():
+            potential = w.op("Add", [u, w.real(self.base, self.dtype, "reset")], f"{self.name}.compared")
+        if self.max_spikes == 1:
+            spikes = fires = w.op("GreaterOrEqual", [potential, theta], f"{self.name}.fires")
+            left = w.op("Sub", [u, theta], f"{self.name}.reset") if self.soft else zero
+        else:
+            spikes = self._count(potential, theta, zero)
+            fires = w.op("Greater", [spikes, zero], f"{self.name}.fires")
+            left = zero
+            if self.soft:
+                taken = w.op("Mul", [spikes, theta], f"{self.name}.taken")
+                left = w.op("Sub", [u, taken], f"{self.name}.reset")
+        state = w.op("Where", [fires, left, u], f"{self.name}.membrane")
+        if self.lowest is not None:
+            bound = w.real(self.lowest, self.dtype, "lowest")
+            state = w.op("Max", [state, bound], f"{self.name}.bounded")
+        return spikes, state
+
+    def _count(self, potential: str, theta: str, zero: str) -> str:
+        """Of integers a and b with |a| + b within the carrier, the floor of the rounded quotient is that of a / b."""
+        w = self.w
+        quotient = w.op("Floor", [w.op("Div", [potential, theta], f"{self.name}.quotient")], f"{self.name}.whole")
+        count = w.op("Max", [quotient, zero], f"{self.name}.count")
+        if self.max_spikes is None:
+            return count
+        return w.op("Min", [count, w.number(self.max_spikes, self.dtype)], f"{self.name}.capped")
+
+
 def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
     """U = floor(M * m / 2^k) + X * 2^f. Multiplying by m / 2^k is exact within the carrier and Floor is the
     arithmetic shift; ONNX's own integer Div truncates towards zero and its BitShift takes unsigned types only."""
-    op, w = operator(node, IntegerNeuron), e.writer
+    op, w, params = operator(node, IntegerNeuron), e.writer, node.params
     membrane = e.widths[node.name].membrane
     if membrane is None:
         raise UnsupportedError("no width proof for this neuron", where=node.name, hint="quantize again")
-    theta = node.params["theta"]
-    largest = max(abs(v) for v in membrane)
+    theta, lowest = params["theta"], params.get("lowest")
+    largest = max(abs(v) for v in (*membrane, *(() if lowest is None else (int(lowest.min()),))))
     reach = max(abs(int(theta.max())), abs(int(theta.min())), largest)
+    if op.max_spikes != 1:
+        reach = largest + int(theta.max())
     kept = largest + reach if op.soft_reset else largest
     (drive_low, drive_high) = e.widths[node.inputs[0].node].value
     driven = max(abs(drive_low), abs(drive_high)) << op.fraction_bits
     dtype = carrier(max(reach, kept * max(op.decay_multiplier, 1), driven), node.name)
-    decays = op.decay_multiplier != 1 << op.decay_shift
+    multiplier = np.asarray(op.multiplier(params))
+    decays = (multiplier != 1 << op.decay_shift).any()
 
     def charge(state: str | None, x: str) -> str:
         if op.fraction_bits:
@@ -90,17 +166,20 @@ def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
         if state is None:
             return x
         if decays:
-            factor = w.number(op.decay_multiplier / 2.0**op.decay_shift, dtype)
+            factor = w.real(multiplier / 2.0**op.decay_shift, dtype, "decay")
             state = w.op("Floor", [w.op("Mul", [state, factor], f"{node.name}.decay")], f"{node.name}.decayed")
         return w.op("Add", [state, x], f"{node.name}.charged")
 
-    return _Dynamics(dtype, theta, op.soft_reset, charge)
+    rest = np.zeros(())
+    firing = _Firing(w, node.name, dtype, theta, rest, op.soft_reset, op.max_spikes, lowest)
+    return _Dynamics(dtype, params.get("initial"), charge, firing, rest)
 
 
 def _float_dynamics(e: Emission, node: Node) -> _Dynamics:
     """The state is V - V_reset, in the order of operations of :class:`qkf_deploy.ops.Neuron`."""
     op, w, dtype = operator(node, Neuron), e.writer, e.float_type
-    tau = None if op.tau is None else w.number(op.tau, dtype)
+    levels = op.levels(node.params)
+    tau = None if levels.tau is None else w.real(levels.tau, dtype, "tau")
 
     def charge(state: str | None, x: str) -> str:
         if state is None:
@@ -113,4 +192,6 @@ def _float_dynamics(e: Emission, node: Node) -> _Dynamics:
         leak = w.op("Div", [state, tau], f"{node.name}.leak")
         return w.op("Add", [w.op("Sub", [state, leak], f"{node.name}.rest"), x], f"{node.name}.charged")
 
-    return _Dynamics(dtype, np.array(op.v_threshold - (op.v_reset or 0.0)), op.v_reset is None, charge)
+    lowest = None if levels.v_min is None else levels.v_min - levels.base
+    firing = _Firing(w, node.name, dtype, levels.v_threshold, levels.base, op.v_reset is None, op.max_spikes, lowest)
+    return _Dynamics(dtype, node.params.get("initial"), charge, firing, levels.base)
