@@ -82,9 +82,14 @@ def test_what_can_be_recorded() -> None:
 
 
 INPUTS = {
-    "size": (np.zeros((2, 3, 8, 7), np.uint8), r"has shape \(2, 3, 8, 7\), the network takes \(B, 3, 9, 7\)"),
+    "size": (
+        np.zeros((2, 3, 8, 7), np.uint8),
+        r"axis 2 \(H\) is 8, not 9; the network takes \(B, 3, 9, 7\)",
+    ),
     "channels": (np.zeros((2, 1, 9, 7), np.uint8), "the network takes"),
     "rank": (np.zeros((1, 2, 3, 9, 7), np.uint8), "the network takes"),
+    "channels last": (np.zeros((2, 9, 7, 3), np.uint8), r"axis 1 \(C\) is 9, not 3.*\n.*channels are last"),
+    "grey": (np.zeros((2, 1, 9, 7), np.uint8), r"axis 1 \(C\) is 1, not 3.*\n.*grey images"),
     "empty": (np.zeros((0, 3, 9, 7), np.uint8), "the input is empty"),
     "integers": (np.zeros((2, 3, 9, 7), np.int64), "images of type int64"),
     "text": (np.full((2, 3, 9, 7), "a"), "the input has type <U1"),
@@ -99,6 +104,22 @@ def test_images_that_do_not_fit(images: np.ndarray, message: str) -> None:
     for graph in (small_transformer(0), qd.quantize(small_transformer(0), 8)):
         with pytest.raises(InputError, match=message):
             qd.simulate(graph, images)
+
+
+RANGES = {
+    "normalized": ((-1.5, 2.0), None),
+    "pixels / 255": ((0.0, 1.0), "lie in 0 to 1 but are taken as normalized already"),
+    "pixels": ((0.0, 255.0), "outside what normalized pixels can be"),
+}
+
+
+@pytest.mark.parametrize(("ends", "message"), RANGES.values(), ids=RANGES)
+def test_floats_that_look_like_pixels_are_said_so(ends: tuple[float, float], message: str | None) -> None:
+    graph = small_transformer(0)
+    assert graph.preprocessing is not None
+    images = np.linspace(*ends, 3 * 9 * 7).reshape(1, 3, 9, 7)
+    notices = qd.simulate(graph, images, engine="reference").notices
+    assert [message is not None and message in n for n in notices] == ([True] if message else [])
 
 
 def test_engines() -> None:

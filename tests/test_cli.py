@@ -356,7 +356,7 @@ def test_bad_images(shell: Shell, tmp_path: Path, files: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no images in this folder" in shell.fails("simulate", net, tmp_path / "empty")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    assert "not a readable array" in shell.fails("simulate", net, tmp_path / "objects.npy")
+    assert "holds object of shape (1,), not numbers" in shell.fails("simulate", net, tmp_path / "objects.npy")
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     assert "name one of them `images`" in shell.fails("simulate", net, tmp_path / "two.npz")
     np.save(tmp_path / "wide.npy", np.zeros((2, 3, 16, 16), np.uint8))

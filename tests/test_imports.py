@@ -33,10 +33,11 @@ LAYERS = {
     "ops": {"errors", "ir"},
     "ledger": {"errors", "display"},
     "passes": {"errors", "ir", "ops"},
+    "limits": {"errors"},
     "writing": {"errors"},
     "bundle": {"errors", "ir", "ops", "writing"},
     "hw_models": {"errors", "display", "ledger", "ir", "ops"},
-    "datasets": {"errors", "ir"},
+    "datasets": {"errors", "ir", "limits", "simulators"},
     "converters": {"errors", "ir", "ops", "passes", "bundle", "writing", "models", "simulators", "evaluate"},
     # ONNX Runtime runs the export
     "simulators": {"errors", "display", "ir", "ops", "ledger", "passes", "bundle", "writing", "converters"},

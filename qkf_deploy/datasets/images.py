@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from qkf_deploy import limits
+from qkf_deploy.datasets import arrays, pictures
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
+from qkf_deploy.simulators.inputs import batched_rank, check_shape
 
+_ARRAYS = "give a .npy or .npz file"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
-#: Shorter side before the centre crop, relative to the crop (the usual ImageNet evaluation, 256 / 224).
-_CROP = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Images:
         array: ``(B, C, H, W)`` uint8 pixels or normalized floats, or event frames ``(B, T, C, H, W)``.
         names: one per image.
         labels: class indices ``(B,)`` where known: from ``labels`` of an ``.npz``, or folders named like classes.
+        notices: what was done to the files that a user should know (16-bit pixels, orientation ...).
     """
 
     array: np.ndarray
     names: tuple[str, ...]
     labels: np.ndarray | None = None
+    notices: tuple[str, ...] = ()
 
 
 def load(path: str | Path, graph: Graph, *, resize: bool = False, limit: int | None = None) -> Images:
@@ -49,13 +52,18 @@ def load(path: str | Path, graph: Graph, *, resize: bool = False, limit: int | N
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="name images, a folder, a .npy or a .npz file")
     if path.suffix in (".npy", ".npz"):
-        return _arrays(path, limit)
+        return _arrays(path, graph, limit)
     files = _files(path)[:limit]
     shape = graph.input.type.shape
     if graph.input_encoding == "frames":
         raise InputError("the network takes event frames, not image files", where=str(path), hint="give a .npy or .npz")
-    array = np.stack([_image(f, shape, resize) for f in files])
-    return Images(array, tuple(f.name for f in files), _labels(files, path, graph.class_names))
+    if len(shape) != 3:
+        raise InputError(f"the network takes vectors of shape {shape}, not image files", where=str(path), hint=_ARRAYS)
+    limits.check(len(files) * math.prod(shape), f"{len(files)} images of {shape}", str(path))
+    read = [pictures.read(f, shape, resize) for f in files]
+    notices = tuple(dict.fromkeys(n for picture in read for n in picture.notices))
+    array = np.stack([picture.pixels for picture in read])
+    return Images(array, tuple(f.name for f in files), _labels(files, path, graph.class_names), notices)
 
 
 def _files(path: Path) -> list[Path]:
@@ -67,36 +75,6 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _image(path: Path, shape: tuple[int, ...], resize: bool) -> np.ndarray:
-    channels, height, width = shape
-    mode = {1: "L", 3: "RGB"}.get(channels)
-    if mode is None:
-        raise InputError(f"the network takes {channels} channels, image files have 1 or 3", where=str(path))
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert(mode)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise InputError(f"not a readable image: {error}", where=str(path)) from error
-    if image.size != (width, height):
-        if not resize:
-            raise InputError(
-                f"the image is {image.size[0]}x{image.size[1]}, the network takes {width}x{height}",
-                where=str(path),
-                hint="add --resize, or trace the network with another --image-size",
-            )
-        image = _fit(image, width, height)
-    array = np.asarray(image, dtype=np.uint8)
-    return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    factor = _CROP * max(width / image.width, height / image.height)
-    size = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
-    scaled = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return scaled.crop((left, top, left + width, top + height))
-
-
 def _labels(files: list[Path], root: Path, classes: tuple[str, ...]) -> np.ndarray | None:
     """Class indices where every file lies in a folder named like a class."""
     names = [f.parent.name for f in files]
@@ -105,31 +83,34 @@ def _labels(files: list[Path], root: Path, classes: tuple[str, ...]) -> np.ndarr
     return np.array([classes.index(n) for n in names])
 
 
-def _arrays(path: Path, limit: int | None) -> Images:
+def _arrays(path: Path, graph: Graph, limit: int | None) -> Images:
+    names = arrays.npz_names(path) if path.suffix == ".npz" else ()
+    array = _images_of(path, names, limit) if names else arrays.read_npy(path, limit)
+    labels = arrays.read_npz(path, "labels", limit) if {"images", "labels"} <= set(names) else None
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array, labels = loaded, None
-        else:
-            with loaded as file:
-                array, labels = _from_npz(path, {k: file[k] for k in file.files})
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(
-            f"not a readable array: {error}", where=str(path), hint="write it with numpy.save or savez"
-        ) from error
-    if array.ndim < 3:
-        raise InputError(f"an array of shape {array.shape} holds no images", where=str(path))
-    array = array[None] if array.ndim == 3 else array
-    if labels is not None and labels.shape != array.shape[:1]:
-        raise InputError(f"{len(array)} images but labels of shape {labels.shape}", where=str(path))
+        check_shape(array, graph)
+    except InputError as error:
+        raise InputError(error.message, where=str(path), hint=error.hint) from error
+    array = array if array.ndim == batched_rank(graph) else array[None]
     array = array[:limit]
-    names = tuple(f"{path.name}[{i}]" for i in range(len(array)))
-    return Images(array, names, None if labels is None else labels[:limit])
+    shown = tuple(f"{path.name}[{i}]" for i in range(len(array)))
+    return Images(array, shown, None if labels is None else _checked_labels(labels, len(array), path))
 
 
-def _from_npz(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    if "images" in arrays:
-        return arrays["images"], arrays.get("labels")
-    if len(arrays) == 1:
-        return next(iter(arrays.values())), None
-    raise InputError(f"has the arrays {', '.join(arrays)}", where=str(path), hint="name one of them `images`")
+def _images_of(path: Path, names: tuple[str, ...], limit: int | None) -> np.ndarray:
+    """The array called ``images``, or the only one."""
+    if "images" not in names and len(names) != 1:
+        shown = ", ".join(sorted(names))[:200]
+        raise InputError(f"has the arrays {shown}", where=str(path), hint="name one of them `images`")
+    return arrays.read_npz(path, "images" if "images" in names else names[0], limit)
+
+
+def _checked_labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
+    """Class indices, int64 ``(count,)``."""
+    if labels.shape != (count,):
+        raise InputError(f"{count} images but labels of shape {labels.shape}", where=str(path))
+    if labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
+        raise InputError(
+            f"labels of type {labels.dtype} are not class indices", where=str(path), hint="use whole numbers from 0"
+        )
+    return labels.astype(np.int64)

@@ -31,26 +31,43 @@ def encode(graph: Graph, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...
     if not isinstance(op, Input):
         raise InputError("the graph has no input operator")
     x = np.asarray(images)
-    _check_shape(x, op.shape, graph)
+    check_shape(x, graph)
+    x = x if x.ndim == batched_rank(graph) else x[None]
     if graph.input_encoding == "frames":
-        x = x if x.ndim == len(op.shape) + 2 else x[None]
         return _frames(x, op, graph), ()
-    x = x if x.ndim == len(op.shape) + 1 else x[None]
     value, notices = _image(x, op, graph)
-    return value[None], notices
+    return value[None], (*notices, *_range_notice(x, graph))
 
 
-def _check_shape(x: np.ndarray, shape: tuple[int, ...], graph: Graph) -> None:
-    lead = "T, " if graph.input_encoding == "frames" else ""
-    wanted = f"(B, {lead}{', '.join(map(str, shape))})"
+def batched_rank(graph: Graph) -> int:
+    """Axes of a batch of inputs: batch, time for event frames, and those of one value."""
+    return len(graph.input.type.shape) + (2 if graph.input_encoding == "frames" else 1)
+
+
+def check_shape(x: np.ndarray, graph: Graph) -> None:
+    """Whether an array has the axes a network takes, with or without the batch axis.
+
+    Raises:
+        InputError: another rank, size or type, naming the axis, or values that are not finite.
+    """
+    names = _axis_names(graph)
+    sizes = (*([graph.time_steps] if "T" in names else []), *graph.input.type.shape)
+    wanted = f"(B, {', '.join(map(str, sizes))}), axes ({', '.join(names)})"
     if x.size == 0:
         raise InputError(f"the input is empty, the network takes {wanted}")
-    axes = x.ndim - len(shape)
-    most = 2 if lead else 1
-    if x.shape[axes:] != shape or axes not in (most - 1, most):
+    if x.ndim not in (len(names) - 1, len(names)):
         raise InputError(
-            f"the input has shape {x.shape}, the network takes {wanted}",
-            hint="resize the images, or trace the network with --image-size",
+            f"the input has {x.ndim} axes {x.shape}, the network takes {wanted}", hint=_axes_hint(x, graph)
+        )
+    own = x.shape[x.ndim - len(sizes) :]
+    wrong = [k for k, (a, b) in enumerate(zip(own, sizes, strict=True)) if a != b]
+    if wrong:
+        axis = wrong[0] + x.ndim - len(sizes)
+        name = names[len(names) - x.ndim + axis]
+        raise InputError(
+            f"the input has shape {x.shape}: axis {axis} ({name}) is {x.shape[axis]}, not {sizes[wrong[0]]}; "
+            f"the network takes {wanted}",
+            hint=_axes_hint(x, graph),
         )
     if x.dtype.kind not in "uif":
         raise InputError(f"the input has type {x.dtype}", hint="use uint8 pixels, floats, or integer event counts")
@@ -58,12 +75,32 @@ def _check_shape(x: np.ndarray, shape: tuple[int, ...], graph: Graph) -> None:
         raise InputError("the input has values that are not finite")
 
 
+def _axis_names(graph: Graph) -> tuple[str, ...]:
+    lead = ("B", "T") if graph.input_encoding == "frames" else ("B",)
+    rank = len(graph.input.type.shape)
+    return (*lead, *(("C", "H", "W") if rank == 3 else tuple(f"x{i}" for i in range(rank))))
+
+
+def _axes_hint(x: np.ndarray, graph: Graph) -> str:
+    """What most likely happened to an array of another shape."""
+    shape = graph.input.type.shape
+    if len(shape) == 3:
+        channels, *size = shape
+        if x.shape[-3:] == (*size, channels):
+            return "channels are last: move them with numpy.moveaxis(x, -1, -3)"
+        if channels == 1 and x.shape[-2:] == tuple(size) and x.shape[-3:-2] != (1,):
+            return "the channel axis is missing: add it with x[..., None, :, :]"
+        if x.shape[-2:] == tuple(size) and x.shape[-3:-2] == (1,):
+            return f"grey images for {channels} channels: repeat them with numpy.repeat(x, {channels}, axis=-3)"
+    if graph.input_encoding == "frames":
+        if x.ndim == len(shape) + 2 and x.shape[0] == graph.time_steps and x.shape[2:] == shape:
+            return "time is first: swap it with the batch, x.swapaxes(0, 1)"
+        if x.shape[-len(shape) :] == shape:
+            return f"bin the events into {graph.time_steps} frames, or trace with another --time-steps"
+    return "resize the images, or trace the network with --image-size"
+
+
 def _frames(x: np.ndarray, op: Input, graph: Graph) -> np.ndarray:
-    if x.shape[1] != graph.time_steps:
-        raise InputError(
-            f"the input has {x.shape[1]} event frames, the network takes {graph.time_steps}",
-            hint=f"bin the events into {graph.time_steps} frames, or trace with --time-steps {x.shape[1]}",
-        )
     counts = np.rint(x)
     if (counts != x).any() or (counts < 0).any() or (counts > op.high).any():
         raise InputError(f"event frames must be whole numbers from 0 to {op.high}")
@@ -81,6 +118,22 @@ def _image(x: np.ndarray, op: Input, graph: Graph) -> tuple[np.ndarray, tuple[st
         return (x.astype(np.int64), ()) if x.dtype == np.uint8 else _to_pixels(x, pre)
     real = normalize(x, pre) if x.dtype == np.uint8 else x.astype(np.float64)
     return _to_fixed(real, op, graph)
+
+
+def _range_notice(x: np.ndarray, graph: Graph) -> tuple[str, ...]:
+    """Floats that look like pixels although normalized values are meant."""
+    pre = graph.preprocessing
+    if x.dtype.kind != "f" or pre is None:
+        return ()
+    low = min(-m / s for m, s in zip(pre.mean, pre.std, strict=True))
+    high = max((1 - m) / s for m, s in zip(pre.mean, pre.std, strict=True))
+    found = f"the float images lie in {x.min():.3g} to {x.max():.3g}"
+    hint = "give uint8 pixels if they are not normalized"
+    if x.min() < low - _PIXEL_TOLERANCE or x.max() > high + _PIXEL_TOLERANCE:
+        return (f"{found}, outside what normalized pixels can be ({low:.3g} to {high:.3g}): {hint}",)
+    if x.min() >= 0 and 0 < x.max() <= 1 and (low < 0 or high > 1):
+        return (f"{found} but are taken as normalized already (mean {pre.mean}, std {pre.std}): {hint}",)
+    return ()
 
 
 def normalize(pixels: np.ndarray, pre: Preprocessing) -> np.ndarray:

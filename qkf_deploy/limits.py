@@ -1,0 +1,71 @@
+"""How much memory reading one input may take: what a file asks for is checked before it is given.
+
+A reader computes what it is about to allocate from a header (shapes, sizes, numbers of pixels) and calls :func:`check`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from qkf_deploy.errors import InputError, UsageError
+
+#: Bytes that one network, checkpoint, array or image may take unless the user says otherwise.
+DEFAULT_BYTES = 2**30
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_bytes: ContextVar[int] = ContextVar("memory_limit", default=DEFAULT_BYTES)
+
+
+@contextlib.contextmanager
+def memory_limit(size: int | str) -> Iterator[None]:
+    """Let every reader in the block take up to this much memory for one input (1 GiB otherwise).
+
+    Args:
+        size: bytes, or a text such as ``4G``.
+
+    Raises:
+        UsageError: not a size.
+    """
+    token = _bytes.set(size if isinstance(size, int) else parse_size(size))
+    try:
+        yield
+    finally:
+        _bytes.reset(token)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``512M``, ``4G`` ... (powers of 1024). Raises UsageError for anything else."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not (number.isascii() and number.isdigit() and len(number) <= 15 and int(number)) or unit not in _UNITS:
+        raise UsageError(f"{text[:40]!r} is not a size", hint="for example 512M or 4G")
+    return int(number) * _UNITS[unit]
+
+
+def check(size: int, what: str, where: str | None = None) -> None:
+    """Refuse an allocation beyond the limit.
+
+    Args:
+        size: bytes about to be taken.
+        what: of what, for the message: "the array 'images'".
+        where: file or node.
+
+    Raises:
+        InputError: beyond the limit.
+    """
+    if size > _bytes.get():
+        raise InputError(
+            f"{what} takes {readable(size)} of memory, the limit is {readable(_bytes.get())}",
+            where=where,
+            hint="if you trust it: qkf-deploy --memory SIZE ..., or qkf_deploy.memory_limit(SIZE)",
+        )
+
+
+def readable(size: int) -> str:
+    """A size for people, rounded: ``1.5 GiB``."""
+    value = float(min(size, 2**200))
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
