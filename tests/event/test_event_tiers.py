@@ -98,7 +98,7 @@ def test_the_vnni_tier_multiplies_bytes_with_vpdpbusd() -> None:
 def test_gathering_multiplies_interleaved_rows(isa, processor: str, register: str) -> None:
     def emit(b: ir.IRBuilder, a: list[ir.Value]) -> None:
         tile = gather._Tile(b, isa, 2)
-        tile.add_segments(*a[:5])
+        tile.add_segments(gather._Sources(*a[:5]))
         v.store_each(b, [b.load(acc) for acc in tile.acc], a[5])
 
     code = _assembly(processor, emit, 6)

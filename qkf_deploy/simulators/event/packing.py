@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qkf_deploy.simulators.event.kernels.alignment import aligned, aligned_empty
-from qkf_deploy.simulators.event.kernels.dense import TILE
+from qkf_deploy.simulators.event.kernels.dense import BYTES_PER_STEP, TILE, WORDS_PER_STEP
 from qkf_deploy.simulators.event.kernels.gather import UNIT, storage_order, tile_units
 
 #: Threshold of padding channels: never reached.
@@ -63,7 +63,7 @@ def pack_dense(weight: np.ndarray, channels: int, dtype: type) -> np.ndarray:
         ``(tiles, taps, channels / group, 32, group)``.
     """
     out, inputs, taps = weight.shape
-    group = 4 if dtype is np.int8 else 2
+    group = BYTES_PER_STEP if dtype is np.int8 else WORDS_PER_STEP
     tiles = -(-out // TILE)
     full = np.zeros((tiles * TILE, taps, channels), dtype)
     full[:out, :, :inputs] = weight.transpose(0, 2, 1)

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import overload
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Array, Int, Tag, by_type, emitted
 
 #: Output channels per tile.
 TILE = 32
 #: Inputs multiplied per step: four bytes or two 16-bit words fill 32 bits.
 BYTES_PER_STEP, WORDS_PER_STEP = 4, 2
+#: Bytes of a row's inputs of a step; of a tile's weights of a step, and of a row's sums.
+_INPUT_BYTES, _STEP_BYTES = 4, 4 * TILE
 
 
 def rows_at_once(isa: types.Type) -> int:
@@ -33,81 +35,69 @@ def _per_step(isa: types.Type, words: bool) -> tuple[int, ir.VectorType, ir.Vect
     return outputs, v.vec(v.I8, size), v.vec(v.I32, outputs), False
 
 
-@v.intrinsic
+@emitted
 def _dense_rows(
-    typingctx: Any,
-    isa: Any,
-    a: Any,
-    starts: Any,
-    rows: Any,
-    taps: Any,
-    n_taps: Any,
-    steps: Any,
-    flush: Any,
-    w: Any,
-    x: Any,
-) -> Any:
-    """``x[r, 0:32] += sum over taps and inputs`` for rows in groups of :func:`rows_at_once`.
+    b: v.Builder, isa: Tag, a: Array, starts: Address, rows: Int, taps: Address, n_taps: Int, steps: Int, flush: Int,
+    weights: Address, sums: Address,
+) -> None:  # fmt: skip
+    """``sums[r, 0:32] += sum over taps and inputs`` for rows in groups of :func:`rows_at_once`.
 
-    ``a``: the input array; every other pointer is an address: ``starts`` and ``taps`` s64 element offsets, ``w``
-    ``(taps, steps, 32, 4 bytes)``, ``x`` ``(rows, 32)`` s32. ``steps``: 32-bit groups of inputs per tap; ``flush``:
-    steps after which 16-bit sums are widened.
+    Registers: a group's accumulators, ``32 / outputs per vector`` for each row; the weights of one step of inputs, as
+    many; one row's inputs of that step, repeated over a vector. Where accumulators are 16-bit pairs, they are widened
+    into ``sums`` every ``flush`` steps.
+
+    Args:
+        starts, taps: s64 element offsets.
+        steps: groups of inputs, of 32 bits each, per tap.
+        flush: steps after which 16-bit sums are widened.
+        weights: ``(taps, steps, 32, 4 bytes)``.
+        sums: s32 ``(rows, 32)``.
     """
-    words = a.dtype == types.int16
-    outputs, operand, sums, narrow = _per_step(isa, words)
+    words = a.element == v.I16
+    outputs, operand, held, narrow = _per_step(isa, words)
     group, parts = rows_at_once(isa), TILE // outputs
-    element_shift = v.const(1 if words else 0)
     wide = v.vec(v.I32, outputs)
-    signature = types.void(isa, a, *[types.int64] * 8)
+    acc = [v.accumulators(b, [held] * parts) for _ in range(group)]
 
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, array, starts, rows, taps, n_taps, steps, flush, w, x = args
-        base = b.ptrtoint(context.make_array(a)(context, b, array).data, v.I64)
-        acc = [v.accumulators(b, [sums] * parts) for _ in range(group)]
+    def write_out(group_sums: v.Value) -> None:
+        ones = ir.Constant(held, [1] * held.count)
+        for r in range(group):
+            for j in range(parts):
+                address = b.add(group_sums, v.const(_STEP_BYTES * r + v.BYTES_32 * outputs * j))
+                total = b.load(acc[r][j])
+                total = v.word_dot(b, isa, total, ones) if narrow else total
+                v.store(b, b.add(v.load(b, address, wide), total), address)
+                b.store(ir.Constant(held, None), acc[r][j])
 
-        def write_out(x_rows: v.Value) -> None:
-            ones = ir.Constant(sums, [1] * sums.count)
+    def multiply(begins: list[v.Value], first: v.Value, count: v.Value, tap_weights: v.Value) -> None:
+        with cgutils.for_range(b, count) as loop:
+            k = b.add(first, loop.index)
+            step_weights = v.offset(b, tap_weights, k, _STEP_BYTES)
+            loaded = [v.load(b, b.add(step_weights, v.const(v.BYTES_32 * outputs * j)), operand) for j in range(parts)]
             for r in range(group):
+                inputs = v.splat(b, v.load(b, v.offset(b, begins[r], k, _INPUT_BYTES), v.I32), outputs)
                 for j in range(parts):
-                    address = b.add(x_rows, v.const(4 * TILE * r + 4 * outputs * j))
-                    total = b.load(acc[r][j])
-                    total = v.word_dot(b, isa, total, ones) if narrow else total
-                    v.store(b, b.add(v.load(b, address, wide), total), address)
-                    b.store(ir.Constant(sums, None), acc[r][j])
+                    _multiply_add(b, isa, acc[r][j], b.bitcast(inputs, operand), loaded[j], words=words, narrow=narrow)
 
-        def multiply(begins: list[v.Value], first: v.Value, count: v.Value, w_tap: v.Value) -> None:
-            with cgutils.for_range(b, count) as loop:
-                k = b.add(first, loop.index)
-                at, w_at = b.shl(k, v.const(2)), b.add(w_tap, b.mul(k, v.const(4 * TILE)))
-                weights = [v.load(b, b.add(w_at, v.const(4 * outputs * j)), operand) for j in range(parts)]
-                for r in range(group):
-                    inputs = v.splat(b, v.load(b, b.add(begins[r], at), v.I32), outputs)
-                    for j in range(parts):
-                        _multiply_add(
-                            b, isa, acc[r][j], b.bitcast(inputs, operand), weights[j], words=words, narrow=narrow
-                        )
-
-        with cgutils.for_range_slice(b, v.const(0), rows, v.const(group), v.I64) as (row, _):
-            x_rows = b.add(x, b.mul(row, v.const(4 * TILE)))
-            offsets = [v.load(b, b.add(starts, b.shl(b.add(row, v.const(r)), v.const(3))), v.I64) for r in range(group)]
-            with cgutils.for_range(b, n_taps) as tap:
-                tap_offset = v.load(b, b.add(taps, b.shl(tap.index, v.const(3))), v.I64)
-                begins = [b.add(base, b.shl(b.add(o, tap_offset), element_shift)) for o in offsets]
-                w_tap = b.add(w, b.mul(b.mul(tap.index, steps), v.const(4 * TILE)))
-                if not narrow:
-                    multiply(begins, v.const(0), steps, w_tap)
-                else:
-                    chunks = b.sdiv(b.add(steps, b.sub(flush, v.const(1))), flush)
-                    with cgutils.for_range(b, chunks) as chunk:
-                        first = b.mul(chunk.index, flush)
-                        left = b.sub(steps, first)
-                        multiply(begins, first, b.select(b.icmp_signed("<", left, flush), left, flush), w_tap)
-                        write_out(x_rows)
+    with cgutils.for_range_slice(b, v.const(0), rows, v.const(group), v.I64) as (row, _):
+        group_sums = v.offset(b, sums, row, _STEP_BYTES)
+        starts_at = (v.offset(b, starts, b.add(row, v.const(r)), v.BYTES_64) for r in range(group))
+        offsets = [v.load(b, at, v.I64) for at in starts_at]
+        with cgutils.for_range(b, n_taps) as tap:
+            to_tap = v.load(b, v.offset(b, taps, tap.index, v.BYTES_64), v.I64)
+            begins = [v.offset(b, a.address, b.add(start, to_tap), a.element.width // 8) for start in offsets]
+            tap_weights = v.offset(b, weights, b.mul(tap.index, steps), _STEP_BYTES)
             if not narrow:
-                write_out(x_rows)
-        return context.get_dummy_value()
-
-    return signature, generate
+                multiply(begins, v.const(0), steps, tap_weights)
+            else:
+                chunks = b.sdiv(b.add(steps, b.sub(flush, v.const(1))), flush)
+                with cgutils.for_range(b, chunks) as chunk:
+                    first = b.mul(chunk.index, flush)
+                    left = b.sub(steps, first)
+                    multiply(begins, first, b.select(b.icmp_signed("<", left, flush), left, flush), tap_weights)
+                    write_out(group_sums)
+        if not narrow:
+            write_out(group_sums)
 
 
 def _multiply_add(
@@ -121,20 +111,14 @@ def _multiply_add(
         b.store(v.quad_dot_add(b, isa, b.load(acc), inputs, weights), acc)
 
 
-@v.intrinsic
-def copy_tile(typingctx: Any, source: Any, target: Any) -> Any:
-    """Copy one tile of s32 from an address to another; LLVM would copy element by element in case they overlap."""
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        v.store(b, v.load(b, args[0], v.vec(v.I32, TILE)), args[1])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+@emitted
+def copy_tile(b: v.Builder, source: Address, target: Address) -> None:
+    """Copy one tile of s32; LLVM would copy element by element in case they overlap."""
+    v.store(b, v.load(b, source, v.vec(v.I32, TILE)), target)
 
 
-def dense_block(
-    isa: Any, a: np.ndarray, starts: np.ndarray, rows: int, taps: np.ndarray, flush: int, w: np.ndarray, x: np.ndarray
-) -> None:
+@by_type()
+def dense_block(isa: Any, a: Any, starts: Any, rows: Any, taps: Any, flush: Any, w: Any, x: Any) -> Any:
     """``x[r, c] += sum_{tap, k} a.flat[starts[r] + taps[tap] + k] * w[tap, k // g, c, k % g]`` for ``rows`` rows.
 
     Args:
@@ -145,27 +129,12 @@ def dense_block(
         w: s8 ``(taps, steps, 32, 4)`` for u8, s16 ``(taps, steps, 32, 2)`` for s16.
         x: s32 ``(at least rows + 7, 32)``; rows beyond ``rows`` are scratch.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(dense_block, strict=False)
-def _overload_dense_block(isa: Any, a: Any, starts: Any, rows: Any, taps: Any, flush: Any, w: Any, x: Any) -> Any:
     if isa == v.PLAIN:
         return _dense_block_plain
 
     def vectorized(isa, a, starts, rows, taps, flush, w, x):  # type: ignore[no-untyped-def]
-        _dense_rows(
-            isa,
-            a,
-            v.address(starts),
-            rows,
-            v.address(taps),
-            taps.shape[0],
-            w.shape[1],
-            flush,
-            v.address(w),
-            v.address(x),
-        )
+        n_taps, steps = taps.shape[0], w.shape[1]
+        _dense_rows(isa, a, v.address(starts), rows, v.address(taps), n_taps, steps, flush, v.address(w), v.address(x))
 
     return vectorized
 

@@ -12,10 +12,12 @@ from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.dense import TILE, copy_tile, dense_block
 from qkf_deploy.simulators.event.kernels.fire import fire
 from qkf_deploy.simulators.event.kernels.streams import count_spikes
-from qkf_deploy.simulators.event.kernels.vector_ir import address
+from qkf_deploy.simulators.event.kernels.vector_ir import BYTES_32, address
 
 #: Rows (pixels x time steps) that share one pass over a tile's weights.
 BLOCK_ROWS = 64
+#: Bytes of a row's sums in 32 bits.
+TILE_BYTES = BYTES_32 * TILE
 #: Rows computed beyond the last one when it does not fill a group.
 SPARE_ROWS = 8
 
@@ -66,7 +68,8 @@ def dense_synapse(
             for p in range(b0, b1):
                 from_bias = bias_at(neurons, p, tile * TILE)
                 for t in range(steps):
-                    copy_tile(address(neurons.bias) + 4 * from_bias, address(x) + 4 * TILE * ((p - b0) * steps + t))
+                    to_row = TILE_BYTES * ((p - b0) * steps + t)
+                    copy_tile(address(neurons.bias) + BYTES_32 * from_bias, address(x) + to_row)
             dense_block(isa, flat, starts, (b1 - b0) * steps, taps, flush, weights[tile], x)
             for p in range(b0, b1):
                 m[:] = 0
@@ -74,22 +77,12 @@ def dense_synapse(
                     local, row = (p - b0) * steps + t, (p - out.origin) * steps + t
                     if fused:
                         driven += fire(
-                            isa,
-                            x_flat,
-                            local * TILE,
-                            m,
-                            0,
-                            neurons.theta,
-                            tile * TILE,
-                            neurons.form,
-                            1,
-                            out.spikes,
-                            row,
-                            tile,
-                        )
+                            isa, x_flat, local * TILE, m, 0, neurons.theta, tile * TILE, neurons.form, 1, out.spikes,
+                            row, tile,
+                        )  # fmt: skip
                     else:
                         to = row * out.drive.shape[1] + tile * TILE
-                        copy_tile(address(x) + 4 * TILE * local, address(out.drive) + 4 * to)
+                        copy_tile(address(x) + TILE_BYTES * local, address(out.drive) + BYTES_32 * to)
     if fused:
         count_spikes(out.spikes, (p0 - out.origin) * steps, (p1 - out.origin) * steps, out.fired)
     return driven

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import overload
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
 from qkf_deploy.simulators.event.kernels.alignment import scratch
 from qkf_deploy.simulators.event.kernels.arguments import Block, Events, Neurons, Outputs, Shape, bias_at
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, by_type
 from qkf_deploy.simulators.event.kernels.compiling import kernel
-from qkf_deploy.simulators.event.kernels.fire import SOFT, SPOILT, fire, fire32
-from qkf_deploy.simulators.event.kernels.gather import SEGMENT_BYTES, fire_row, store_row, widen_row
+from qkf_deploy.simulators.event.kernels.fire import MULTIPLIER, SOFT, SPOILT, fire, fire32
+from qkf_deploy.simulators.event.kernels.gather import SEGMENT_BYTES, UNIT, fire_row, store_row, widen_row
 from qkf_deploy.simulators.event.kernels.segments import all_fits, block_segments, checked_segments
 from qkf_deploy.simulators.event.kernels.streams import count_spikes
 
@@ -23,10 +23,10 @@ BLOCK_ROWS = 800
 _CACHED_BYTES = 512 * 1024
 
 
+@by_type(prefer_literal=True, jit_options=BORROW)
 def gather_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
-    out: Outputs,
-) -> int:  # fmt: skip
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
+) -> Any:
     """One tile of output channels for all rows of a block.
 
     Args:
@@ -38,13 +38,6 @@ def gather_tile(
     Returns:
         Non-zero drives met by neurons; at least :data:`SPOILT` if 16-bit drives were asked for and are not enough.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(gather_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_gather_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
-) -> Any:
     if isa == v.PLAIN:
         return lambda isa, units, events, shape, neurons, weights, tile, block, out: _plain_tile(
             isa, events, shape, neurons, weights, tile, block, out
@@ -70,78 +63,73 @@ def _weights_ahead(weights: np.ndarray, tile: int, block: Block) -> Any:
     return v.address(weights) + (tile + 1) * weights.shape[1], -(-size // (block.end - block.first))
 
 
+# Registers: a row's sums stay in 16-bit accumulators from its bias, through all its segments, to the neuron, whose
+# states are kept in memory between the steps; the next tile's weights are asked for while this one is summed.
+@by_type(prefer_literal=True, jit_options=BORROW)
 def _narrow_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
-    out: Outputs,
-) -> int:  # fmt: skip
-    """:func:`gather_tile` where everything fits 16 bits: sums never leave registers."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_narrow_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_narrow_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
+    """:func:`gather_tile` where everything fits 16 bits: sums never leave registers."""
+
     def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
-        width, strips = 32 * units, block.strips
-        wa, ia, va = v.address(weights[tile]), v.address(events.idx), v.address(events.val)
+        width, strips = UNIT * units, block.strips
+        rows, channels, values = v.address(weights[tile]), v.address(events.idx), v.address(events.val)
         ahead, share = _weights_ahead(weights, tile, block)
-        ba, fa, sa = v.address(neurons.bias16), v.address(neurons.form), v.address(block.segments)
-        ma, m16 = v.address(block.m16), block.m16
+        biases, form, segments = v.address(neurons.bias16), v.address(neurons.form), v.address(block.segments)
+        states, m16 = v.address(block.m16), block.m16
         c0 = tile * width
-        ta = v.address(neurons.theta16) + 2 * c0
+        thresholds = v.address(neurons.theta16) + v.BYTES_16 * c0
         fused = out.spikes.shape[0] > 0
-        spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
-        drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
+        spikes, spike_row = v.address(out.spikes) + v.BYTES_32 * tile * units, v.BYTES_32 * out.spikes.shape[1]
+        drives, drive_row = v.address(out.drive16) + v.BYTES_16 * c0, v.BYTES_16 * out.drive16.shape[1]
         driven, row = np.int64(0), (block.first - out.origin) * shape.steps
         for p in range(block.first, block.end):
             v.prefetch(ahead, share)
             ahead += share
-            bias = ba + 2 * bias_at(neurons, p, c0)
+            bias = biases + v.BYTES_16 * bias_at(neurons, p, c0)
             if fused:
                 m16[:] = 0
             for _ in range(shape.steps):
                 if fused:
-                    at = spikes + row * spike_row
-                    driven += fire_row(isa, units, 0, wa, ia, va, sa, strips, bias, 0, 0, ma, ta, fa, at)
+                    driven += fire_row(
+                        isa, units, 0, rows, channels, values, segments, strips, bias, 0, 0, states, thresholds, form,
+                        spikes + row * spike_row,
+                    )  # fmt: skip
                 else:
-                    store_row(isa, units, 0, 1, wa, ia, va, sa, strips, bias, 0, 0, drives + row * drive_row)
-                sa += SEGMENT_BYTES * strips
+                    sums = drives + row * drive_row
+                    store_row(isa, units, 0, 1, rows, channels, values, segments, strips, bias, 0, 0, sums)
+                segments += SEGMENT_BYTES * strips
                 row += 1
         return driven
 
     return vectorized
 
 
+# Registers: as above, but a segment that may overflow first moves the accumulators to 32-bit sums in memory. By strip,
+# a row's accumulators are stored after each pass and loaded for the next; its last pass adds both and fires.
+@by_type(prefer_literal=True, jit_options=BORROW)
 def _tried_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
-    out: Outputs,
-) -> int:  # fmt: skip
+    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
+) -> Any:
     """:func:`gather_tile` in 16 bits, out of which sums move to 32 on their way only where they must.
 
     Returns at least :data:`SPOILT` if a drive or a charge does not fit.
     """
-    raise NotImplementedError("compiled code only")
 
-
-@overload(_tried_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_tried_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
-) -> Any:
     def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
-        width, steps = 32 * units, shape.steps
+        width, steps = UNIT * units, shape.steps
         passes = block.strips if shape.by_strip else 1
         # Unsigned: signed indices are first tested for counting from the end.
         strips, kept = np.uint64(block.strips), np.uint64(width if shape.by_strip else 0)
         per_pass = strips // np.uint64(passes)
-        wa, sa = v.address(weights[tile]), v.address(block.segments)
-        ia, va = v.address(events.idx), v.address(events.val)
-        ma, m16, fa = v.address(block.m16), block.m16, v.address(neurons.form)
+        rows, all_segments = v.address(weights[tile]), v.address(block.segments)
+        channels, values = v.address(events.idx), v.address(events.val)
+        states, m16, form = v.address(block.m16), block.m16, v.address(neurons.form)
         c0 = tile * width
-        ta = v.address(neurons.theta16) + 2 * c0
+        thresholds = v.address(neurons.theta16) + v.BYTES_16 * c0
         fused = out.spikes.shape[0] > 0
-        spikes, spike_row = v.address(out.spikes) + 4 * tile * units, 4 * out.spikes.shape[1]
-        drives, drive_row = v.address(out.drive16) + 2 * c0, 2 * out.drive16.shape[1]
+        spikes, spike_row = v.address(out.spikes) + v.BYTES_32 * tile * units, v.BYTES_32 * out.spikes.shape[1]
+        drives, drive_row = v.address(out.drive16) + v.BYTES_16 * c0, v.BYTES_16 * out.drive16.shape[1]
         driven, row0 = np.int64(0), (block.first - out.origin) * steps
         ahead, share = _weights_ahead(weights, tile, block)
         share = -(-share // passes)
@@ -151,97 +139,103 @@ def _overload_tried_tile(
             for p in range(block.first, block.end):
                 v.prefetch(ahead, share)
                 ahead += share
-                bias = v.address(neurons.bias16) + 2 * bias_at(neurons, p, c0)
+                bias = v.address(neurons.bias16) + v.BYTES_16 * bias_at(neurons, p, c0)
                 if fused and last:
                     m16[:] = 0
                 for _ in range(steps):
                     first = block.starts[strip]
                     count = block.starts[strip + per_pass] - first
-                    segments = sa + SEGMENT_BYTES * first
-                    x16, x = v.address(block.x16) + np.int64(2 * k), v.address(block.x) + np.int64(4 * k)
-                    start = bias if index == 0 else x16
-                    moved = v.address(block.moved) + np.int64(r)
+                    segments = all_segments + SEGMENT_BYTES * first
+                    sums = v.address(block.x16) + np.int64(v.BYTES_16 * k)
+                    moved = v.address(block.x) + np.int64(v.BYTES_32 * k)
+                    start = bias if index == 0 else sums
+                    has_moved = v.address(block.moved) + np.int64(r)
                     if index == 0:
                         block.moved[r] = 0
                     if not last:
-                        store_row(isa, units, 1, 0, wa, ia, va, segments, count, start, x, moved, x16)
+                        store_row(
+                            isa, units, 1, 0, rows, channels, values, segments, count, start, moved, has_moved, sums
+                        )
                     elif fused:
-                        at = spikes + (row0 + np.int64(r)) * spike_row
-                        driven += fire_row(isa, units, 1, wa, ia, va, segments, count, start, x, moved, ma, ta, fa, at)
+                        driven += fire_row(
+                            isa, units, 1, rows, channels, values, segments, count, start, moved, has_moved, states,
+                            thresholds, form, spikes + (row0 + np.int64(r)) * spike_row,
+                        )  # fmt: skip
                     else:
-                        at = drives + (row0 + np.int64(r)) * drive_row
-                        driven += store_row(isa, units, 1, 1, wa, ia, va, segments, count, start, x, moved, at)
+                        driven += store_row(
+                            isa, units, 1, 1, rows, channels, values, segments, count, start, moved, has_moved,
+                            drives + (row0 + np.int64(r)) * drive_row,
+                        )  # fmt: skip
                     r, strip, k = r + np.uint64(1), strip + strips, k + kept
         return driven
 
     return vectorized
 
 
+# Registers: 16-bit accumulators from 0 for as many segments as are sure to fit, all of a row or one by one; then they
+# are widened and added to the row's 32-bit sums in memory, where the neuron takes them from.
+@by_type(prefer_literal=True, jit_options=BORROW)
 def _wide_tile(
-    isa: Any, units: int, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
-    out: Outputs,
-) -> int:  # fmt: skip
-    """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_wide_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_wide_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
+    """:func:`gather_tile` with 32-bit drives: 16-bit sums are widened before they could overflow."""
+
     def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
-        c0, steps = 32 * units * tile, shape.steps
+        c0, steps = UNIT * units * tile, shape.steps
         passes = block.strips if shape.by_strip else 1
         per_pass = block.strips // passes
-        wa, sa = v.address(weights[tile]), v.address(block.segments)
-        ia, va = v.address(events.idx), v.address(events.val)
-        fa, ma, m, ta = v.address(neurons.form), v.address(block.m), block.m, v.address(neurons.theta) + 4 * c0
+        rows, segments = v.address(weights[tile]), v.address(block.segments)
+        channels, values = v.address(events.idx), v.address(events.val)
+        form, states, m = v.address(neurons.form), v.address(block.m), block.m
+        thresholds = v.address(neurons.theta) + v.BYTES_32 * c0
         fused = out.spikes.shape[0] > 0
         row0 = (block.first - out.origin) * steps
-        x, x_row = v.address(block.x), 128 * units if shape.by_strip else 0
+        all_sums, sums_row = v.address(block.x), v.WORD_32 * units if shape.by_strip else 0
         if not fused:
-            x_row = 4 * out.drive.shape[1]
-            x = v.address(out.drive) + row0 * x_row + 4 * c0
+            sums_row = v.BYTES_32 * out.drive.shape[1]
+            all_sums = v.address(out.drive) + row0 * sums_row + v.BYTES_32 * c0
         driven = np.int64(0)
         for index in range(passes):
             for r in range((block.end - block.first) * steps):
-                xa = x + r * x_row
-                base = xa
+                sums = all_sums + r * sums_row
+                base = sums
                 if index == 0:
-                    base = v.address(neurons.bias) + 4 * bias_at(neurons, block.first + r // steps, c0)
+                    base = v.address(neurons.bias) + v.BYTES_32 * bias_at(neurons, block.first + r // steps, c0)
                 strip = r * block.strips + index * per_pass
                 first, end = block.starts[strip], block.starts[strip + per_pass]
                 if block.sums[r] <= events.limit:
-                    widen_row(isa, units, wa, ia, va, sa + SEGMENT_BYTES * first, end - first, base, xa)
+                    at, count = segments + SEGMENT_BYTES * first, end - first
+                    widen_row(isa, units, rows, channels, values, at, count, base, sums)
                 else:
                     for i in range(first, end):
-                        widen_row(isa, units, wa, ia, va, sa + SEGMENT_BYTES * i, 1, base, xa)
-                        base = xa
+                        at = segments + SEGMENT_BYTES * i
+                        widen_row(isa, units, rows, channels, values, at, 1, base, sums)
+                        base = sums
                 if fused and index == passes - 1:
                     if r % steps == 0:
                         m[:] = 0
-                    at = v.address(out.spikes) + 4 * ((row0 + r) * out.spikes.shape[1] + tile * units)
-                    driven += _fire_tile(units, neurons.form, xa, ma, ta, fa, at)
+                    words = v.address(out.spikes) + v.BYTES_32 * ((row0 + r) * out.spikes.shape[1] + tile * units)
+                    driven += _fire_tile(units, neurons.form, sums, states, thresholds, form, words)
         return driven
 
     return vectorized
 
 
-def _fire_tile(units: int, form: np.ndarray, xa: int, ma: int, ta: int, fa: int, spikes: int) -> int:
-    """Fire one tile from 32-bit drives; addresses but the literal ``units`` and ``form``. Returns non-zero drives."""
-    raise NotImplementedError("compiled code only")
+@by_type(prefer_literal=True, jit_options=BORROW)
+def _fire_tile(units: Any, form: Any, drives: Any, states: Any, thresholds: Any, entries: Any, words: Any) -> Any:
+    """Fire one tile from 32-bit drives; addresses but the literal ``units`` and ``form``, whose own is ``entries``.
 
+    Returns the number of non-zero drives.
+    """
 
-@overload(_fire_tile, strict=False, prefer_literal=True, jit_options=v.BORROW)
-def _overload_fire_tile(units: Any, form: Any, xa: Any, ma: Any, ta: Any, fa: Any, spikes: Any) -> Any:
-    def vectorized(units, form, xa, ma, ta, fa, spikes):  # type: ignore[no-untyped-def]
+    def vectorized(units, form, drives, states, thresholds, entries, words):  # type: ignore[no-untyped-def]
         driven = np.int64(0)
         for i in range(units):
-            o = 128 * i
-            if form[0] == 1:
-                driven += fire32(0, 0, xa + o, ma + o, ta + o, fa, spikes + 4 * i, 0)
+            at, word = v.WORD_32 * i, words + v.BYTES_32 * i
+            if form[MULTIPLIER] == 1:
+                driven += fire32(0, 0, drives + at, states + at, thresholds + at, entries, word, 0)
             else:
-                driven += fire32(1, 0, xa + o, ma + o, ta + o, fa, spikes + 4 * i, 0)
+                driven += fire32(1, 0, drives + at, states + at, thresholds + at, entries, word, 0)
         return driven
 
     return vectorized

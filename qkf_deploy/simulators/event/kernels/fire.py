@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
-from numba.extending import overload
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Int, Literal, by_type, emitted
 
 #: Entries of the int64 array that describes a neuron to a kernel: m, k, f, 1 for soft reset.
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
@@ -23,6 +22,9 @@ SPOILT = 2**40
 class _Neuron32:
     """Writes the code of 32 canonical neurons in 32 bits.
 
+    Registers, each 32 values wide: m, k, f and the soft mask, the same for all neurons; the drive, the state that
+    becomes U, and the threshold. The comparisons are a vector of bits: select the state, and are stored as a word.
+
     Args:
         b: builder.
         form: address of 4 x s64 (see above).
@@ -30,9 +32,9 @@ class _Neuron32:
     """
 
     def __init__(self, b: v.Builder, form: v.Value, *, multiply: bool) -> None:
-        self.b, self.kind, self.multiply = b, v.vec(v.I32, 32), multiply
-        words = (b.trunc(v.load(b, b.add(form, v.const(8 * i)), v.I64), v.I32) for i in range(4))
-        self.form = [v.splat(b, word, 32) for word in words]
+        self.b, self.kind, self.multiply = b, v.vec(v.I32, v.WORD), multiply
+        entries = (v.load(b, b.add(form, v.const(v.BYTES_64 * i)), v.I64) for i in range(4))
+        self.form = [v.splat(b, b.trunc(entry, v.I32), v.WORD) for entry in entries]
 
     def charge(self, drive: v.Value) -> v.Value:
         """What a drive adds to the membrane."""
@@ -56,44 +58,35 @@ class _Neuron32:
         return self.b.zext(v.population(self.b, bits), v.I64)
 
 
-@v.intrinsic(prefer_literal=True)
+@emitted
 def fire32(
-    typingctx: Any, multiply: Any, keep: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, u_out: Any
-) -> Any:
-    """One step of 32 neurons; arguments but the two literal flags are addresses. Returns the number of non-zero drives.
+    b: v.Builder, multiply: Literal, keep: Literal, drives: Address, states: Address, thresholds: Address,
+    form: Address, spikes: Address, charged: Address,
+) -> Int:  # fmt: skip
+    """One step of 32 neurons; returns the number of non-zero drives.
 
-    ``x``, ``m``, ``theta``: 32 x s32; ``form``: 4 x s64 (see above); ``spikes``: u32; ``u_out``: 32 x s32, if ``keep``.
+    Args:
+        multiply: 1 if the multiplier may be other than 1.
+        keep: 1 to store the charged membranes.
+        drives, thresholds: 32 x s32; states: the same, updated.
+        form: 4 x s64 (see above).
+        spikes: u32, written; charged: 32 x s32, written if ``keep``.
     """
-    signature = types.int64(multiply, keep, *[types.int64] * 6)
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, _, x, m, theta, form, spikes, u_out = args
-        neuron = _Neuron32(b, form, multiply=bool(multiply.literal_value))
-        drive, state, threshold = (v.load(b, at, neuron.kind) for at in (x, m, theta))
-        u, fired = neuron.step(state, neuron.charge(drive), threshold)
-        v.store(b, neuron.after(u, fired, threshold), m)
-        v.store(b, b.bitcast(fired, v.I32), spikes)
-        if keep.literal_value:
-            v.store(b, u, u_out)
-        return neuron.driven(drive)
-
-    return signature, generate
+    neuron = _Neuron32(b, form, multiply=bool(multiply))
+    drive, state, threshold = (v.load(b, at, neuron.kind) for at in (drives, states, thresholds))
+    u, fired = neuron.step(state, neuron.charge(drive), threshold)
+    v.store(b, neuron.after(u, fired, threshold), states)
+    v.store(b, b.bitcast(fired, v.I32), spikes)
+    if keep:
+        v.store(b, u, charged)
+    return neuron.driven(drive)
 
 
+@by_type(jit_options=BORROW)
 def fire(
-    isa: Any,
-    x: np.ndarray,
-    x0: int,
-    m: np.ndarray,
-    m0: int,
-    theta: np.ndarray,
-    th0: int,
-    form: np.ndarray,
-    units: int,
-    spikes: np.ndarray,
-    row: int,
-    word: int,
-) -> int:
+    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
+    word: Any,
+) -> Any:  # fmt: skip
     """One time step of ``32 * units`` neurons.
 
     Args:
@@ -107,37 +100,22 @@ def fire(
     Returns:
         Number of non-zero drives.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(fire, strict=False, jit_options=v.BORROW)
-def _overload_fire(
-    isa: Any,
-    x: Any,
-    x0: Any,
-    m: Any,
-    m0: Any,
-    theta: Any,
-    th0: Any,
-    form: Any,
-    units: Any,
-    spikes: Any,
-    row: Any,
-    word: Any,
-) -> Any:
     if isa == v.PLAIN:
         return _fire_plain
 
     def vectorized(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word):  # type: ignore[no-untyped-def]
-        xa, ma, ta = v.address(x) + 4 * x0, v.address(m) + 4 * m0, v.address(theta) + 4 * th0
-        fa, sa = v.address(form), v.address(spikes) + 4 * (row * spikes.shape[1] + word)
+        drives, states = v.address(x) + v.BYTES_32 * x0, v.address(m) + v.BYTES_32 * m0
+        thresholds, entries = v.address(theta) + v.BYTES_32 * th0, v.address(form)
+        words = v.address(spikes) + v.BYTES_32 * (row * spikes.shape[1] + word)
         driven = np.int64(0)
-        if form[0] == 1:
+        if form[MULTIPLIER] == 1:
             for i in range(units):
-                driven += fire32(0, 0, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, 0)
+                at, spike_word = v.WORD_32 * i, words + v.BYTES_32 * i
+                driven += fire32(0, 0, drives + at, states + at, thresholds + at, entries, spike_word, 0)
         else:
             for i in range(units):
-                driven += fire32(1, 0, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, 0)
+                at, spike_word = v.WORD_32 * i, words + v.BYTES_32 * i
+                driven += fire32(1, 0, drives + at, states + at, thresholds + at, entries, spike_word, 0)
         return driven
 
     return vectorized
@@ -150,11 +128,11 @@ def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word): 
         for j in range(32):
             c = 32 * i + j
             drive = np.int64(x[x0 + c])
-            u = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (drive << form[2])
+            u = ((np.int64(m[m0 + c]) * form[MULTIPLIER]) >> form[SHIFT]) + (drive << form[FRACTION])
             threshold = np.int64(theta[th0 + c])
             if u >= threshold:
                 bits |= np.uint32(1) << np.uint32(j)
-                m[m0 + c] = u - threshold if form[3] else 0
+                m[m0 + c] = u - threshold if form[SOFT] else 0
             else:
                 m[m0 + c] = u
             if drive != 0:
@@ -163,34 +141,28 @@ def _fire_plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word): 
     return driven
 
 
-@v.intrinsic(prefer_literal=True)
+@emitted
 def _fire32_constant(
-    typingctx: Any, multiply: Any, x: Any, theta: Any, form: Any, spikes: Any, stride: Any, steps: Any
-) -> Any:
-    """All steps of 32 neurons that meet the same drive at each; arguments but the literal flag as for :func:`fire32`.
+    b: v.Builder, multiply: Literal, drives: Address, thresholds: Address, form: Address, spikes: Address, stride: Int,
+    steps: Int,
+) -> Int:  # fmt: skip
+    """All steps of 32 neurons that meet the same drive at each, from the state 0 on; arguments as for :func:`fire32`.
 
     ``stride``: bytes between the spikes of two steps. Returns the number of non-zero drives over all steps.
     """
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, x, theta, form, spikes, stride, steps = args
-        neuron = _Neuron32(b, form, multiply=bool(multiply.literal_value))
-        drive, threshold = v.load(b, x, neuron.kind), v.load(b, theta, neuron.kind)
-        charge = neuron.charge(drive)
-        (state,) = v.accumulators(b, [neuron.kind])
-        with v.counted_loop(b, steps) as t:
-            u, fired = neuron.step(b.load(state), charge, threshold)
-            b.store(neuron.after(u, fired, threshold), state)
-            v.store(b, b.bitcast(fired, v.I32), b.add(spikes, b.mul(t, stride)))
-        return b.mul(neuron.driven(drive), steps)
-
-    return types.int64(multiply, *[types.int64] * 6), generate
+    neuron = _Neuron32(b, form, multiply=bool(multiply))
+    drive, threshold = v.load(b, drives, neuron.kind), v.load(b, thresholds, neuron.kind)
+    charge = neuron.charge(drive)
+    (state,) = v.accumulators(b, [neuron.kind])
+    with v.counted_loop(b, steps) as t:
+        u, fired = neuron.step(b.load(state), charge, threshold)
+        b.store(neuron.after(u, fired, threshold), state)
+        v.store(b, b.bitcast(fired, v.I32), b.add(spikes, b.mul(t, stride)))
+    return b.mul(neuron.driven(drive), steps)
 
 
-def fire_constant(
-    isa: Any, x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, spikes: np.ndarray, row: int,
-    steps: int,
-) -> int:  # fmt: skip
+@by_type(jit_options=BORROW)
+def fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any, steps: Any) -> Any:
     """All time steps of the neurons of a row of spikes that meet the same drive at each, from the state 0 on.
 
     Args:
@@ -202,11 +174,6 @@ def fire_constant(
     Returns:
         Number of non-zero drives over all steps.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(fire_constant, strict=False, jit_options=v.BORROW)
-def _overload_fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any, steps: Any) -> Any:
     if isa == v.PLAIN:
 
         def plain(isa, x, m, theta, form, spikes, row, steps):  # type: ignore[no-untyped-def]
@@ -219,73 +186,45 @@ def _overload_fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spi
         return plain
 
     def vectorized(isa, x, m, theta, form, spikes, row, steps):  # type: ignore[no-untyped-def]
-        xa, ta, fa, words = v.address(x), v.address(theta), v.address(form), spikes.shape[1]
-        sa = v.address(spikes) + 4 * row * words
+        drives, thresholds, entries = v.address(x), v.address(theta), v.address(form)
+        words, stride = v.address(spikes) + v.BYTES_32 * row * spikes.shape[1], v.BYTES_32 * spikes.shape[1]
         driven = np.int64(0)
-        for i in range(words):
-            o = 128 * i
-            if form[0] == 1:
-                driven += _fire32_constant(0, xa + o, ta + o, fa, sa + 4 * i, 4 * words, steps)
+        for i in range(spikes.shape[1]):
+            at, spike_word = v.WORD_32 * i, words + v.BYTES_32 * i
+            if form[MULTIPLIER] == 1:
+                driven += _fire32_constant(0, drives + at, thresholds + at, entries, spike_word, stride, steps)
             else:
-                driven += _fire32_constant(1, xa + o, ta + o, fa, sa + 4 * i, 4 * words, steps)
+                driven += _fire32_constant(1, drives + at, thresholds + at, entries, spike_word, stride, steps)
         return driven
 
     return vectorized
 
 
+@by_type(jit_options=BORROW)
 def fire_keeping(
-    isa: Any,
-    x: np.ndarray,
-    x0: int,
-    m: np.ndarray,
-    m0: int,
-    theta: np.ndarray,
-    th0: int,
-    form: np.ndarray,
-    units: int,
-    spikes: np.ndarray,
-    row: int,
-    word: int,
-    u_out: np.ndarray,
-) -> int:
+    isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
+    word: Any, u_out: Any,
+) -> Any:  # fmt: skip
     """:func:`fire`, storing the charged membranes U in ``u_out[row, 32 * word:]`` (s32 ``(rows, columns)``)."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(fire_keeping, strict=False, jit_options=v.BORROW)
-def _overload_fire_keeping(
-    isa: Any,
-    x: Any,
-    x0: Any,
-    m: Any,
-    m0: Any,
-    theta: Any,
-    th0: Any,
-    form: Any,
-    units: Any,
-    spikes: Any,
-    row: Any,
-    word: Any,
-    u_out: Any,
-) -> Any:
     if isa == v.PLAIN:
 
         def plain(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word, u_out):  # type: ignore[no-untyped-def]
             for c in range(32 * units):
-                u_out[row, 32 * word + c] = ((np.int64(m[m0 + c]) * form[0]) >> form[1]) + (
-                    np.int64(x[x0 + c]) << form[2]
-                )
+                decayed = (np.int64(m[m0 + c]) * form[MULTIPLIER]) >> form[SHIFT]
+                u_out[row, 32 * word + c] = decayed + (np.int64(x[x0 + c]) << form[FRACTION])
             return fire(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word)
 
         return plain
 
     def vectorized(isa, x, x0, m, m0, theta, th0, form, units, spikes, row, word, u_out):  # type: ignore[no-untyped-def]
-        xa, ma, ta = v.address(x) + 4 * x0, v.address(m) + 4 * m0, v.address(theta) + 4 * th0
-        fa, sa = v.address(form), v.address(spikes) + 4 * (row * spikes.shape[1] + word)
-        ua = v.address(u_out) + 4 * (row * u_out.shape[1] + 32 * word)
+        drives, states = v.address(x) + v.BYTES_32 * x0, v.address(m) + v.BYTES_32 * m0
+        thresholds, entries = v.address(theta) + v.BYTES_32 * th0, v.address(form)
+        words = v.address(spikes) + v.BYTES_32 * (row * spikes.shape[1] + word)
+        charged = v.address(u_out) + v.BYTES_32 * (row * u_out.shape[1] + v.WORD * word)
         driven = np.int64(0)
         for i in range(units):
-            driven += fire32(1, 1, xa + 128 * i, ma + 128 * i, ta + 128 * i, fa, sa + 4 * i, ua + 128 * i)
+            at, spike_word = v.WORD_32 * i, words + v.BYTES_32 * i
+            driven += fire32(1, 1, drives + at, states + at, thresholds + at, entries, spike_word, charged + at)
         return driven
 
     return vectorized

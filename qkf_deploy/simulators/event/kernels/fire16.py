@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import overload
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Int, by_type, emitted
 from qkf_deploy.simulators.event.kernels.fire import SHIFT, SOFT, SPOILT
 
 
 class NeuronWriter:
     """Writes the code of one step of 16-bit neurons with multiplier 1 and no fraction bits.
+
+    Registers: for each vector of drives, its states, thresholds and charged membranes, and, where a charge may not fit,
+    the lowest state so far. Two vectors of bits that say which fire become one word.
 
     Charges are added with saturation. A charge that would pass the highest value reaches every threshold, and a hard
     reset forgets it; one that would pass the lowest is wrong, and stays behind as the state.
@@ -22,19 +25,19 @@ class NeuronWriter:
     Args:
         b: builder.
         kinds: vectors of s16 that hold the neurons, an even number; each two neighbours alike.
-        m, theta: addresses of states and thresholds; form: address of 4 x s64; spikes: address of u32.
+        states, thresholds, spikes: addresses of s16, s16 and u32; form: address of 4 x s64.
     """
 
     def __init__(
-        self, b: v.Builder, kinds: list[Any], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value
+        self, b: v.Builder, kinds: list[Any], states: v.Value, thresholds: v.Value, form: v.Value, spikes: v.Value
     ) -> None:
-        self.b, self.kinds, self.m, self.theta, self.spikes = b, kinds, m, theta, spikes
-        self.shift = b.trunc(v.load(b, b.add(form, v.const(8 * SHIFT)), v.I64), v.I16)
+        self.b, self.kinds, self.states, self.thresholds, self.spikes = b, kinds, states, thresholds, spikes
+        self.shift = b.trunc(v.load(b, b.add(form, v.const(v.BYTES_64 * SHIFT)), v.I64), v.I16)
 
     def fire(self, drives: list[v.Value], *, soft: bool) -> list[v.Value]:
         """One step, with soft or hard reset; returns the states that are left."""
         b = self.b
-        states, thresholds = (v.load_each(b, at, self.kinds) for at in (self.m, self.theta))
+        states, thresholds = (v.load_each(b, at, self.kinds) for at in (self.states, self.thresholds))
         fired, after = [], []
         for state, threshold, drive in zip(states, thresholds, drives, strict=True):
             u = v.add_saturated(b, b.ashr(state, v.splat(b, self.shift, drive.type.count)), drive)
@@ -42,7 +45,7 @@ class NeuronWriter:
             left = b.sub(u, threshold) if soft else ir.Constant(drive.type, None)
             fired.append(fires)
             after.append(b.select(fires, left, u))
-        v.store_each(b, after, self.m)
+        v.store_each(b, after, self.states)
         at = 0
         for i in range(0, len(fired), 2):
             word = _word(b, *fired[i : i + 2])
@@ -77,47 +80,43 @@ def _count_driven(b: v.Builder, drives: list[v.Value]) -> v.Value:
 
 
 def write_neurons(
-    b: v.Builder, drives: list[v.Value], m: v.Value, theta: v.Value, form: v.Value, spikes: v.Value, *, tried: bool
-) -> v.Value:
+    b: v.Builder, drives: list[v.Value], states: v.Value, thresholds: v.Value, form: v.Value, spikes: v.Value, *,
+    tried: bool,
+) -> v.Value:  # fmt: skip
     """Write the code of :class:`NeuronWriter` for either reset.
 
     Args:
         b: builder.
         drives: vectors of s16, an even number; each two neighbours alike.
-        m, theta, form, spikes: see :class:`NeuronWriter`.
+        states, thresholds, form, spikes: see :class:`NeuronWriter`.
         tried: charges may not fit; only with hard reset.
 
     Returns:
         Number of non-zero drives, 64-bit; plus :data:`SPOILT` if a charge did not fit.
     """
-    neurons = NeuronWriter(b, [drive.type for drive in drives], m, theta, form, spikes)
+    neurons = NeuronWriter(b, [drive.type for drive in drives], states, thresholds, form, spikes)
     # Counted before the branch: within, the compiler would keep all comparisons in memory until it knows the reset.
     driven = _count_driven(b, drives)
-    is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(8 * SOFT)), v.I64), v.const(0))
+    is_soft = b.icmp_signed("!=", v.load(b, b.add(form, v.const(v.BYTES_64 * SOFT)), v.I64), v.const(0))
     (spoilt,) = v.accumulators(b, [v.I64])
     with b.if_else(is_soft) as branches:
         for branch, soft in zip(branches, (True, False), strict=True):
             with branch:
-                states = neurons.fire(drives, soft=soft)
+                left = neurons.fire(drives, soft=soft)
                 if tried:
-                    b.store(_any_lowest(b, states), spoilt)
+                    b.store(_any_lowest(b, left), spoilt)
     return b.add(driven, b.mul(b.load(spoilt), v.const(SPOILT)))
 
 
-@v.intrinsic
-def _fire16(typingctx: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any) -> Any:
-    """One step of 32 neurons in 16 bits; arguments are addresses. Returns what :func:`fire16` does."""
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        half = v.vec(v.I16, 16)
-        x, m, theta, form, spikes = args
-        drives = [v.load(b, b.add(x, v.const(32 * i)), half) for i in range(2)]
-        return write_neurons(b, drives, m, theta, form, spikes, tried=True)
-
-    return types.int64(*[types.int64] * 5), generate
+@emitted
+def _fire16(b: v.Builder, drives: Address, states: Address, thresholds: Address, form: Address, spikes: Address) -> Int:
+    """One step of 32 neurons in 16 bits. Returns what :func:`fire16` does."""
+    halves = [v.vec(v.I16, v.WORD // 2)] * 2
+    return write_neurons(b, v.load_each(b, drives, halves), states, thresholds, form, spikes, tried=True)
 
 
-def fire16(x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, spikes: np.ndarray, row: int) -> int:
+@by_type(jit_options=BORROW)
+def fire16(x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any) -> Any:
     """One time step in 16 bits, for all words of a row: multiplier 1, no fraction bits, hard reset.
 
     Args:
@@ -128,20 +127,16 @@ def fire16(x: np.ndarray, m: np.ndarray, theta: np.ndarray, form: np.ndarray, sp
     Returns:
         Number of non-zero drives; at least :data:`SPOILT` if a membrane does not fit.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(fire16, strict=False, jit_options=v.BORROW)
-def _overload_fire16(x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any) -> Any:
     if x.dtype != types.int16:  # wider drives never get here
         return lambda x, m, theta, form, spikes, row: np.int64(0)
 
     def vectorized(x, m, theta, form, spikes, row):  # type: ignore[no-untyped-def]
-        xa, ma, ta, fa = v.address(x), v.address(m), v.address(theta), v.address(form)
-        sa = v.address(spikes) + 4 * row * spikes.shape[1]
+        drives, states, thresholds, entries = v.address(x), v.address(m), v.address(theta), v.address(form)
+        words = v.address(spikes) + v.BYTES_32 * row * spikes.shape[1]
         driven = np.int64(0)
         for i in range(spikes.shape[1]):
-            driven += _fire16(xa + 64 * i, ma + 64 * i, ta + 64 * i, fa, sa + 4 * i)
+            at = v.WORD_16 * i
+            driven += _fire16(drives + at, states + at, thresholds + at, entries, words + v.BYTES_32 * i)
         return driven
 
     return vectorized

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -11,6 +11,7 @@ from numba import typeof
 from numba.core import cgutils, types
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Int, Literal, Tag, emitted
 from qkf_deploy.simulators.event.kernels.fire import SPOILT
 from qkf_deploy.simulators.event.kernels.fire16 import write_neurons
 
@@ -19,7 +20,11 @@ UNIT = 32
 TILE_UNITS = (6, 4, 3, 2, 1)
 #: A segment is 4 x s32: first entry of the event list, pairs of events, weight row of channel 0, and, if the sums so
 #: far may leave too little room for it, the magnitude from which on they do, else 0.
-SEGMENT_BYTES = 16
+SEGMENT_BYTES = 4 * v.BYTES_32
+#: Bytes of an entry of the event list, of two, and of their values: channels are u16, values u8.
+_CHANNEL, _CHANNELS, _VALUES = v.BYTES_16, 2 * v.BYTES_16, 2
+
+_RANGE_16 = -(2**15), 2**15 - 1
 
 
 def tile_units(channels: int) -> int:
@@ -68,17 +73,30 @@ class _Wide:
         return b.icmp_unsigned("!=", v.load(b, self.used, v.I8), ir.Constant(v.I8, 0))
 
 
+class _Sources(NamedTuple):
+    """Addresses: a tile's weights, s8, one row of its channels per input; channels and values of the event list; the
+    first of so many segments."""
+
+    weights: v.Value
+    channels: v.Value
+    values: v.Value
+    segments: v.Value
+    count: v.Value
+
+
 class _Tile:
     """Writes the code that sums the events of some segments into 16-bit accumulators.
 
     Two events are taken at once: their weight rows are interleaved byte by byte and multiplied with the pair of values,
     so that 16-bit sums leave the multiplier directly. The caller bounds the accumulators.
+
+    Registers: two accumulators for each vector of a tile's weights (at 6 units, of 32 bytes, 12 of 16 registers), which
+    never leave them within a row; for each vector in turn, two rows of weights and the pair of values, repeated.
     """
 
     def __init__(self, b: v.Builder, isa: types.Type, units: int) -> None:
         self.b, self.isa, self.width = b, isa, UNIT * units
         self.sizes = vector_sizes(isa, units)
-        # Two accumulators for each vector of weights.
         self.kinds = [v.vec(v.I16, size // 2) for size in self.sizes for _ in range(2)]
         self.acc = v.accumulators(b, self.kinds)
 
@@ -87,27 +105,26 @@ class _Tile:
         for value, a in zip(v.load_each(self.b, sums, self.kinds), self.acc, strict=True):
             self.b.store(value, a)
 
-    def add_segments(
-        self, w: v.Value, idx: v.Value, val: v.Value, segments: v.Value, count: v.Value, wide: _Wide | None = None
-    ) -> None:
+    def add_segments(self, sources: _Sources, wide: _Wide | None = None) -> None:
         """Add all events.
 
         Args:
-            w, idx, val, segments: addresses.
-            count: number of segments.
+            sources: where they are.
             wide: where the accumulators move if they leave too little room for a segment; if they never do, it can be
                 left out.
         """
         b = self.b
-        with v.counted_loop(b, count) as index:
-            at = b.add(segments, b.mul(index, v.const(SEGMENT_BYTES)))
-            start, pairs, row, least = (b.sext(v.load(b, b.add(at, v.const(4 * i)), v.I32), v.I64) for i in range(4))
+        with v.counted_loop(b, sources.count) as index:
+            at = v.offset(b, sources.segments, index, SEGMENT_BYTES)
+            fields = (v.load(b, b.add(at, v.const(v.BYTES_32 * i)), v.I32) for i in range(4))
+            start, pairs, row, least = (b.sext(field, v.I64) for field in fields)
             if wide is not None:
                 asked = b.icmp_signed("!=", least, v.const(0))
                 with b.if_then(asked, likely=False), b.if_then(self._any_from(least), likely=False):
                     self._move(wide)
-            first = b.add(w, b.mul(row, v.const(self.width)))
-            self._add_pairs(first, b.add(idx, b.shl(start, v.const(1))), b.add(val, start), pairs)
+            weights = v.offset(b, sources.weights, row, self.width)
+            channels, values = v.offset(b, sources.channels, start, _CHANNEL), b.add(sources.values, start)
+            self._add_pairs(weights, channels, values, pairs)
 
     def widened(self, base: v.Value, given: v.Value | None = None) -> list[v.Value]:
         """The accumulators added to the tile's 32-bit values at an address; to 0 unless they are ``given``."""
@@ -140,100 +157,84 @@ class _Tile:
         with b.if_then(wide.has_sums(b), likely=False):
             beyond = v.const(0)
             for total, kind, a in zip(self.widened(wide.sums), self.kinds, self.acc, strict=True):
-                cut = v.clamp(b, total, -(2**15), 2**15 - 1)
+                cut = v.clamp(b, total, *_RANGE_16)
                 b.store(b.trunc(cut, kind), a)
                 beyond = b.or_(beyond, v.any_of(b, b.icmp_signed("!=", cut, total)))
             b.store(beyond, spoilt)
         return [b.load(a) for a in self.acc], b.load(spoilt)
 
-    def _add_pairs(self, w: v.Value, idx: v.Value, val: v.Value, pairs: v.Value) -> None:
+    def _add_pairs(self, weights: v.Value, channels: v.Value, values: v.Value, pairs: v.Value) -> None:
         b, row_bytes, kinds = self.b, v.const(self.width), [v.vec(v.I8, size) for size in self.sizes]
-        first_row = b.inttoptr(w, v.I8.as_pointer())
+        first_row = b.inttoptr(weights, v.I8.as_pointer())
         with v.counted_loop(b, pairs) as index:
-            at = b.add(idx, b.shl(index, v.const(2)))
+            at = v.offset(b, channels, index, _CHANNELS)
             rows = []
             for event in range(2):
-                channel = b.zext(v.load(b, b.add(at, v.const(2 * event)), v.I16), v.I64)
+                channel = b.zext(v.load(b, b.add(at, v.const(_CHANNEL * event)), v.I16), v.I64)
                 # A pointer and an offset: as a sum, LLVM would add the first row to every channel before it multiplies.
                 rows.append(b.ptrtoint(b.gep(first_row, [b.mul(channel, row_bytes)]), v.I64))
-            pair = v.load(b, b.add(val, b.shl(index, v.const(1))), v.I16)
-            for part, weights in enumerate(zip(*(v.load_each(b, row, kinds) for row in rows), strict=True)):
+            pair = v.load(b, v.offset(b, values, index, _VALUES), v.I16)
+            for part, two in enumerate(zip(*(v.load_each(b, row, kinds) for row in rows), strict=True)):
                 size = self.sizes[part]
-                values = b.bitcast(v.splat(b, pair, size // 2), kinds[part])
+                repeated = b.bitcast(v.splat(b, pair, size // 2), kinds[part])
                 for half in range(2):
-                    woven = v.shuffle(b, weights[0], weights[1], v.interleave_order(size, half))
-                    v.add_to(b, self.acc[2 * part + half], v.pair_dot(b, self.isa, values, woven))
+                    woven = v.shuffle(b, two[0], two[1], v.interleave_order(size, half))
+                    v.add_to(b, self.acc[2 * part + half], v.pair_dot(b, self.isa, repeated, woven))
 
 
-@v.intrinsic(prefer_literal=True)
+@emitted
 def widen_row(
-    typingctx: Any, isa: Any, units: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, base: Any, x: Any
-) -> Any:
-    """``x = base + sum of the segments``, s32; pointers are addresses, ``units`` literal. The sum fits 16 bits."""
-    signature = types.void(isa, units, *[types.int64] * 7)
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, _, w, idx, val, segments, count, base, x = args
-        tile = _Tile(b, isa, units.literal_value)
-        tile.add_segments(w, idx, val, segments, count)
-        v.store_each(b, tile.widened(base), x)
-        return context.get_dummy_value()
-
-    return signature, generate
+    b: v.Builder, isa: Tag, units: Literal, weights: Address, channels: Address, values: Address, segments: Address,
+    count: Int, base: Address, sums: Address,
+) -> None:  # fmt: skip
+    """``sums = base + sum of the segments``, s32 of the tile. The sum of the segments fits 16 bits."""
+    tile = _Tile(b, isa, units)
+    tile.add_segments(_Sources(weights, channels, values, segments, count))
+    v.store_each(b, tile.widened(base), sums)
 
 
-@v.intrinsic(prefer_literal=True)
+@emitted
 def store_row(
-    typingctx: Any, isa: Any, units: Any, tried: Any, last: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any,
-    start: Any, moved: Any, has_moved: Any, x: Any,
-) -> Any:  # fmt: skip
-    """``x = start + sum of the segments``, s16; returns :data:`SPOILT` if it does not fit, else 0.
+    b: v.Builder, isa: Tag, units: Literal, tried: Literal, last: Literal, weights: Address, channels: Address,
+    values: Address, segments: Address, count: Int, start: Address, moved: Address, has_moved: Address, sums: Address,
+) -> Int:  # fmt: skip
+    """``sums = start + sum of the segments``, s16 of the tile; returns :data:`SPOILT` if it does not fit, else 0.
 
-    ``tried``, literal: 0 if everything is known to fit. ``moved``: s32 of the tile, where sums move that leave too
-    little room for a segment; ``has_moved``: u8, 1 once they have. They are added if this is the ``last`` call for
-    these sums, else left there, and only the rest is stored.
+    ``tried``: 0 if everything is known to fit. ``moved``: s32 of the tile, where sums move that leave too little room
+    for a segment; ``has_moved``: u8, 1 once they have. They are added if this is the ``last`` call for these sums, else
+    left there, and only the rest is stored.
     """
-    signature = types.int64(isa, units, tried, last, *[types.int64] * 9)
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        *sources, moved, has_moved, x = args[4:]
-        wide = _Wide(moved, has_moved) if tried.literal_value else None
-        drives, spoilt = _drives(b, isa, units, sources, wide, last=bool(last.literal_value))
-        v.store_each(b, drives, x)
-        return spoilt
-
-    return signature, generate
+    sources, wide = _Sources(weights, channels, values, segments, count), _Wide(moved, has_moved) if tried else None
+    drives, spoilt = _drives(b, isa, units, sources, start, wide, last=bool(last))
+    v.store_each(b, drives, sums)
+    return spoilt
 
 
-@v.intrinsic(prefer_literal=True)
+@emitted
 def fire_row(
-    typingctx: Any, isa: Any, units: Any, tried: Any, w: Any, idx: Any, val: Any, segments: Any, count: Any, start: Any,
-    moved: Any, has_moved: Any, m: Any, theta: Any, form: Any, spikes: Any,
-) -> Any:  # fmt: skip
+    b: v.Builder, isa: Tag, units: Literal, tried: Literal, weights: Address, channels: Address, values: Address,
+    segments: Address, count: Int, start: Address, moved: Address, has_moved: Address, states: Address,
+    thresholds: Address, form: Address, spikes: Address,
+) -> Int:  # fmt: skip
     """:func:`store_row`, but the drives meet neurons without leaving registers: multiplier 1, no fraction bits.
 
     Returns the number of non-zero drives; at least :data:`SPOILT` if a drive or a charge does not fit.
 
-    ``m``, ``theta``: s16 of the tile; ``form``: see :mod:`qkf_deploy.simulators.event.kernels.fire`.
+    ``states``, ``thresholds``: s16 of the tile; ``form``: see :mod:`qkf_deploy.simulators.event.kernels.fire`.
     """
-    signature = types.int64(isa, units, tried, *[types.int64] * 12)
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        *sources, moved, has_moved, m, theta, form, spikes = args[3:]
-        drives, spoilt = _drives(b, isa, units, sources, _Wide(moved, has_moved) if tried.literal_value else None)
-        return b.add(spoilt, write_neurons(b, drives, m, theta, form, spikes, tried=bool(tried.literal_value)))
-
-    return signature, generate
+    sources, wide = _Sources(weights, channels, values, segments, count), _Wide(moved, has_moved) if tried else None
+    drives, spoilt = _drives(b, isa, units, sources, start, wide)
+    return b.add(spoilt, write_neurons(b, drives, states, thresholds, form, spikes, tried=bool(tried)))
 
 
 def _drives(
-    b: v.Builder, isa: types.Type, units: Any, sources: list[v.Value], wide: _Wide | None, *, last: bool = True
-) -> tuple[list[v.Value], v.Value]:
+    b: v.Builder, isa: types.Type, units: int, sources: _Sources, start: v.Value, wide: _Wide | None, *,
+    last: bool = True,
+) -> tuple[list[v.Value], v.Value]:  # fmt: skip
     """Write the code that sums in 16 bits; see :func:`store_row`. Without ``wide``, everything is known to fit."""
-    w, idx, val, segments, count, start = sources
-    tile = _Tile(b, isa, units.literal_value)
+    tile = _Tile(b, isa, units)
     tile.start_from(start)
-    tile.add_segments(w, idx, val, segments, count, wide)
+    tile.add_segments(sources, wide)
     if wide is None or not last:
         return [b.load(a) for a in tile.acc], v.const(0)
     drives, spoilt = tile.drives(wide)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import overload
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.simulators.event.kernels import vector_ir as v
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Int, Tag, by_type, emitted
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.words import nonzero_word, sum_word
 
@@ -64,58 +64,49 @@ def _at_once(isa: types.Type) -> int:
 
 
 def _positions(b: v.Builder, table: v.Value, bits: v.Value) -> v.Value:
-    """Positions of the set bits among the eight lowest, eight bytes."""
-    return v.load(b, b.add(table, b.shl(b.and_(bits, v.const(255)), v.const(3))), v.vec(v.I8, 8))
+    """Positions of the set bits among the eight lowest, eight bytes: a row of the table."""
+    return v.load(b, v.offset(b, table, b.and_(bits, v.const(255)), 8), v.vec(v.I8, 8))
 
 
-@v.intrinsic
-def _spread(typingctx: Any, isa: Any, table: Any, bits: Any, base: Any, out: Any) -> Any:
-    """Store ``base + position`` of those of the lowest bits that are set, as u16, at an address; returns their number.
+@emitted
+def _spread(b: v.Builder, isa: Tag, table: Address, bits: Int, base: Int, out: Address) -> Int:
+    """Store ``base + position`` of those of the lowest bits that are set, as u16; returns their number.
 
     As many bits are taken, and u16 written, as :func:`_at_once` says.
     """
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, table, bits, base, out = args
-        count = _at_once(isa)
-        kind, mask = v.vec(v.I16, count), b.trunc(bits, v.int_of(count))
-        if isa == v.AVX512:
-            every = ir.Constant(v.vec(v.I32, count), list(range(count)))
-            every = b.add(every, v.splat(b, b.trunc(base, v.I32), count))
-            positions = b.trunc(v.compress(b, every, mask), kind)
-        else:
-            positions = b.zext(_positions(b, table, bits), kind)
-            positions = b.add(positions, v.splat(b, b.trunc(base, v.I16), count))
-        v.store(b, positions, out)
-        return b.zext(v.population(b, mask), v.I64)
-
-    return types.int64(isa, *[types.int64] * 4), generate
+    count = _at_once(isa)
+    kind, mask = v.vec(v.I16, count), b.trunc(bits, v.int_of(count))
+    if isa == v.AVX512:
+        every = ir.Constant(v.vec(v.I32, count), list(range(count)))
+        every = b.add(every, v.splat(b, b.trunc(base, v.I32), count))
+        positions = b.trunc(v.compress(b, every, mask), kind)
+    else:
+        positions = b.zext(_positions(b, table, bits), kind)
+        positions = b.add(positions, v.splat(b, b.trunc(base, v.I16), count))
+    v.store(b, positions, out)
+    return b.zext(v.population(b, mask), v.I64)
 
 
-@v.intrinsic
-def _pick(typingctx: Any, isa: Any, table: Any, bits: Any, source: Any, out: Any) -> Any:
-    """Store those of the bytes at ``source`` whose bit is set, side by side; addresses but ``bits``."""
-
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        _, table, bits, source, out = args
-        count = _at_once(isa)
-        kind = v.vec(v.I8, count)
-        values = v.load(b, source, kind)
-        if isa == v.AVX512:
-            wide = b.zext(values, v.vec(v.I32, count))
-            picked = b.trunc(v.compress(b, wide, b.trunc(bits, v.int_of(count))), kind)
-        else:
-            picked = v.permute_eight(b, isa, values, _positions(b, table, bits))
-        v.store(b, picked, out)
-        return context.get_dummy_value()
-
-    return types.void(isa, *[types.int64] * 4), generate
+@emitted
+def _pick(b: v.Builder, isa: Tag, table: Address, bits: Int, source: Address, out: Address) -> None:
+    """Store those of the bytes at ``source`` whose bit is set, side by side."""
+    count = _at_once(isa)
+    kind = v.vec(v.I8, count)
+    values = v.load(b, source, kind)
+    if isa == v.AVX512:
+        wide = b.zext(values, v.vec(v.I32, count))
+        picked = b.trunc(v.compress(b, wide, b.trunc(bits, v.int_of(count))), kind)
+    else:
+        picked = v.permute_eight(b, isa, values, _positions(b, table, bits))
+    v.store(b, picked, out)
 
 
+# Registers: one vector of positions and one of values, of 8 channels or, with AVX-512, 16. The next position in the
+# list grows by the number of set bits, so that what is stored beyond them is overwritten by the next vector.
+@by_type()
 def append_word(
-    isa: Any, table: np.ndarray, stream: np.ndarray, row: int, word: int, bits: int, base: int, idx: np.ndarray,
-    val: np.ndarray, at: int,
-) -> int:  # fmt: skip
+    isa: Any, table: Any, stream: Any, row: Any, word: Any, bits: Any, base: Any, idx: Any, val: Any, at: Any
+) -> Any:
     """Append ``base + i`` to ``idx`` at ``at`` for every set bit i, and the value of channel ``32 * word + i``.
 
     Args:
@@ -127,13 +118,6 @@ def append_word(
     Returns:
         The new end.
     """
-    raise NotImplementedError("compiled code only")
-
-
-@overload(append_word, strict=False)
-def _overload_append_word(
-    isa: Any, table: Any, stream: Any, row: Any, word: Any, bits: Any, base: Any, idx: Any, val: Any, at: Any
-) -> Any:
     has_values = stream.dtype == types.uint8
     if isa == v.PLAIN:
 
@@ -151,12 +135,13 @@ def _overload_append_word(
     at_once = _at_once(isa)
 
     def vectorized(isa, table, stream, row, word, bits, base, idx, val, at):  # type: ignore[no-untyped-def]
-        ta, oa, va, mask, first = v.address(table), v.address(idx), v.address(val), np.int64(bits), np.int64(base)
+        positions, indices, values = v.address(table), v.address(idx), v.address(val)
+        mask, first = np.int64(bits), np.int64(base)
         source = v.address(stream) + row * stream.shape[1] + 32 * word
         for i in range(0, 32, at_once):  # no early exit: a branch that depends on the data costs more than empty bytes
             if has_values:
-                _pick(isa, ta, mask >> i, source + i, va + at)
-            at += _spread(isa, ta, mask >> i, first + i, oa + 2 * at)
+                _pick(isa, positions, mask >> i, source + i, values + at)
+            at += _spread(isa, positions, mask >> i, first + i, indices + v.BYTES_16 * at)
         return at
 
     return vectorized

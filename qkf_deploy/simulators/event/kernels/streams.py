@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import overload
+from numba.core import cgutils
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
 from qkf_deploy.simulators.event.kernels.alignment import scratch
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Array, Int, by_type, emitted
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import fire, fire_constant, fire_keeping
 from qkf_deploy.simulators.event.kernels.fire16 import fire16
@@ -152,37 +151,25 @@ def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, lar
                 sums[:] = 0
 
 
-@v.intrinsic
-def _largest_of(typingctx: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
-    """Store the maximum of 32 elements each from ``count`` starts + ``offset`` on; ``starts``, ``out``: addresses."""
+@emitted
+def _largest_of(b: v.Builder, drive: Array, starts: Address, count: Int, offset: Int, out: Address) -> None:
+    """Store the maximum of 32 elements each from ``count`` starts + ``offset`` on; the maximum stays in registers."""
+    size, kind = drive.element.width // 8, v.vec(drive.element, v.WORD)
+    first = v.offset(b, drive.address, offset, size)
 
-    def generate(context: Any, b: v.Builder, sig: Any, args: Any) -> Any:
-        array, starts, count, offset, out = args
-        size = drive.dtype.bitwidth // 8
-        kind = v.vec(ir.IntType(8 * size), 32)
-        data = b.ptrtoint(context.make_array(drive)(context, b, array).data, v.I64)
-        first = b.add(data, b.mul(offset, v.const(size)))
+    def element(i: v.Value) -> v.Value:
+        start = v.load(b, v.offset(b, starts, i, v.BYTES_64), v.I64)
+        return v.load(b, v.offset(b, first, start, size), kind)
 
-        def element(i: v.Value) -> v.Value:
-            start = v.load(b, b.add(starts, b.shl(i, v.const(3))), v.I64)
-            return v.load(b, b.add(first, b.mul(start, v.const(size))), kind)
-
-        most = cgutils.alloca_once_value(b, element(v.const(0)))
-        with v.counted_loop(b, b.sub(count, v.const(1))) as i:
-            b.store(v.largest(b, b.load(most), element(b.add(i, v.const(1)))), most)
-        v.store(b, b.load(most), out)
-        return context.get_dummy_value()
-
-    return types.void(drive, *[types.int64] * 4), generate
+    most = cgutils.alloca_once_value(b, element(v.const(0)))
+    with v.counted_loop(b, b.sub(count, v.const(1))) as i:
+        b.store(v.largest(b, b.load(most), element(b.add(i, v.const(1)))), most)
+    v.store(b, b.load(most), out)
 
 
-def _pool(isa: Any, drive: np.ndarray, starts: np.ndarray, count: int, offset: int, out: np.ndarray) -> None:
+@by_type(jit_options=BORROW)
+def _pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
     """Elementwise maximum of the ``count`` rows of ``drive`` that begin at the elements ``starts + offset``."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_pool, strict=False, jit_options=v.BORROW)
-def _overload_pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
     if isa == v.PLAIN:
 
         def plain(isa, drive, starts, count, offset, out):  # type: ignore[no-untyped-def]
@@ -195,7 +182,7 @@ def _overload_pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, o
         return plain
 
     def vectorized(isa, drive, starts, count, offset, out):  # type: ignore[no-untyped-def]
-        for c in range(0, out.shape[0], 32):
+        for c in range(0, out.shape[0], v.WORD):
             _largest_of(drive, v.address(starts), count, offset + c, v.address(out) + c * out.itemsize)
 
     return vectorized

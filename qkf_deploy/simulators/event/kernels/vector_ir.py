@@ -13,18 +13,19 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic as _intrinsic
 
-# llvmlite and numba carry no usable types: builders, values and decorated intrinsics are opaque to a type checker.
-Builder = Any
-Value = Any
-intrinsic: Any = _intrinsic
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Array, Builder, Int, Value, emitted
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 
-#: Compile options of inner functions: they borrow their arrays, since counting references (atomically) at every call
-#: would cost more than the work on a tile.
-BORROW: Any = {"nogil": True, "_nrt": False}
+#: Channels of a word of a stream; neurons fire as many at once.
+WORD = 32
+#: Bytes of an element, and of a word's worth of them.
+BYTES_16, BYTES_32, BYTES_64 = 2, 4, 8
+WORD_16, WORD_32 = WORD * BYTES_16, WORD * BYTES_32
+
+#: Bytes of a cache line, and of the longest vectors.
+CACHE_LINE = 64
 
 #: Type of the ``isa`` argument of a kernel -> instruction set (see :mod:`qkf_deploy.simulators.event.cpu`).
 PLAIN, PORTABLE, AVX2, AVX512 = types.int64, types.int8, types.int16, types.int32
@@ -58,6 +59,11 @@ def store(b: Builder, value: Value, address: Value) -> None:
     instruction.align = 1
 
 
+def offset(b: Builder, address: Value, index: Value, size: int) -> Value:
+    """Address of element ``index`` of so many bytes each."""
+    return b.add(address, b.mul(index, const(size)))
+
+
 def load_each(b: Builder, address: Value, kinds: list[Any]) -> list[Value]:
     """Vectors of these types that lie side by side from an address on."""
     return [load(b, b.add(address, const(at)), kind) for kind, at in zip(kinds, _offsets(kinds), strict=True)]
@@ -80,29 +86,21 @@ def reduced(b: Builder, combine: Any, vectors: list[Value]) -> list[Value]:
     return [reduce(lambda x, y: combine(b, x, y), [x for x in vectors if x.type.count == n]) for n in counts]
 
 
-@intrinsic
-def address(typingctx: Any, array: Any) -> Any:
+@emitted
+def address(b: Builder, array: Array) -> Address:
     """Where an array's data begin, as a signed integer: numba adds signed and unsigned ones as floats."""
-
-    def generate(context: Any, b: Builder, sig: Any, args: Any) -> Any:
-        return b.ptrtoint(context.make_array(array)(context, b, args[0]).data, I64)
-
-    return types.int64(array), generate
+    return array.address
 
 
-@intrinsic
-def prefetch(typingctx: Any, address: Any, size: Any) -> Any:
+@emitted
+def prefetch(b: Builder, address: Address, size: Int) -> None:
     """Ask for so many bytes from an address on, for reading, in order."""
-
-    def generate(context: Any, b: Builder, sig: Any, args: Any) -> Any:
-        pointer = I8.as_pointer()
-        signature = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), signature)
-        with cgutils.for_range_slice(b, const(0), args[1], const(64), I64) as (at, _):
-            b.call(function, [b.inttoptr(b.add(args[0], at), pointer), *(ir.Constant(I32, n) for n in (0, 2, 1))])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+    pointer = I8.as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+    function = b.module.declare_intrinsic("llvm.prefetch", (pointer,), signature)
+    to_read, second_cache, data = (ir.Constant(I32, n) for n in (0, 2, 1))
+    with cgutils.for_range_slice(b, const(0), size, const(CACHE_LINE), I64) as (at, _):
+        b.call(function, [b.inttoptr(b.add(address, at), pointer), to_read, second_cache, data])
 
 
 def splat(b: Builder, value: Value, count: int) -> Value:
