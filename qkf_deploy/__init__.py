@@ -4,30 +4,30 @@
 >>> net = qd.trace("checkpoint.pth")                                   # doctest: +SKIP
 >>> run = qd.simulate(qd.quantize(net, bits=8), images)                # doctest: +SKIP
 >>> qd.price(run.ledger, "paper-eq23").total_energy_pj                 # doctest: +SKIP
+
+Everything public is in :mod:`qkf_deploy.api`, which is imported when the first of it is used.
 """
 
-from qkf_deploy.api import audit, carry, compare, fold, load, price, quantize, save, simulate, trace, verify
-from qkf_deploy.errors import QkfError
-from qkf_deploy.ir import Graph
-from qkf_deploy.ledger import Ledger
-from qkf_deploy.simulators.run import Run
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qkf_deploy.api import *  # noqa: F403
+    from qkf_deploy.api import __all__ as __all__
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Graph",
-    "Ledger",
-    "QkfError",
-    "Run",
-    "audit",
-    "carry",
-    "compare",
-    "fold",
-    "load",
-    "price",
-    "quantize",
-    "save",
-    "simulate",
-    "trace",
-    "verify",
-]
+
+def __getattr__(name: str) -> Any:
+    """A public name of :mod:`qkf_deploy.api`, or its list of them."""
+    module = f"{__name__}.{name}"
+    if name == "__all__" or not (name.startswith("_") or importlib.util.find_spec(module)):
+        api = importlib.import_module("qkf_deploy.api")
+        if name == "__all__" or name in api.__all__:
+            return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=None)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *importlib.import_module("qkf_deploy.api").__all__})

@@ -41,6 +41,10 @@ class UsageError(QkfError):
     exit_code = 2
 
 
+class KeywordError(UsageError, TypeError):
+    """An argument that a function does not have, or one that is missing; a ``TypeError`` as Python raises it."""
+
+
 class InputError(QkfError):
     """A file or an array that cannot be used: missing, truncated, of the wrong shape or type."""
 

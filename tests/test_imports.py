@@ -32,17 +32,17 @@ LAYERS = {
     "ir": {"errors", "display"},
     "ops": {"errors", "ir"},
     "ledger": {"errors", "display"},
-    "passes": {"errors", "ir", "ops"},
+    "passes": {"errors", "ir", "ops", "options"},
     "limits": {"errors"},
     "writing": {"errors"},
     "bundle": {"errors", "ir", "ops", "writing"},
     "hw_models": {"errors", "display", "ledger", "ir", "ops"},
     "datasets": {"errors", "ir", "limits", "simulators"},
-    "converters": {"errors", "ir", "ops", "passes", "bundle", "writing", "models", "simulators", "evaluate"},
+    "converters": {"errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluate"},
     # ONNX Runtime runs the export
-    "simulators": {"errors", "display", "ir", "ops", "ledger", "passes", "bundle", "writing", "converters"},
+    "simulators": {"errors", "display", "ir", "ops", "ledger", "options", "passes", "bundle", "writing", "converters"},
     "runs": {"errors", "ir", "ops", "ledger", "bundle", "writing", "simulators"},
-    "report": {"errors", "display", "ledger", "hw_models", "bundle", "writing", "runs"},
+    "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs"},
     "models": {"errors"},
 }
 
@@ -125,7 +125,9 @@ def test_one_module_loads_pandas() -> None:
     assert users == [PACKAGE / "display" / "frames.py"]
 
 
-@pytest.mark.parametrize("layer", ["errors", "display", "ir", "ops", "ledger", "writing", "bundle", "passes"])
+@pytest.mark.parametrize(
+    "layer", ["errors", "keywords", "options", "display", "ir", "ops", "ledger", "writing", "bundle", "passes"]
+)
 def test_the_core_needs_no_framework(layer: str) -> None:
     for path in files(layer):
         heads = {name.split(".")[0] for name in imported(path)}

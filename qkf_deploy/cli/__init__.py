@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import click
 
 from qkf_deploy.errors import QkfError
+from qkf_deploy.simulators import startup
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -64,6 +65,7 @@ def group(ctx: click.Context, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and maps every outcome to an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    startup.alone = True
     sys.exit(run(arguments))
 
 

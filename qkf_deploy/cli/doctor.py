@@ -6,13 +6,13 @@ import click
 
 from qkf_deploy.cli.common import format_option, show
 from qkf_deploy.errors import CheckFailed
-from qkf_deploy.report.formats import Column, Sheet
+from qkf_deploy.options import TableFormat
 
 
 @click.command()
 @click.option("--lava/--no-lava", default=True, help="Try the Lava engine too (starts it, a few seconds).")
 @format_option
-def doctor(lava: bool, fmt: str) -> None:
+def doctor(lava: bool, fmt: TableFormat) -> None:
     """Show what is installed and whether every engine that is here gives the same integers.
 
     Ends with exit code 1 if something that is installed does not work; optional parts may be missing.
@@ -22,6 +22,7 @@ def doctor(lava: bool, fmt: str) -> None:
       qkf-deploy doctor
     """
     from qkf_deploy.doctor import examine
+    from qkf_deploy.report.formats import Column, Sheet
 
     findings = examine(lava=lava)
     columns = tuple(Column(key, key, True) for key in ("area", "name", "status", "detail", "hint"))

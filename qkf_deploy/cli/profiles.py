@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from qkf_deploy.cli.common import emit, format_option, show
+from qkf_deploy.options import TableFormat
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--quantities", is_flag=True, help="List everything a profile can put a price on.")
 @format_option
-def profiles(name: str | None, quantities: bool, fmt: str) -> None:
+def profiles(name: str | None, quantities: bool, fmt: TableFormat) -> None:
     """List price profiles, or show one (a name or a TOML file) with the citation of every price.
 
     \b

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from qkf_deploy.cli.common import emit, output_option
+import qkf_deploy as qd
+from qkf_deploy.cli.common import PATH, emit, measured, output_option
+from qkf_deploy.cli.options import options_of
+from qkf_deploy.options import MeasureOptions
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
+@click.argument("images", type=PATH, required=False)
 @output_option("The HTML file to write.")
 @click.option(
     "--profile", "profiles", multiple=True, help="Price profile; repeatable. The first one is the layer table's."
 )
-def report(run: Path, output: Path, profiles: tuple[str, ...]) -> None:
-    """Write one self-contained HTML page about a run (RUN is what `simulate -o run.json` wrote).
+@options_of(MeasureOptions)
+def report(run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], **options: Any) -> None:
+    """Write one self-contained HTML page about a run.
+
+    RUN is what `simulate -o run.json` wrote, or a .qkf file with IMAGES as for `simulate`.
 
     \b
     Example:
       qkf-deploy report run.json -o report.html
     """
-    from qkf_deploy.hw_models.profiles import load_profile
-    from qkf_deploy.report.page import DEFAULT_PROFILES, write_page
-    from qkf_deploy.runs.file import read_run
-
-    loaded = [load_profile(name) for name in profiles or DEFAULT_PROFILES]
-    write_page(output, read_run(run), loaded)
+    prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
+    stored = qd.load_run(run) if images is None else measured(run, images, options)
+    qd.write_report(stored, output, prices)
     emit(f"wrote {output}")

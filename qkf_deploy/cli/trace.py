@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from qkf_deploy import api
-from qkf_deploy.cli.common import emit, notices, output_option, progress, trace_arguments, trace_options
+import qkf_deploy as qd
+from qkf_deploy.cli.common import emit, notices, output_option, progress
+from qkf_deploy.cli.options import options_of
+from qkf_deploy.options import TraceOptions
 
 
 @click.command()
 @click.argument("source")
 @output_option("The .qkf file to write.")
-@trace_options
+@options_of(TraceOptions)
 @click.option("--fold/--no-fold", default=False, help="Fold batch norms into the synapses before writing.")
 def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
     """Trace a trained model to a float graph.
@@ -28,9 +30,9 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
       qkf-deploy trace mypackage.models:build --checkpoint w.pth --image-size 32 --time-steps 4 -o net.qkf
     """
     with progress("tracing"):
-        graph = api.trace(source, **trace_arguments(options))
-        graph = api.fold(graph) if fold else graph
-        api.save(graph, output)
+        graph = qd.trace(source, **options)
+        graph = qd.fold(graph) if fold else graph
+        qd.save(graph, output)
     notices(graph.notices)
     neurons = sum(n.op.kind == "neuron" for n in graph)
     layers = "1 neuron layer" if neurons == 1 else f"{neurons} neuron layers"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +171,9 @@ def check_partitioned(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     with tempfile.TemporaryDirectory() as directory:
         export_parts(graph, Path(directory) / "parts")
         return check_parts(Path(directory) / "parts", images)
+
+
+def require_same(results: Sequence[CheckResult]) -> None:
+    """Raises CheckFailed if a client that ran the export computed something else."""
+    if any(not r.same and not r.refused for r in results):
+        raise CheckFailed("a client computes something else than the network", hint="see the table above")

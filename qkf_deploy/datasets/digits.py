@@ -6,6 +6,7 @@ Source: UCI "Optical Recognition of Handwritten Digits" (test part), 8 x 8 pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ def load_digits() -> Digits:
     test = held_out_indices(labels)
     train = np.setdiff1d(np.arange(len(labels)), test)
     return Digits(images[train], labels[train], images[test], labels[test])
+
+
+def save_held_out(digits: Digits, path: str | Path) -> None:
+    """Write the held-out images and labels as `.npz`, as every command reads them."""
+    np.savez_compressed(path, images=digits.test_images, labels=digits.test_labels)
 
 
 def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from qkf_deploy.display.frames import data_frame
 from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
-from qkf_deploy.errors import GraphError, InputError
+from qkf_deploy.errors import CheckFailed, GraphError, InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
@@ -241,3 +241,19 @@ def _sum(parts: list[Agreement]) -> Agreement:
         np.concatenate([p.predicted for p in parts]),
         np.concatenate([p.reference_predicted for p in parts]),
     )
+
+
+def require(first: Agreement, second: Agreement, *, exact: bool = False, where: str | None = None) -> None:
+    """Raises CheckFailed where networks do not agree as they must.
+
+    Args:
+        first: the float graph against the torch model: only ties at the threshold may differ.
+        second: the graph in question against the float graph.
+        exact: not a single spike of the second may differ.
+        where: the network's name in the error.
+    """
+    wrong = first.differ_forced - first.differ_ties
+    if wrong:
+        raise CheckFailed(f"{wrong} neuron outputs of the float graph differ from the torch model", where=where)
+    if exact and second.differ_free:
+        raise CheckFailed(f"{second.differ_free} neuron outputs of the graph differ", where=where)

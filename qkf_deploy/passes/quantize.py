@@ -8,9 +8,7 @@ the scale of its drive per channel; a neuron absorbs it into its thresholds, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +30,7 @@ from qkf_deploy.ops import (
     Sum,
     SumPool,
 )  # fmt: skip
+from qkf_deploy.options import BITS, QuantizeOptions
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.passes.lift import lift_events
 from qkf_deploy.passes.neurons import integer_neuron
@@ -39,56 +38,22 @@ from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, shifts, synapse_axis
 from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
 
-BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
+
+def check(options: QuantizeOptions, graph: Graph) -> None:
+    """Raises UsageError for widths that do not exist and names of layers without weights."""
+    for what, bits in (("bits", options.bits), ("first_bits", options.first_bits), *options.layer_bits.items()):
+        if bits is not None and bits not in BITS:
+            raise UsageError(f"{what}: {bits} bits per weight", hint=f"use one of {', '.join(map(str, BITS))}")
+    for name in options.layer_bits:
+        if "weight" not in graph[name].params:
+            raise UsageError("has no weights to quantize", where=name)
 
 
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """How to quantize.
-
-    Attributes:
-        bits: bits per weight, one of 2..8, 16, 24, 32 (symmetric, per output channel).
-        first_bits: bits of the first synapse (it sees pixels); by default ``max(bits, 8)``.
-        layer_bits: bits of single layers by node name.
-        input: ``bytes`` takes raw pixels and folds the normalization into the first synapses; ``fixed`` quantizes
-            normalized images to ``input_bits``.
-        input_bits: width of ``fixed`` inputs.
-        input_max: largest magnitude of a ``fixed`` input; by default what pixels 0 and 255 normalize to.
-        fraction_bits: extra membrane bits; by default 0 where the decay is lossless without, else 8.
-        decay_bits: largest k of m / 2^k for decays that are not dyadic.
-    """
-
-    bits: int = 8
-    first_bits: int | None = None
-    layer_bits: Mapping[str, int] = field(default_factory=dict[str, int])
-    input: Literal["bytes", "fixed"] = "bytes"
-    input_bits: int = 8
-    input_max: float | None = None
-    fraction_bits: int | None = None
-    decay_bits: int = 12
-
-    def check(self, graph: Graph) -> None:
-        """Raises UsageError for impossible values and unknown layer names."""
-        for what, bits in (("bits", self.bits), ("first_bits", self.first_bits), *self.layer_bits.items()):
-            if bits is not None and bits not in BITS:
-                raise UsageError(f"{what}: {bits} bits per weight", hint=f"use one of {', '.join(map(str, BITS))}")
-        for name in self.layer_bits:
-            if "weight" not in graph[name].params:
-                raise UsageError("has no weights to quantize", where=name)
-        if self.input not in ("bytes", "fixed"):
-            raise UsageError(f"input: {self.input!r}", hint="use bytes or fixed")
-        if not 1 <= self.decay_bits <= 24:
-            raise UsageError(f"decay_bits: {self.decay_bits}", hint="use 1 to 24")
-        if not 2 <= self.input_bits <= 16:
-            raise UsageError(f"input_bits: {self.input_bits}", hint="use 2 to 16")
-        if self.fraction_bits is not None and not 0 <= self.fraction_bits <= 24:
-            raise UsageError(f"fraction_bits: {self.fraction_bits}", hint="use 0 to 24")
-
-    def of(self, graph: Graph, node: Node) -> int:
-        """Bits per weight of one synapse."""
-        first = any(graph[o.node].op.kind == "input" for o in node.inputs)
-        default = (self.first_bits or max(self.bits, 8)) if first else self.bits
-        return self.layer_bits.get(node.name, default)
+def bits_of(options: QuantizeOptions, graph: Graph, node: Node) -> int:
+    """Bits per weight of one synapse."""
+    first = any(graph[o.node].op.kind == "input" for o in node.inputs)
+    default = (options.first_bits or max(options.bits, 8)) if first else options.bits
+    return options.layer_bits.get(node.name, default)
 
 
 def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
@@ -102,9 +67,9 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     if graph.arithmetic != "float":
         raise UsageError("the graph is an integer graph already", hint="quantize the float graph it came from")
     graph = fold(graph)
-    options.check(graph)
+    check(options, graph)
     prepared, input_scale = _prepare_input(graph, options)
-    bits = {n.name: options.of(prepared, n) for n in prepared if isinstance(n.op, Conv | Linear)}
+    bits = {n.name: bits_of(options, prepared, n) for n in prepared if isinstance(n.op, Conv | Linear)}
     prepared = fold(lift_events(prepared, drive_scales(prepared, bits, input_scale, unify=False)))
     builder = _Quantizer(prepared, options, input_scale)
     return attach(bound_spikes(lower_unreachable(builder.run())))
@@ -138,7 +103,7 @@ class _Quantizer:
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
         self.notices = list(graph.notices)
-        self.bits = {n.name: options.of(graph, n) for n in graph if isinstance(n.op, Conv | Linear)}
+        self.bits = {n.name: bits_of(options, graph, n) for n in graph if isinstance(n.op, Conv | Linear)}
         self.scale = drive_scales(graph, self.bits, input_scale)
         self.shift = shifts(graph, self.bits, self.scale)
 

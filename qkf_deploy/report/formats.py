@@ -10,14 +10,13 @@ import io
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
-
-import simplejson
+from typing import Any, get_args
 
 from qkf_deploy.display.numbers import joules, percent, rate, si, signed_percent, whole
 from qkf_deploy.display.tables import Cell, Column, Sheet, printable, to_text
+from qkf_deploy.options import TableFormat
 
-FORMATS = ("table", "json", "csv", "md")
+FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
 __all__ = [
     "FORMATS",
@@ -38,6 +37,8 @@ __all__ = [
 
 def to_json(data: Mapping[str, Any]) -> str:
     """JSON with exact decimals, two-space indent, final newline. Fractions become double precision."""
+    import simplejson
+
     return simplejson.dumps(data, use_decimal=True, indent=2, default=_plain, allow_nan=False) + "\n"
 
 

@@ -21,6 +21,11 @@ _COLUMNS = (
     Column("energy_pj", "energy"),
 )
 
+NOTE = (
+    "Each layer's weights and membranes lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM (1.25, 2.5, 12.5 pJ per "
+    "byte) or else DRAM (162.5), Horowitz, ISSCC 2014; every use of a weight is a read; events are counted, not priced."
+)
+
 
 def movement_sheet(rows: Sequence[LayerMovement]) -> Sheet:
     """Bytes per layer and image. Energy covers weights and membranes at the price of the level that holds them."""

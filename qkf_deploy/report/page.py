@@ -54,7 +54,7 @@ _MOVEMENT_NOTE = (
 )
 
 
-def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str] = DEFAULT_PROFILES) -> None:
+def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str | Path] = DEFAULT_PROFILES) -> None:
     """Write the report, atomically.
 
     Args:
@@ -70,7 +70,7 @@ def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str]
     write_atomically(Path(path), render_page(run, profiles).encode())
 
 
-def render_page(run: RunFile, profiles: Sequence[Profile | str] = DEFAULT_PROFILES) -> str:
+def render_page(run: RunFile, profiles: Sequence[Profile | str | Path] = DEFAULT_PROFILES) -> str:
     """The report as text; the same run and profiles give the same text. Arguments and errors: :func:`write_page`."""
     try:
         import jinja2

@@ -98,3 +98,8 @@ def comparison_sheet(reports: Sequence[EnergyReport]) -> Sheet:
 
 def _twin(report: EnergyReport) -> Fraction | None:
     return None if report.ann_twin_energy_pj is None else Fraction(report.ann_twin_energy_pj) / report.images
+
+
+def energy_lines(reports: Sequence[EnergyReport]) -> str:
+    """Mean energy per image, one profile per line."""
+    return "\n".join(f"energy per image, {r.profile.id:<11} {joules(r.mean_energy_pj)}" for r in reports)

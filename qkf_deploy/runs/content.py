@@ -45,19 +45,22 @@ class RunFile:
     notices: tuple[str, ...]
 
 
+def stored(graph: Graph, run: Run) -> RunFile:
+    """What is kept of a network's run."""
+    return RunFile(
+        ledger=run.ledger,
+        widths=tuple(width_rows(graph)),
+        graph=graph.to_dict(),
+        gates=tuple(gate_pictures(graph, run)),
+        predictions=tuple(run.predicted.tolist()) if run.classifies else (),
+        provenance={**graph.provenance, **_versions(), "command": _command()},
+        notices=(*graph.notices, *run.notices),
+    )
+
+
 def run_data(graph: Graph, run: Run) -> dict[str, Any]:
     """Content of a run file as plain data."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
-        "ledger": run.ledger.to_dict(),
-        "widths": width_rows(graph),
-        "graph": graph.to_dict(),
-        "gates": gate_pictures(graph, run),
-        "predictions": run.predicted.tolist() if run.classifies else [],
-        "provenance": {**graph.provenance, **_versions(), "command": _command()},
-        "notices": [*graph.notices, *run.notices],
-    }
+    return {"schema_version": SCHEMA_VERSION, "kind": KIND, **vars(stored(graph, run)), "ledger": run.ledger.to_dict()}
 
 
 def _versions() -> dict[str, str]:

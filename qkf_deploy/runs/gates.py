@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.ir import Graph
-from qkf_deploy.ops import Mask
-from qkf_deploy.simulators.run import Run
-
-
-def gate_nodes(graph: Graph) -> tuple[str, ...]:
-    """Neurons whose spikes open or close the tokens or channels of another value: record these for the pictures."""
-    return tuple(dict.fromkeys(node.inputs[0].node for node in graph if isinstance(node.op, Mask)))
+from qkf_deploy.simulators.run import Run, gate_nodes
 
 
 def gate_pictures(graph: Graph, run: Run) -> list[dict[str, Any]]:

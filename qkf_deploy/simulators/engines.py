@@ -6,13 +6,15 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.options import EngineOptions
+from qkf_deploy.simulators import startup
 from qkf_deploy.simulators.run import Progress, Record, Run
 
 
@@ -49,6 +51,15 @@ ENGINES: Mapping[str, EngineInfo] = {
 }
 
 
+#: What engines may be told; which of them takes what stands in :data:`ENGINES`.
+OPTIONS = tuple(f.name for f in fields(EngineOptions) if f.name != "engine")
+
+
+def given(options: EngineOptions) -> dict[str, Any]:
+    """The engine options a user chose."""
+    return {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+
+
 def get(name: str, graph: Graph, options: Mapping[str, Any]) -> Engine:
     """The engine of that name, its options bound.
 
@@ -58,7 +69,8 @@ def get(name: str, graph: Graph, options: Mapping[str, Any]) -> Engine:
     """
     if name == "auto":
         name = "event" if graph.arithmetic == "integer" and _installed(ENGINES["event"]) else "reference"
-        options = {k: v for k, v in options.items() if k in ENGINES[name].options}
+        unused = set(ENGINES["event"].options) - set(ENGINES[name].options)
+        options = {k: v for k, v in options.items() if k not in unused}
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}", hint=f"use auto, {', '.join(ENGINES)}")
     info = ENGINES[name]
@@ -68,9 +80,12 @@ def get(name: str, graph: Graph, options: Mapping[str, Any]) -> Engine:
         )
     if not _installed(info):
         raise MissingComponent(f"the {name} engine is not installed", hint=f'pip install "qkf-deploy[{info.extra}]"')
-    unknown = [k for k in options if k not in info.options]
-    if unknown:
-        raise UsageError(f"the {name} engine has no option {unknown[0]!r}")
+    for option in options:
+        if option not in info.options:
+            having = ", ".join(other for other, i in ENGINES.items() if option in i.options)
+            raise UsageError(f"the {name} engine has no option {option!r}", hint=having and f"use --engine {having}")
+    if info.needs == "numba":
+        startup.import_numba()
     run = importlib.import_module(info.module).run
     return functools.partial(run, **options) if options else run
 

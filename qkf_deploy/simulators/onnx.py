@@ -18,7 +18,8 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the installation
     raise MissingComponent("onnxruntime is not installed", hint="pip install 'qkf-deploy[onnx]'") from error
 
-from qkf_deploy.converters.onnx.export import Form, OnnxOptions, Precision, build_onnx
+from qkf_deploy.converters.onnx.export import build_onnx
+from qkf_deploy.options import Form, OnnxOptions, Precision
 
 _WARNINGS_OFF = 3
 

@@ -15,6 +15,7 @@ from qkf_deploy.display.tables import Field, tabulate
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger, concatenate
+from qkf_deploy.ops import Mask
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -37,19 +38,40 @@ class Record:
 
     @staticmethod
     def of(graph: Graph, values: Sequence[str] | str = (), membranes: Sequence[str] | str = ()) -> Record:
-        """Checked names; ``"all"`` means every node (every neuron).
+        """Checked names of nodes; of values also the names of :data:`GROUPS`, of membranes ``"all"``.
 
         Raises:
             GraphError: a name that is not in the graph.
             InputError: membranes of a node that is not a neuron.
         """
-        every = [n.name for n in graph if n.op.kind != "input"]
-        neurons = {n.name for n in graph if is_neuron(n.op.kind)}
-        wanted = every if values == "all" else [graph[n].name for n in values]
-        potentials = neurons if membranes == "all" else {graph[n].name for n in membranes}
-        for name in potentials - neurons:
+        neurons = [n.name for n in graph if is_neuron(n.op.kind)]
+        potentials = _chosen(graph, membranes, {"all": lambda graph: neurons})
+        for name in potentials - set(neurons):
             raise InputError("is not a neuron, it has no membrane", where=name)
-        return Record(frozenset(wanted), frozenset(potentials))
+        return Record(_chosen(graph, values, GROUPS), potentials)
+
+
+def gate_nodes(graph: Graph) -> tuple[str, ...]:
+    """Neurons whose spikes open or close the tokens or channels of another value: the Q-K gates."""
+    return tuple(dict.fromkeys(node.inputs[0].node for node in graph if isinstance(node.op, Mask)))
+
+
+#: Values that are recorded together under one name: every node, every node whose output is events, the Q-K gates.
+GROUPS: Mapping[str, Callable[[Graph], Sequence[str]]] = {
+    "all": lambda graph: [n.name for n in graph if n.op.kind != "input"],
+    "events": lambda graph: [n.name for n in graph if n.type.is_events and n.op.kind not in ("input", "output")],
+    "gates": gate_nodes,
+}
+
+
+def _chosen(
+    graph: Graph, names: Sequence[str] | str, groups: Mapping[str, Callable[[Graph], Sequence[str]]]
+) -> frozenset[str]:
+    """Checked node names; a group stands for its nodes, unless a node has its name."""
+    out: set[str] = set()
+    for name in (names,) if isinstance(names, str) else names:
+        out.update(groups[name](graph) if name in groups and name not in graph.nodes else [graph[name].name])
+    return frozenset(out)
 
 
 def is_neuron(kind: str) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from qkf_deploy import bundle
 from qkf_deploy.converters.nir.flat import flatten_graphs
@@ -12,27 +10,7 @@ from qkf_deploy.converters.nir.isolated import read_isolated
 from qkf_deploy.converters.nir.raising import Raising
 from qkf_deploy.errors import QkfError
 from qkf_deploy.ir import Graph
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """What a stock NIR file does not say.
-
-    Attributes:
-        time_steps: T.
-        input_encoding: ``direct`` (one image shown T times) or ``frames``.
-        dt: time step in seconds that the file's time constants were written for.
-        fires: ``above`` as NIR defines a neuron, or ``at`` for files of tools that fire at the threshold itself.
-        readout: take the mean over time of the output; otherwise the output stays one value per step.
-        stock: ignore our own sidecar and read the stock nodes.
-    """
-
-    time_steps: int = 4
-    input_encoding: Literal["direct", "frames"] = "direct"
-    dt: float = 1e-4
-    fires: Literal["above", "at"] = "above"
-    readout: bool = True
-    stock: bool = False
+from qkf_deploy.options import ImportOptions
 
 
 def import_nir(path: str | Path, options: ImportOptions | None = None) -> Graph:

@@ -7,10 +7,7 @@ the network's. Whole-sequence form: one call runs all T steps; synapses see the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -21,32 +18,14 @@ from qkf_deploy.errors import QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Input, Output
+from qkf_deploy.options import OnnxOptions
 from qkf_deploy.passes.widths import prove
 from qkf_deploy.writing import write_atomically
 
-Form = Literal["step", "sequence"]
-Precision = Literal["float32", "float64"]
 #: ai.onnx opset 17 with IR version 8: understood by onnxruntime 1.12 and later.
 OPSET = 17
 IR_VERSION = 8
 _FLOAT_TYPES = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
-
-
-@dataclass(frozen=True)
-class OnnxOptions:
-    """How to export.
-
-    Attributes:
-        form: ``step`` or ``sequence``.
-        precision: element type of float graphs; integer graphs choose per node from the width proof.
-        values: nodes whose value becomes an extra output ``<node>/value``.
-        membranes: neurons whose charged membrane becomes an extra output ``<node>/charged``.
-    """
-
-    form: Form = "step"
-    precision: Precision = "float32"
-    values: Collection[str] = ()
-    membranes: Collection[str] = ()
 
 
 def export_onnx(graph: Graph, path: str | Path, options: OnnxOptions | None = None) -> None:

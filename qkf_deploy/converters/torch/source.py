@@ -16,6 +16,7 @@ from qkf_deploy.converters.torch.trace.layouts import find_layout
 from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Preprocessing
+from qkf_deploy.options import TraceOptions
 
 if TYPE_CHECKING:
     import torch
@@ -30,37 +31,6 @@ PRESETS: Mapping[str, Preprocessing | None] = {
     "none": None,
 }
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".tar", ".ckpt")
-
-
-@dataclass(frozen=True)
-class TraceOptions:
-    """Overrides for what a checkpoint or module does not say.
-
-    Attributes:
-        checkpoint: weights for a factory's module.
-        arch: named build (checkpoints only).
-        time_steps, heads, image_size: as in :class:`qkf_deploy.models.QKFormerConfig`.
-        in_channels: channels of the input (factories and modules).
-        input: ``image``, ``sequence``, ``frames`` or ``step``
-            (:class:`qkf_deploy.converters.torch.trace.InputSpec`); found by trying where it is not given.
-        preset: name of a normalization in :data:`PRESETS`.
-        mean, std: normalization per channel, instead of a preset.
-        class_names: labels of the logits.
-        factory_arguments: keyword arguments for a factory; a string ``module:name`` stands for that object.
-    """
-
-    checkpoint: str | Path | None = None
-    arch: str | None = None
-    time_steps: int | None = None
-    heads: int | Sequence[int] | None = None
-    image_size: int | None = None
-    in_channels: int | None = None
-    input: str | None = None
-    preset: str | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    class_names: Sequence[str] = ()
-    factory_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ import numpy as np
 from qkf_deploy.errors import EngineError, InputError, UnsupportedError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops import IntegerNeuron
+from qkf_deploy.options import Granularity
 from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
 from qkf_deploy.simulators.lava.failures import first_failure
 from qkf_deploy.simulators.lava.groups import end_group
 from qkf_deploy.simulators.lava.job import Job, collect, write_job
-from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, Granularity
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES
 from qkf_deploy.simulators.run import Progress, Record, Run
 
 #: Seconds until a run that has not ended is stopped.

@@ -13,7 +13,7 @@ from qkf_deploy.errors import EngineError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.ops import Output
-from qkf_deploy.simulators.lava.partition import Granularity
+from qkf_deploy.options import Granularity
 from qkf_deploy.simulators.lava.stepping import read_probe
 from qkf_deploy.simulators.run import Record, Run, is_neuron
 
@@ -27,7 +27,7 @@ class Job:
         graph: integer graph.
         inputs: ``(1, B, C, H, W)`` or ``(T, B, C, H, W)``, int64.
         record: values and membranes to keep.
-        granularity: see :data:`qkf_deploy.simulators.lava.partition.Granularity`.
+        granularity: see :data:`qkf_deploy.options.Granularity`.
     """
 
     folder: Path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ops import Add
 
 #: ``operator``: one process per node, for inspection. ``block``: one per residual block, for speed.
-Granularity = Literal["operator", "block"]
+
 
 #: Class in :mod:`qkf_deploy.simulators.lava.processes.operators` by operator kind.
 PROCESS_NAMES: Mapping[str, str] = {

@@ -9,11 +9,11 @@ import lava_cases
 import pytest
 
 from qkf_deploy.errors import EngineError
+from qkf_deploy.options import Granularity
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.lava import network
 from qkf_deploy.simulators.lava.job import Job, collect
 from qkf_deploy.simulators.lava.network import build, execute
-from qkf_deploy.simulators.lava.partition import Granularity
 from qkf_deploy.simulators.run import Record
 
 

@@ -1,0 +1,203 @@
+"""The options of every function that has some: types, defaults, limits and meaning, for the API and the command line.
+
+Standard library only, so that `--help` and an editor need neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from qkf_deploy.keywords import Help, Options
+
+Layout = Literal["image", "sequence", "frames", "step"]
+Encoding = Literal["direct", "frames"]
+Form = Literal["step", "sequence"]
+Precision = Literal["float32", "float64"]
+Granularity = Literal["block", "operator"]
+NirMode = Literal["portable", "annotated", "partitioned"]
+TableFormat = Literal["table", "json", "csv", "md"]
+EventFormat = Literal["npz", "aer"]
+#: Called with (done, in all).
+Progress = Callable[[int, int], None]
+
+#: Bits per weight that :func:`qkf_deploy.quantize` takes.
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
+_BITS = ", ".join(map(str, BITS))
+_MOST_STEPS = _MOST_PIXELS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions(Options):
+    """What a checkpoint or module does not say about itself."""
+
+    checkpoint: Annotated[str | Path | None, Help("Weights for a module:factory.")] = None
+    arch: Annotated[str | None, Help("Named build, instead of recognising the checkpoint (see docs/models.md).")] = None
+    time_steps: Annotated[int | None, Help("T.", least=1, most=_MOST_STEPS)] = None
+    heads: Annotated[
+        int | Sequence[int] | None, Help("Attention heads, one number or one per stage: 6 or 6,6,6.", least=1)
+    ] = None
+    image_size: Annotated[int | None, Help("Height and width of the input in pixels.", least=1, most=_MOST_PIXELS)] = (
+        None
+    )
+    in_channels: Annotated[int | None, Help("Input channels (factories and modules).", least=1)] = None
+    input: Annotated[
+        Layout | None,
+        Help(
+            "How a module takes its input: (B,C,H,W), (T,B,C,H,W), event frames (B,T,C,H,W), or (B,C,H,W) once per "
+            "time step. Found by trying; event frames must be said."
+        ),
+    ] = None
+    preset: Annotated[str | None, Help("Pixel normalization: imagenet, cifar10 or none.")] = None
+    mean: Annotated[Sequence[float] | None, Help("Mean per channel of pixels in 0..1: 0.485,0.456,0.406.")] = None
+    std: Annotated[Sequence[float] | None, Help("Standard deviation per channel.")] = None
+    class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
+    factory_arguments: Annotated[
+        Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
+    ] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """How two networks are compared."""
+
+    batch: Annotated[int, Help("Images per batch.", least=1, command_line=False)] = 16
+    progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(CompareOptions, TraceOptions):
+    """How a network is compared with its model, and how the model is traced again."""
+
+
+@dataclass(frozen=True)
+class QuantizeOptions(Options):
+    """How a float graph becomes an integer graph."""
+
+    bits: Annotated[int, Help(f"Bits per weight, symmetric, per output channel: {_BITS}.")] = 8
+    _: KW_ONLY
+    first_bits: Annotated[
+        int | None, Help("Bits of the first synapse, which sees pixels [default: the larger of bits and 8].")
+    ] = None
+    layer_bits: Annotated[Mapping[str, int], Help("Bits of single layers, by node name.", metavar="NODE=BITS")] = field(
+        default_factory=dict[str, int]
+    )
+    input: Annotated[
+        Literal["bytes", "fixed"],
+        Help(
+            "bytes: raw pixels, normalization folded exactly into the first synapses; fixed: normalized floats in "
+            "input_bits."
+        ),
+    ] = "bytes"
+    input_bits: Annotated[int, Help("Bits of a fixed input.", least=2, most=16)] = 8
+    input_max: Annotated[float | None, Help("Largest magnitude of a fixed input [default: from mean and std].")] = None
+    fraction_bits: Annotated[
+        int | None,
+        Help("Extra membrane bits [default: 0 where the decay is lossless, else 8].", least=0, most=24),
+    ] = None
+    decay_bits: Annotated[
+        int, Help("Largest k of the multiplier m / 2^k for decays that are not dyadic.", least=1, most=24)
+    ] = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Options):
+    """Which engine runs, and how. What is not given is the engine's own choice."""
+
+    engine: Annotated[
+        str,
+        Help(
+            "auto, reference, event, onnx or lava; auto is the event engine for integer graphs where it is installed, "
+            "else the reference.",
+            flags=("--engine", "--backend"),
+        ),
+    ] = "auto"
+    threads: Annotated[int | None, Help("Threads (event and onnx engines).", least=1)] = None
+    timeout_s: Annotated[
+        float | None, Help("Seconds after which a run in Lava is stopped [default: 600].", flags=("--timeout",))
+    ] = None
+    granularity: Annotated[
+        Granularity | None, Help("Lava: a process per residual block or per node [default: block].")
+    ] = None
+    form: Annotated[Form | None, Help("ONNX: the exported form that runs [default: step].", command_line=False)] = None
+    precision: Annotated[
+        Precision | None,
+        Help("ONNX: element type of float graphs [default: float32].", command_line=False),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions(EngineOptions):
+    """What a simulation keeps, and how it goes about."""
+
+    record: Annotated[
+        Sequence[str] | str,
+        Help(
+            "Nodes whose output to keep; all, events (every layer of events) or gates (Q-K gates).", command_line=False
+        ),
+    ] = ()
+    membranes: Annotated[
+        Sequence[str] | str,
+        Help("Neurons whose charged membrane potential to keep, or all.", command_line=False),
+    ] = ()
+    batch: Annotated[
+        int | None,
+        Help("Images per batch [default: what fits a few hundred megabytes].", least=1, command_line=False),
+    ] = None
+    progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(Options):
+    """How image files are read."""
+
+    resize: Annotated[bool, Help("Scale and centre-crop image files of another size (otherwise an error).")] = False
+    limit: Annotated[int | None, Help("Use at most this many images.", least=1)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ImageOptions, EngineOptions):
+    """How a network is run for its counts."""
+
+    progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(Options):
+    """What a stock NIR file does not say."""
+
+    time_steps: Annotated[int, Help("T of a stock file.", least=1, most=_MOST_STEPS)] = 4
+    input_encoding: Annotated[
+        Encoding,
+        Help("Input of a stock file: one image shown T times, or T frames.", flags=("--encoding",)),
+    ] = "direct"
+    dt: Annotated[float, Help("Time step in seconds the file was written for.")] = 1e-4
+    fires: Annotated[
+        Literal["above", "at"],
+        Help(
+            "Neurons fire above their threshold (NIR's definition) or at it (what SpikingJelly does with its own "
+            "files)."
+        ),
+    ] = "above"
+    readout: Annotated[bool, Help("Mean over time of the output, or one output per step.")] = True
+    stock: Annotated[bool, Help("Ignore our sidecar and read the stock nodes.")] = False
+
+
+@dataclass(frozen=True)
+class OnnxOptions(Options):
+    """How an ONNX file is written."""
+
+    form: Annotated[Form, Help("ONNX: one time step with the membranes as state, or all T steps in one call.")] = "step"
+    precision: Annotated[
+        Precision,
+        Help("ONNX: element type of float graphs; integer graphs choose from the width proof."),
+    ] = "float32"
+    values: Annotated[
+        Collection[str], Help("Nodes whose value becomes an extra output <node>/value.", command_line=False)
+    ] = ()
+    membranes: Annotated[
+        Collection[str],
+        Help("Neurons whose charged membrane becomes an extra output <node>/charged.", command_line=False),
+    ] = ()

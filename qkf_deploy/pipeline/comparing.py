@@ -1,0 +1,86 @@
+"""Do two networks compute the same?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qkf_deploy.errors import InputError
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import takes
+from qkf_deploy.options import CompareOptions, VerifyOptions
+from qkf_deploy.pipeline.networks import fold, resolve_source, trace_source
+from qkf_deploy.simulators.inputs import encode
+
+if TYPE_CHECKING:
+    import torch
+
+    from qkf_deploy.evaluate.agreement import Agreement
+
+
+@takes(VerifyOptions)
+def verify(
+    graph: Graph, images: np.ndarray, against: str | Path | torch.nn.Module, options: VerifyOptions
+) -> tuple[Agreement, Agreement]:
+    """Compare layer by layer: torch model (float64, batch size 1), float graph, integer graph.
+
+    Args:
+        graph: the integer (or float) graph in question.
+        images: as in :func:`simulate`.
+        against: the model it came from, as :func:`trace` takes it.
+
+    Returns:
+        (float graph against torch, ``graph`` against float graph).
+
+    Raises:
+        InputError: images or a model that do not fit the graph.
+    """
+    from qkf_deploy.evaluate.agreement import compare_chain
+    from qkf_deploy.models.lazy import import_torch_module
+
+    runner = import_torch_module("qkf_deploy.converters.torch.run")
+    resolved = resolve_source(against, replace(options, time_steps=options.time_steps or graph.time_steps))
+    # The same object for both: a factory without a checkpoint has random weights.
+    floating = fold(trace_source(resolved))
+    _check_same_input(graph, floating)
+    oracle = runner.torch_oracle(resolved)
+    batch = _as_batch(graph, images)
+    torch_float, float_graph = compare_chain(oracle, (floating, graph), batch, options.batch, options.progress)
+    return torch_float, float_graph
+
+
+def _check_same_input(graph: Graph, other: Graph) -> None:
+    if graph.input.type.shape != other.input.type.shape or graph.time_steps != other.time_steps:
+        raise InputError(
+            f"the network takes {graph.input.type.shape} at T={graph.time_steps}, "
+            f"the model {other.input.type.shape} at T={other.time_steps}",
+            hint="trace options such as --image-size and --time-steps must be the same",
+        )
+
+
+def _as_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
+    encode(graph, images[:1] if images.ndim > 3 else images)
+    rank = len(graph.input.type.shape) + (2 if graph.input_encoding == "frames" else 1)
+    return images if images.ndim == rank else images[None]
+
+
+@takes(CompareOptions)
+def compare(graph: Graph, reference: Graph, images: np.ndarray, options: CompareOptions) -> Agreement:
+    """Spike agreement of a graph with another graph of the same network, forced and free.
+
+    Args:
+        graph: float or integer.
+        reference: a graph with the same neurons.
+        images: as in :func:`simulate`.
+
+    Raises:
+        GraphError: the reference lacks one of the graph's neurons.
+        InputError: images that do not fit.
+    """
+    from qkf_deploy.evaluate.agreement import compare_chain, graph_oracle
+
+    oracle, batch = graph_oracle(reference), _as_batch(graph, images)
+    return compare_chain(oracle, (graph,), batch, options.batch, options.progress)[0]

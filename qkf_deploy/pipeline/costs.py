@@ -1,0 +1,104 @@
+"""What counts mean: energy, memory, cores, and one page about all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import checked
+from qkf_deploy.ledger import Ledger
+from qkf_deploy.runs.content import RunFile
+
+if TYPE_CHECKING:
+    from qkf_deploy.hw_models.chips import Chip
+    from qkf_deploy.hw_models.mapping import CoreMapping
+    from qkf_deploy.hw_models.movement import LayerMovement
+    from qkf_deploy.hw_models.pricing import EnergyReport
+    from qkf_deploy.hw_models.profiles import Profile
+
+
+@checked
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A price profile: one of ours by name, or a TOML file.
+
+    Raises:
+        UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models.profiles import load_profile as _load
+
+    return _load(name_or_path)
+
+
+@checked
+def load_chip(name_or_path: str | Path) -> Chip:
+    """The limits of a chip: one of ours by name, or a TOML file.
+
+    Raises:
+        UsageError, ProfileError: an unknown chip, or a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models.chips import load_chip as _load
+
+    return _load(name_or_path)
+
+
+@checked
+def price(ledger: Ledger, profile: Profile | str | Path = "paper-eq23") -> EnergyReport:
+    """Energy of a run under a price profile.
+
+    Args:
+        ledger: counts.
+        profile: a name, the path of a TOML file, or a loaded profile.
+
+    Raises:
+        UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models.pricing import price as _price
+
+    return _price(ledger, profile)
+
+
+@checked
+def movement(ledger: Ledger) -> tuple[LayerMovement, ...]:
+    """Bytes held and moved per layer, mean per image; see :func:`qkf_deploy.hw_models.movement.movement`."""
+    from qkf_deploy.hw_models.movement import movement as _movement
+
+    return _movement(ledger)
+
+
+@checked
+def map_network(graph: Graph, chip: Chip | str | Path = "loihi2", ledger: Ledger | None = None) -> CoreMapping:
+    """Partition an integer network onto the cores of a chip.
+
+    Args:
+        graph: integer graph.
+        chip: a name, the path of a TOML file, or a loaded chip.
+        ledger: counts of this network, for the traffic between cores.
+
+    Raises:
+        UsageError, ProfileError: a float graph, an unknown chip, a file that breaks the schema, foreign counts.
+    """
+    from qkf_deploy.hw_models.mapping import map_network as _map
+
+    return _map(graph, load_chip(chip) if isinstance(chip, str | Path) else chip, ledger)
+
+
+@checked
+def write_report(run: RunFile, path: str | Path, profiles: Sequence[Profile | str | Path] = ()) -> None:
+    """Write one self-contained HTML page about a run, atomically.
+
+    Args:
+        run: of :func:`measure` or :func:`load_run`.
+        path: of the page.
+        profiles: price profiles, the first one is the layer table's; by default
+            :data:`qkf_deploy.report.page.DEFAULT_PROFILES`.
+
+    Raises:
+        UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
+        InputError: the place cannot be written.
+        MissingComponent: jinja2 is not installed.
+    """
+    from qkf_deploy.report import page
+
+    page.write_page(path, run, profiles or page.DEFAULT_PROFILES)

@@ -1,0 +1,105 @@
+"""Networks for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from qkf_deploy.errors import UsageError
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import checked, takes
+from qkf_deploy.options import NirMode, OnnxOptions
+
+if TYPE_CHECKING:
+    from qkf_deploy.converters.export_check import CheckResult
+
+
+@checked
+def export_nir(graph: Graph, path: str | Path, mode: NirMode = "portable") -> str:
+    """Write NIR and say what was written.
+
+    Args:
+        graph: float or integer.
+        path: a file, for ``partitioned`` a directory.
+        mode: ``portable`` (stock nodes only), ``annotated`` (marked stand-ins) or ``partitioned`` (stock parts).
+
+    Raises:
+        UnsupportedError: ``portable`` and nodes that stock NIR cannot say, all listed.
+        UsageError: another mode.
+        MissingComponent: nir is not installed.
+    """
+    from qkf_deploy.converters.nir import export, partition
+
+    if mode == "partitioned":
+        return f"{len(partition.export_parts(graph, path).parts)} stock parts and a manifest"
+    if mode not in ("portable", "annotated"):
+        raise UsageError(f"no NIR mode {mode!r}", hint="portable, annotated or partitioned")
+    export.export_nir(graph, path, mode)
+    if mode == "portable":
+        return "stock nodes only"
+    return f"annotated, {len(export.offenders(graph))} marked stand-ins"
+
+
+@takes(OnnxOptions)
+def export_onnx(graph: Graph, path: str | Path, options: OnnxOptions) -> None:
+    """Write a checked ONNX file.
+
+    Args:
+        graph: float or integer.
+        path: of the file.
+
+    Raises:
+        UnsupportedError: nodes that ONNX cannot say exactly, all of them listed.
+        InputError: the place cannot be written.
+        MissingComponent: onnx is not installed.
+    """
+    from qkf_deploy.converters.onnx import export
+
+    export.export_onnx(graph, path, options)
+
+
+@checked
+def export_lava(graph: Graph, folder: str | Path) -> Path:
+    """Write an integer graph as a Lava script and its weights; returns the script.
+
+    Raises:
+        UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        InputError: the folder has files, or cannot be written.
+    """
+    from qkf_deploy.converters.lava import export_lava as write
+
+    return write(graph, folder)
+
+
+@checked
+def check_export(
+    graph: Graph, form: Literal["onnx", "portable", "partitioned"], images: np.ndarray | None = None
+) -> list[CheckResult]:
+    """Run an export in every installed client and compare with the reference engine.
+
+    Args:
+        graph: float or integer.
+        form: ``onnx``, ``portable`` or ``partitioned``.
+        images: as in :func:`simulate`; by default random pixels.
+
+    Returns:
+        One result per client.
+
+    Raises:
+        UsageError: another form.
+        MissingComponent, CheckFailed: nothing could be compared.
+    """
+    from qkf_deploy.converters import export_check
+
+    checks = {
+        "onnx": export_check.check_onnx,
+        "portable": export_check.check_portable,
+        "partitioned": export_check.check_partitioned,
+    }
+    if form not in checks:
+        raise UsageError(f"no check of {form!r}", hint=f"one of {', '.join(checks)}")
+    results = checks[form](graph, export_check.sample_images(graph) if images is None else images)
+    export_check.require_compared(results)
+    return results

@@ -1,0 +1,203 @@
+"""Networks: where they come from, what is made of them, and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qkf_deploy import bundle
+from qkf_deploy.errors import UsageError
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import checked, takes
+from qkf_deploy.options import ImportOptions, QuantizeOptions, TraceOptions
+from qkf_deploy.passes import audit as _audit
+from qkf_deploy.passes import fold as _fold
+from qkf_deploy.passes import layers as _layers
+from qkf_deploy.passes import quantize as _quantize
+
+if TYPE_CHECKING:
+    import torch
+
+    from qkf_deploy.converters.torch.source import Source
+
+
+@takes(TraceOptions)
+def trace(source: str | Path | torch.nn.Module, options: TraceOptions) -> Graph:
+    """Trace a model to a float graph.
+
+    Args:
+        source: path of a checkpoint (``.pth``, ``.pt``, ``.safetensors``), ``module:factory``, ``file.py:factory``, or
+            an ``nn.Module``.
+
+    Returns:
+        A verified float graph; node names are the module's paths.
+
+    Raises:
+        CheckpointError, InputError: a file or factory that cannot be used.
+        UsageError: options that do not fit.
+        UnsupportedError: operations without a spiking or integer form, all of them.
+        MissingComponent: torch or SpikingJelly is not installed.
+    """
+    return trace_source(resolve_source(source, options))
+
+
+def resolve_source(source: str | Path | torch.nn.Module, options: TraceOptions) -> Source:
+    from qkf_deploy.models.lazy import import_torch_module
+
+    return import_torch_module("qkf_deploy.converters.torch.source").resolve(source, options)
+
+
+def trace_source(resolved: Source) -> Graph:
+    """The float graph of a loaded model."""
+    from qkf_deploy.models.lazy import import_torch_module
+
+    tracer = import_torch_module("qkf_deploy.converters.torch.trace")
+    spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps)
+    with resolved.imports.active():
+        graph: Graph = tracer.trace_module(resolved.model, spec)
+    return replace(
+        graph,
+        preprocessing=resolved.preprocessing,
+        class_names=resolved.class_names,
+        provenance=dict(resolved.provenance),
+        notices=(*resolved.notices, *graph.notices),
+    ).verify()
+
+
+@takes(ImportOptions)
+def import_nir(path: str | Path, options: ImportOptions) -> Graph:
+    """Read a NIR file: one of ours without loss, a stock file of another tool by meaning.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: missing, damaged or hostile file; stock nodes changed since the export.
+        UnsupportedError: nodes without a meaning here, all listed.
+        MissingComponent: nir is not installed.
+    """
+    from qkf_deploy.converters.nir import read
+
+    return read.import_nir(path, options)
+
+
+@checked
+def load(path: str | Path) -> Graph:
+    """Read a `.qkf` file; integer graphs get their width proofs checked again.
+
+    Raises:
+        InputError: not a readable `.qkf` file.
+        ProofError: stored widths narrower than the weights can reach.
+    """
+    from qkf_deploy.passes.widths import check
+
+    graph = bundle.load_graph(path)
+    if graph.arithmetic == "integer":
+        check(graph)
+    return graph
+
+
+@checked
+def save(graph: Graph, path: str | Path) -> None:
+    """Write a `.qkf` file, atomically.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    bundle.save_graph(graph, path)
+
+
+@checked
+def fold(graph: Graph) -> Graph:
+    """Fold every batch norm into the synapse before it; see :func:`qkf_deploy.passes.fold.fold`.
+
+    Raises:
+        UnsupportedError: a batch norm that no synapse can take in.
+    """
+    return _fold.fold(graph)
+
+
+@takes(QuantizeOptions)
+def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
+    """Integer graph with width proofs; folds first where needed.
+
+    Args:
+        graph: float graph.
+
+    Raises:
+        UsageError: impossible options, or an integer graph.
+        UnsupportedError: values with different scales meet where they cannot be unified.
+        ProofError: a sum could pass 62 bits.
+    """
+    return _quantize.quantize(graph, options)
+
+
+@checked
+def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.ndarray | None = None) -> Graph:
+    """How neurons whose time axis the model merged with the batch carry their membrane (docs/front-end.md).
+
+    Args:
+        graph: float graph.
+        mode: ``own`` each image its own; ``official`` images one after the other, as the published code runs;
+            ``stored`` every step starts from the leftover of a chain of calibration images.
+        images: calibration images for ``stored``.
+
+    Raises:
+        UsageError: no such neuron, an integer graph, another mode, or missing calibration images.
+    """
+    from qkf_deploy.evaluate.carry import carry as _carry
+
+    return _carry(graph, mode, images)
+
+
+@checked
+def audit(graph: Graph) -> tuple[_audit.Finding, ...]:
+    """Spike audit: what every synapse is driven by, and what breaks the spike-driven claim.
+
+    Args:
+        graph: float or integer.
+    """
+    return _audit.audit(graph)
+
+
+@checked
+def or_gates(graph: Graph) -> tuple[str, ...]:
+    """Integer neurons that are an OR of their inputs and keep nothing: the Q-K gates of published QKFormers.
+
+    Args:
+        graph: integer graph; of a float graph the answer is empty.
+    """
+    return _audit.or_gates(graph)
+
+
+@checked
+def layers(graph: Graph) -> tuple[_layers.Layer, ...]:
+    """Every node with its shapes, parameters, dense operations per step, widths and audit, in network order.
+
+    Args:
+        graph: float or integer.
+    """
+    return _layers.layers(graph)
+
+
+@checked
+def widths(graph: Graph) -> list[dict[str, Any]]:
+    """Proven accumulator, membrane, threshold, weight and bias bits: one row per node.
+
+    Args:
+        graph: integer graph.
+
+    Returns:
+        Rows with the keys :data:`qkf_deploy.runs.widths.WIDTH_KEYS`, in network order.
+
+    Raises:
+        UsageError: a float graph.
+    """
+    from qkf_deploy.runs.widths import width_rows
+
+    if graph.arithmetic != "integer":
+        raise UsageError("a float network has no proven widths", hint="`qkf-deploy quantize` it first")
+    return width_rows(graph)

@@ -1,0 +1,170 @@
+"""Networks on images: runs, and what is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qkf_deploy.errors import UsageError
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import checked, takes
+from qkf_deploy.options import ImageOptions, MeasureOptions, SimulateOptions
+from qkf_deploy.pipeline.networks import load
+from qkf_deploy.runs.content import RunFile
+from qkf_deploy.simulators import engines
+from qkf_deploy.simulators.inputs import encode
+from qkf_deploy.simulators.run import Record, Run, join
+
+if TYPE_CHECKING:
+    from qkf_deploy.datasets.images import Images
+
+#: Values of one batch that an engine may hold at a time, in array elements (int64: 8 bytes each).
+_BATCH_ELEMENTS = 40_000_000
+
+
+@takes(ImageOptions)
+def load_images(path: str | Path, graph: Graph, options: ImageOptions) -> Images:
+    """Read images for a network.
+
+    Args:
+        path: an image file, a folder of them (subfolders named like the network's classes give labels), a ``.npy``
+            array, or a ``.npz`` file with ``images`` (or one array only) and optionally ``labels``.
+        graph: the network they are for: channels and size.
+
+    Returns:
+        ``array``, ``names`` and, where known, ``labels``.
+
+    Raises:
+        InputError: missing, unreadable, empty, or of another size.
+    """
+    from qkf_deploy.datasets import images
+
+    return images.load(path, graph, resize=options.resize, limit=options.limit)
+
+
+@takes(SimulateOptions)
+def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
+    """Run a network on images and count every operation.
+
+    Args:
+        graph: float (runs in float64) or integer.
+        images: ``(B, C, H, W)`` or one ``(C, H, W)``; event frames ``(B, T, C, H, W)`` or ``(T, C, H, W)``. ``uint8``
+            are raw pixels, floats are already normalized.
+
+    Raises:
+        InputError: images that do not fit the network.
+        UsageError, MissingComponent: an engine that is unknown, not installed, or cannot run this graph.
+        ProofError: stored widths that the weights do not support.
+    """
+    run = engines.get(options.engine, graph, engines.given(options))
+    recorded = Record.of(graph, options.record, options.membranes)
+    encoded, notices = encode(graph, images)
+    total = encoded.shape[1]
+    size = options.batch or default_batch(graph)
+    parts: list[Run] = []
+    for start in range(0, total, size):
+        parts.append(run(graph, encoded[:, start : start + size], recorded, None))
+        if options.progress is not None:
+            options.progress(min(start + size, total), total)
+    joined = join(parts)
+    return replace(joined, notices=(*notices, *joined.notices))
+
+
+@checked
+def default_batch(graph: Graph) -> int:
+    """Images per batch so that the largest values stay within a few hundred megabytes."""
+    largest = max(node.type.size for node in graph) * graph.time_steps
+    return max(1, _BATCH_ELEMENTS // (4 * largest))
+
+
+@takes(MeasureOptions)
+def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, options: MeasureOptions) -> RunFile:
+    """What a network does on images, in counts: read from a stored run, or found by running it.
+
+    Args:
+        source: a run file (``.json``), which takes no images; a ``.qkf`` file, or a graph.
+        images: as :func:`load_images` or :func:`simulate` takes them; ``None`` with a run file.
+
+    Returns:
+        The same as :func:`load_run` gives for what :func:`save_run` wrote.
+
+    Raises:
+        UsageError: images with a run file, or a network without them.
+        InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
+    """
+    from qkf_deploy.runs import content
+
+    if not isinstance(source, Graph) and Path(source).suffix == ".json":
+        if images is not None:
+            raise UsageError("a run file has its counts already", hint="leave IMAGES out, or give the .qkf file")
+        return load_run(source)
+    if images is None:
+        raise UsageError("no images to count on", hint="give the images, or a run file instead of the network")
+    graph = source if isinstance(source, Graph) else load(source)
+    if not isinstance(images, np.ndarray):
+        images = load_images(images, graph, resize=options.resize, limit=options.limit).array
+    chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
+    run = simulate(graph, images[: options.limit], record="gates", progress=options.progress, **chosen)
+    return content.stored(graph, run)
+
+
+@checked
+def load_run(path: str | Path) -> RunFile:
+    """Read what :func:`save_run` (``simulate -o``) wrote.
+
+    Raises:
+        InputError: missing, truncated, not JSON, or not a run file.
+    """
+    from qkf_deploy.runs.file import read_run
+
+    return read_run(path)
+
+
+@checked
+def save_run(graph: Graph, run: Run, path: str | Path) -> None:
+    """Write counts, widths and provenance of a run as JSON, atomically.
+
+    Args:
+        graph: the network that ran.
+        run: its result; gate pictures appear where it was made with ``record="gates"``.
+        path: of the file.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    from qkf_deploy.runs.file import write_run
+
+    write_run(path, graph, run)
+
+
+@checked
+def save_arrays(run: Run, path: str | Path) -> None:
+    """Write ``logits``, ``raw_output`` and every recorded value under its node's name as `.npz`, atomically.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    from qkf_deploy.runs.arrays import write_arrays
+
+    write_arrays(path, run)
+
+
+@checked
+def export_events(run: Run, folder: str | Path, fmt: Literal["npz", "aer"] = "npz") -> Path:
+    """Write the events of every recorded layer as ``t, c, y, x, value``; returns the manifest.
+
+    Args:
+        run: with recorded values, for example ``record="events"``.
+        folder: created if missing.
+        fmt: ``npz`` or ``aer`` (text).
+
+    Raises:
+        UsageError: an unknown format, or nothing was recorded.
+        InputError: the folder cannot be written.
+    """
+    from qkf_deploy.converters.event_streams import write_events
+
+    return write_events(run, folder, fmt)
