@@ -179,7 +179,7 @@ def test_tracing_a_module() -> None:
     assert graph.preprocessing is not None
     assert (graph.preprocessing.mean, graph.preprocessing.std) == ((0.5,), (0.25,))
     assert graph.class_names == tuple("abcdefghij")
-    assert not model.training
+    assert model.training  # tracing leaves a module as it was
     again = qd.trace(model, mean=(0.5,), std=(0.25,))
     assert list(again.nodes) == list(graph.nodes)
     with pytest.raises(UsageError, match="no option 'flavour'"):
