@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def load_profile(name_or_path: str | Path) -> Profile:
     """A price profile: one of ours by name, or a TOML file.
 
+    Args:
+        name_or_path: ``qkf-deploy profiles`` lists the names.
+
     Raises:
         UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
     """
@@ -34,6 +37,9 @@ def load_profile(name_or_path: str | Path) -> Profile:
 @checked
 def load_chip(name_or_path: str | Path) -> Chip:
     """The limits of a chip: one of ours by name, or a TOML file.
+
+    Args:
+        name_or_path: ``loihi2``, ``generic-digital``, or a path.
 
     Raises:
         UsageError, ProfileError: an unknown chip, or a file that breaks the schema.
@@ -61,7 +67,11 @@ def price(ledger: Ledger, profile: Profile | str | Path = "paper-eq23") -> Energ
 
 @checked
 def movement(ledger: Ledger) -> tuple[LayerMovement, ...]:
-    """Bytes held and moved per layer, mean per image; see :func:`qkf_deploy.hw_models.movement.movement`."""
+    """Bytes held and moved per layer, mean per image; see :func:`qkf_deploy.hw_models.movement.movement`.
+
+    Args:
+        ledger: counts.
+    """
     from qkf_deploy.hw_models.movement import movement as _movement
 
     return _movement(ledger)

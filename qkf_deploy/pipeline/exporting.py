@@ -64,6 +64,10 @@ def export_onnx(graph: Graph, path: str | Path, options: OnnxOptions) -> None:
 def export_lava(graph: Graph, folder: str | Path) -> Path:
     """Write an integer graph as a Lava script and its weights; returns the script.
 
+    Args:
+        graph: integer graph.
+        folder: new or empty.
+
     Raises:
         UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
         InputError: the folder has files, or cannot be written.

@@ -88,6 +88,9 @@ def import_nir(path: str | Path, options: ImportOptions) -> Graph:
 def load(path: str | Path) -> Graph:
     """Read a `.qkf` file; integer graphs get their width proofs checked again.
 
+    Args:
+        path: of the file.
+
     Raises:
         InputError: not a readable `.qkf` file.
         ProofError: stored widths narrower than the weights can reach.
@@ -104,6 +107,10 @@ def load(path: str | Path) -> Graph:
 def save(graph: Graph, path: str | Path) -> None:
     """Write a `.qkf` file, atomically.
 
+    Args:
+        graph: float or integer.
+        path: of the file.
+
     Raises:
         InputError: the place cannot be written.
     """
@@ -113,6 +120,9 @@ def save(graph: Graph, path: str | Path) -> None:
 @checked
 def fold(graph: Graph) -> Graph:
     """Fold every batch norm into the synapse before it; see :func:`qkf_deploy.passes.fold.fold`.
+
+    Args:
+        graph: float graph.
 
     Raises:
         UnsupportedError: a batch norm that no synapse can take in.

@@ -75,7 +75,11 @@ def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
 
 @checked
 def default_batch(graph: Graph) -> int:
-    """Images per batch so that the largest values stay within a few hundred megabytes."""
+    """Images per batch so that the largest values stay within a few hundred megabytes.
+
+    Args:
+        graph: float or integer.
+    """
     largest = max(node.type.size for node in graph) * graph.time_steps
     return max(1, _BATCH_ELEMENTS // (4 * largest))
 
@@ -115,6 +119,9 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
 def load_run(path: str | Path) -> RunFile:
     """Read what :func:`save_run` (``simulate -o``) wrote.
 
+    Args:
+        path: of the file.
+
     Raises:
         InputError: missing, truncated, not JSON, or not a run file.
     """
@@ -143,6 +150,10 @@ def save_run(graph: Graph, run: Run, path: str | Path) -> None:
 @checked
 def save_arrays(run: Run, path: str | Path) -> None:
     """Write ``logits``, ``raw_output`` and every recorded value under its node's name as `.npz`, atomically.
+
+    Args:
+        run: its values are those that were recorded.
+        path: of the file.
 
     Raises:
         InputError: the place cannot be written.

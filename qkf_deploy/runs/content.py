@@ -28,7 +28,7 @@ class RunFile:
 
     Attributes:
         ledger: counts.
-        widths: one dictionary per node with proven widths, see :func:`qkf_deploy.report.widths.width_rows`.
+        widths: one dictionary per node with proven widths, see :func:`qkf_deploy.runs.widths.width_rows`.
         graph: summary of the network: ``time_steps``, ``arithmetic``, ``nodes`` ...
         gates: Q-K gate pictures of the first image, see :func:`gate_pictures`.
         predictions: index of the largest logit per image; empty where the output is not one number per class.
