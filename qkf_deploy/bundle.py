@@ -177,22 +177,6 @@ def _check_header(graph: Graph) -> None:
     for name, factors in graph.factors.items():
         if name not in graph.nodes or len(factors) != len(graph[name].inputs):
             raise InputError("factors that do not fit the operands", where=name)
-    if graph.arithmetic == "integer":
-        for node in graph:
-            _check_integers(node)
-
-
-def _check_integers(node: Node) -> None:
-    """Parameters of an integer graph are integers (not its input and output scales), weights of the bits they claim."""
-    for name, array in node.params.items():
-        if array.dtype.kind == "f" and node.op.kind not in ("input", "output"):
-            raise InputError(f"the tensor {name!r} of an integer graph holds floats", where=node.name)
-    bits = getattr(node.op, "weight_bits", None)
-    if bits is None or "weight" not in node.params:
-        return
-    weight = node.params["weight"]
-    if not 1 <= bits <= 32 or weight.min() < -(2 ** (bits - 1)) or weight.max() >= 2 ** (bits - 1):
-        raise InputError(f"a weight has more than the {bits} bits the file claims", where=node.name)
 
 
 def _floats(values: Any) -> tuple[float, ...]:

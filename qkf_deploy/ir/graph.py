@@ -15,6 +15,7 @@ from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import summary
 from qkf_deploy.ir.operator import Operator, Params
+from qkf_deploy.ir.parameters import check_integer_parameters
 from qkf_deploy.ir.values import ValueType
 from qkf_deploy.ir.view import View
 
@@ -206,6 +207,8 @@ def _verify_node(graph: Graph, name: str, node: Node, seen: set[str]) -> None:
         if operand.view is not None and math.prod(operand.view.split) != graph[operand.node].type.size:
             raise GraphError(f"view does not fit the shape of {operand.node!r}", where=name)
     try:
+        if graph.arithmetic == "integer":
+            check_integer_parameters(node.op, node.params)
         expected = node.op.infer(graph.input_types(node), node.params)
     except GraphError as error:
         raise GraphError(error.message, where=name, hint=error.hint) from error

@@ -9,6 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from qkf_deploy.errors import ProofError
+from qkf_deploy.ir.schema import check_attributes
 from qkf_deploy.ir.values import ValueType
 
 Params = Mapping[str, np.ndarray]
@@ -16,12 +18,37 @@ Arrays = Sequence[np.ndarray]
 Types = Sequence[ValueType]
 
 
+#: Every proven range lies strictly between -2^62 and 2^62, so that the sum of any two ends is still an int64.
+PROOF_LIMIT = 2**62
+
+
 @dataclass(frozen=True)
 class Interval:
-    """Smallest and largest integer of a value: int64 arrays that broadcast to its per-step shape."""
+    """Smallest and largest integer of a value: int64 arrays that broadcast to its per-step shape.
+
+    It cannot be made with ends that wrapped around: whoever computes ends that may pass 62 bits does so in Python
+    integers (arrays of dtype object), and they are checked here.
+
+    Raises:
+        ProofError: an end reaches 2^62, or a low end lies above its high end.
+    """
 
     low: np.ndarray
     high: np.ndarray
+
+    def __post_init__(self) -> None:
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        worst = max((abs(int(end)) for v in (low, high) if v.size for end in (v.min(), v.max())), default=0)
+        if worst >= PROOF_LIMIT:
+            raise ProofError(f"a value can reach {worst}, more than 62 bits", hint="use fewer bits")
+        if (low > high).any():
+            raise ProofError("a range whose low end lies above its high end")
+        object.__setattr__(self, "low", low.astype(np.int64, copy=False))
+        object.__setattr__(self, "high", high.astype(np.int64, copy=False))
+
+    def times(self, factor: int) -> Interval:
+        """The range of ``factor`` (not negative) times the value."""
+        return Interval(self.low.astype(object) * factor, self.high.astype(object) * factor)
 
 
 @dataclass(frozen=True)
@@ -46,6 +73,10 @@ class Operator(ABC):
 
     kind: ClassVar[str]
     ports: ClassVar[tuple[str, ...]] = ("x",)
+
+    def __post_init__(self) -> None:
+        """Attributes of other types than declared are refused with a GraphError."""
+        check_attributes(self)
 
     @abstractmethod
     def infer(self, inputs: Types, params: Params) -> ValueType:

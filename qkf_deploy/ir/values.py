@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.schema import check_attributes
+
 
 class Kind(str, Enum):
     """What the numbers of a value are.
@@ -45,6 +48,11 @@ class ValueType:
     timing: Timing = Timing.STEP
     high: int | None = None
     low: int | None = None
+
+    def __post_init__(self) -> None:
+        check_attributes(self)
+        if not all(n >= 1 for n in self.shape):
+            raise GraphError(f"a value cannot have the shape {self.shape}")
 
     @property
     def size(self) -> int:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from qkf_deploy.errors import GraphError
+from qkf_deploy.ir.schema import check_attributes
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class View:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_attributes(self)
         kept = [stop - start for start, stop in self.take]
         ok = (
             len(self.take) == len(self.split)
             and sorted(self.perm) == list(range(len(self.split)))
             and all(0 <= a < b <= n for (a, b), n in zip(self.take, self.split, strict=True))
+            and all(n >= 1 for n in self.shape)
             and math.prod(kept) == math.prod(self.shape)
         )
         if not ok:

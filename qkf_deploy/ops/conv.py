@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -76,7 +77,7 @@ class Conv(Operator):
         group_in, group_out = weight.shape[1], weight.shape[0] // self.groups
         padded = np.pad(x, [(0, 0)] * 3 + [(p, p) for p in self.padding])
         out_sizes = tuple(a.out for a in axes)
-        y = np.zeros((*x.shape[:2], weight.shape[0], int(np.prod(out_sizes))), _result_dtype(x, weight))
+        y = np.zeros((*x.shape[:2], weight.shape[0], math.prod(out_sizes)), _result_dtype(x, weight))
         for tap, window in self._taps(padded, axes):
             for g in range(self.groups):
                 w = weight[(slice(g * group_out, (g + 1) * group_out), slice(None), *tap)]
@@ -153,8 +154,8 @@ class Conv(Operator):
     def static_cost(self, inputs: Types, params: Params) -> StaticCost:
         weight = params["weight"]
         axes = self.axes(inputs[0].shape, weight)
-        dense = weight.size * int(np.prod([a.out for a in axes]))
-        existing = weight.shape[0] * weight.shape[1] * int(np.prod([int(a.exists().sum()) for a in axes]))
+        dense = weight.size * math.prod(a.out for a in axes)
+        existing = weight.shape[0] * weight.shape[1] * math.prod(int(a.exists().sum()) for a in axes)
         return StaticCost(dense, existing)
 
 

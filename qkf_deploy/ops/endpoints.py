@@ -13,6 +13,8 @@ from qkf_deploy.ir.operator import Arrays, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops.exact import broadcasts_to
 
+_FIXED_BITS = (2, 32)
+_MOST_EVENTS = 2**31 - 1
 InputFormat = Literal["real", "bytes", "fixed", "frames"]
 
 
@@ -39,6 +41,8 @@ class Input(Operator):
     def infer(self, inputs: Types, params: Params) -> ValueType:
         if not self.shape or any(n < 1 for n in self.shape):
             raise GraphError(f"an input cannot have the shape {self.shape}")
+        if not _FIXED_BITS[0] <= self.bits <= _FIXED_BITS[1] or not 1 <= self.high <= _MOST_EVENTS:
+            raise GraphError(f"input bits go from 2 to 32, event counts from 1 to 2^31 - 1: {self}")
         if self.format == "frames":
             return ValueType.events(self.shape, self.high, Timing.STEP)
         low, high = self._range()

@@ -42,8 +42,8 @@ class MatMul(Operator):
         a, b = (np.array([int(i.low.min()), int(i.high.max())], dtype=object) for i in inputs)
         corners = [int(x) * int(y) for x in a for y in b]
         k = types[0].shape[-1]
-        ones = np.ones((1,) * len(types[0].shape), np.int64)
-        return Interval(ones * (min(corners) * k), ones * (max(corners) * k))
+        one = np.ones((1,) * len(types[0].shape), object)  # Python integers: the products may pass 62 bits
+        return Interval(one * (min(corners) * k), one * (max(corners) * k))
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         left, right = inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,7 +46,7 @@ class _Pool(Operator):
 
     def _existing_taps(self, shape: Sequence[int]) -> int:
         """Taps that read a real element, summed over all outputs of all channels."""
-        return shape[0] * int(np.prod([int(a.exists().sum()) for a in self.axes(shape)]))
+        return shape[0] * math.prod(int(a.exists().sum()) for a in self.axes(shape))
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class MaxPool(_Pool):
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         shape = types[0].shape
-        per_step = self._existing_taps(shape) - int(np.prod(self._out_shape(shape)))
+        per_step = self._existing_taps(shape) - math.prod(self._out_shape(shape))
         return {"pool_comparisons": np.full(output.shape[1], per_step * output.shape[0], np.int64)}
 
 
@@ -89,7 +90,7 @@ class SumPool(_Pool):
         shape = self._out_shape(x.shape)
         if not x.is_events:
             return ValueType.drive(shape, x.timing)
-        high = None if x.high is None else x.high * int(np.prod(self.kernel))
+        high = None if x.high is None else x.high * math.prod(self.kernel)
         return ValueType.events(shape, high, x.timing)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
@@ -105,7 +106,8 @@ class SumPool(_Pool):
         for axis in self.axes(types[0].shape):
             taps = axis.exists().sum(axis=1)
             fewest, most = fewest * int(taps.min()), most * int(taps.max())
-        return Interval(np.minimum(x.low * most, x.low * fewest), np.maximum(x.high * most, x.high * fewest))
+        lower, upper = x.times(fewest), x.times(most)
+        return Interval(np.minimum(lower.low, upper.low), np.maximum(lower.high, upper.high))
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         (x,) = inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -45,7 +46,7 @@ class Sum(Operator):
         return ValueType(shape, Kind.COUNT, x.timing, high, 0)
 
     def _terms(self, shape: Sequence[int]) -> int:
-        return int(np.prod([shape[a] for a in self.axes]))
+        return math.prod(shape[a] for a in self.axes)
 
     def _out_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         if self.keepdims:
@@ -57,11 +58,14 @@ class Sum(Operator):
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         shape = types[0].shape
-        low, high = (
-            np.broadcast_to(v, shape).sum(axis=self.axes, keepdims=self.keepdims, dtype=np.int64)
-            for v in (inputs[0].low, inputs[0].high)
-        )
-        return Interval(low, high)
+        return Interval(*(self._sum_of_ends(v, shape) for v in (inputs[0].low, inputs[0].high)))
+
+    def _sum_of_ends(self, ends: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Sum over the axes in Python integers; an axis along which nothing changes is a factor."""
+        out = ends.reshape((1,) * (len(shape) - ends.ndim) + ends.shape).astype(object)
+        for axis in self.axes:
+            out = out * shape[axis] if out.shape[axis] == 1 else out.sum(axis=axis, keepdims=True)
+        return out if self.keepdims else out.reshape([n for a, n in enumerate(out.shape) if a not in self.axes])
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         (x,) = inputs
@@ -90,7 +94,7 @@ class Readout(Operator):
         return x.sum(axis=0, keepdims=True) * (time_steps // x.shape[0])
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
-        return Interval(inputs[0].low * time_steps, inputs[0].high * time_steps)
+        return inputs[0].times(time_steps)
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         (x,) = inputs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +20,19 @@ def intervals(graph: Graph) -> dict[str, Interval]:
     """Range of every value of an integer graph, from the weights and the input format alone."""
     out: dict[str, Interval] = {}
     for node in graph:
-        operands = _operands(graph, node, out)
-        out[node.name] = node.op.interval(operands, node.params, graph.input_types(node), graph.time_steps)
+        with _named(node):
+            operands = _operands(graph, node, out)
+            out[node.name] = node.op.interval(operands, node.params, graph.input_types(node), graph.time_steps)
     return out
+
+
+@contextlib.contextmanager
+def _named(node: Node) -> Generator[None]:
+    """A proof that fails names the node."""
+    try:
+        yield
+    except ProofError as error:
+        raise ProofError(error.message, where=error.where or node.name, hint=error.hint) from error
 
 
 def prove(graph: Graph) -> dict[str, Widths]:
@@ -35,7 +46,11 @@ def prove(graph: Graph) -> dict[str, Widths]:
         ProofError: a sum or membrane could pass 62 bits.
     """
     values = intervals(graph)
-    return {node.name: _widths(graph, node, values) for node in graph}
+    out: dict[str, Widths] = {}
+    for node in graph:
+        with _named(node):
+            out[node.name] = _widths(graph, node, values)
+    return out
 
 
 def attach(graph: Graph) -> Graph:
@@ -105,7 +120,10 @@ def _operands(graph: Graph, node: Node, known: Mapping[str, Interval]) -> list[I
     out: list[Interval] = []
     for operand in node.inputs:
         interval = known[operand.node]
-        if operand.view is not None:
+        if operand.view is not None and interval.low.size == interval.high.size == 1:
+            ones = (1,) * len(operand.view.shape)
+            interval = Interval(interval.low.reshape(ones), interval.high.reshape(ones))
+        elif operand.view is not None:
             shape = graph[operand.node].type.shape
             full = (np.broadcast_to(v, shape) for v in (interval.low, interval.high))
             interval = Interval(*(_compact(operand.view.apply(v, lead=0)) for v in full))
