@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import (
     Any,
@@ -121,14 +122,24 @@ def _check(keyword: Keyword, value: Any) -> None:
         return
     if keyword.choices and value not in keyword.choices:
         raise UsageError(f"{keyword.name}: {value!r}", hint=f"use {_or(keyword.choices)}")
-    least, most = keyword.help.least, keyword.help.most
-    if not keyword.limited:
+    if {int, float}.isdisjoint(keyword.kinds):
         return
-    numbers = cast(Sequence[float], value if isinstance(value, Sequence) else (value,))
-    for number in numbers:
+    least, most = keyword.help.least, keyword.help.most
+    for number in _numbers(keyword, value):
         if not (least is None or number >= least) or not (most is None or number <= most):
             span = f"use {least} or more" if most is None else f"use {least} to {most}"
             raise UsageError(f"{keyword.name}: {number}", hint=span)
+
+
+def _numbers(keyword: Keyword, value: Any) -> tuple[float, ...]:
+    """The number, or the numbers where several may be given."""
+    numbers: tuple[Any, ...] = (value,)
+    if any(get_origin(kind) is Sequence for kind in keyword.kinds) and not isinstance(value, str):
+        numbers = tuple(cast(Iterable[Any], value)) if isinstance(value, Iterable) else (value,)
+    kind, words = (Real, "a number") if float in keyword.kinds else (Integral, "a whole number")
+    if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
+        raise UsageError(f"{keyword.name}: {value!r}", hint=f"use {words}")
+    return numbers
 
 
 def _or(names: Sequence[Any]) -> str:

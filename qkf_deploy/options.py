@@ -6,7 +6,7 @@ Standard library only, so that `--help` and an editor need neither numpy nor tor
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,12 +72,13 @@ class VerifyOptions(CompareOptions, TraceOptions):
     """How a network is compared with its model, and how the model is traced again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
     """How a float graph becomes an integer graph."""
 
-    bits: Annotated[int, Help(f"Bits per weight, symmetric, per output channel: {_BITS}.")] = 8
-    _: KW_ONLY
+    bits: Annotated[int, Help(f"Bits per weight, symmetric, per output channel: {_BITS}.")] = field(
+        default=8, kw_only=False
+    )
     first_bits: Annotated[
         int | None, Help("Bits of the first synapse, which sees pixels [default: the larger of bits and 8].")
     ] = None

@@ -79,11 +79,19 @@ def test_values_beyond_choices_and_limits_are_errors() -> None:
         ({"input": "byte"}, "input: 'byte'\n  try: use bytes or fixed"),
         ({"input_bits": 17}, "input_bits: 17\n  try: use 2 to 16"),
         ({"decay_bits": 0}, "decay_bits: 0\n  try: use 1 to 24"),
+        ({"input_bits": "12"}, "input_bits: '12'\n  try: use a whole number"),
+        ({"fraction_bits": 2.5}, r"fraction_bits: 2.5\n  try: use a whole number"),
+        ({"input_max": "large"}, "input_max: 'large'\n  try: use a number"),
     ):
         with pytest.raises(UsageError, match=message):
             qd.quantize(graph, 8, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="heads: 0\n  try: use 1 or more"):
         options.TraceOptions(heads=(4, 0))
+    with pytest.raises(UsageError, match="heads: '6,6'\n  try: use a whole number"):
+        options.TraceOptions(heads="6,6")
+    with pytest.raises(UsageError, match=r"image_size: \(32, 32\)\n  try: use a whole number"):
+        options.TraceOptions(image_size=(32, 32))  # type: ignore[arg-type]
+    assert options.TraceOptions(heads=np.int64(6), image_size=np.int64(32)).heads == 6  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -171,6 +179,7 @@ def test_a_measured_run_is_the_stored_run(tmp_path: Path) -> None:
     assert measured.gates == stored.gates != ()
     assert [dict(row) for row in measured.widths] == [dict(row) for row in stored.widths]
     assert qd.measure(graph, images, engine="reference").ledger.images == 3
+    assert qd.measure(graph, images[0], engine="reference", limit=1).ledger.images == 1
     for source, given in ((tmp_path / "run.json", images), (tmp_path / "net.qkf", None)):
         with pytest.raises(UsageError, match=r"has its counts already|no images to count on"):
             qd.measure(source, given)

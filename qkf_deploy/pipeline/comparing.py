@@ -13,7 +13,7 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import takes
 from qkf_deploy.options import CompareOptions, VerifyOptions
 from qkf_deploy.pipeline.networks import fold, resolve_source, trace_source
-from qkf_deploy.simulators.inputs import encode
+from qkf_deploy.pipeline.running import as_batch
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def verify(
     floating = fold(trace_source(resolved))
     _check_same_input(graph, floating)
     oracle = runner.torch_oracle(resolved)
-    batch = _as_batch(graph, images)
+    batch = as_batch(graph, images)
     torch_float, float_graph = compare_chain(oracle, (floating, graph), batch, options.batch, options.progress)
     return torch_float, float_graph
 
@@ -59,12 +59,6 @@ def _check_same_input(graph: Graph, other: Graph) -> None:
             f"the model {other.input.type.shape} at T={other.time_steps}",
             hint="trace options such as --image-size and --time-steps must be the same",
         )
-
-
-def _as_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
-    encode(graph, images[:1] if images.ndim > 3 else images)
-    rank = len(graph.input.type.shape) + (2 if graph.input_encoding == "frames" else 1)
-    return images if images.ndim == rank else images[None]
 
 
 @takes(CompareOptions)
@@ -82,5 +76,5 @@ def compare(graph: Graph, reference: Graph, images: np.ndarray, options: Compare
     """
     from qkf_deploy.evaluate.agreement import compare_chain, graph_oracle
 
-    oracle, batch = graph_oracle(reference), _as_batch(graph, images)
+    oracle, batch = graph_oracle(reference), as_batch(graph, images)
     return compare_chain(oracle, (graph,), batch, options.batch, options.progress)[0]

@@ -73,6 +73,17 @@ def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
     return replace(joined, notices=(*notices, *joined.notices))
 
 
+def as_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """One image as a batch of one; several as they are.
+
+    Raises:
+        InputError: images that do not fit the network.
+    """
+    encode(graph, images[:1] if images.ndim > 3 else images)
+    rank = len(graph.input.type.shape) + (2 if graph.input_encoding == "frames" else 1)
+    return images if images.ndim == rank else images[None]
+
+
 @checked
 def default_batch(graph: Graph) -> int:
     """Images per batch so that the largest values stay within a few hundred megabytes.
@@ -108,10 +119,12 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     if images is None:
         raise UsageError("no images to count on", hint="give the images, or a run file instead of the network")
     graph = source if isinstance(source, Graph) else load(source)
-    if not isinstance(images, np.ndarray):
+    if isinstance(images, np.ndarray):
+        images = as_batch(graph, images)[: options.limit]
+    else:
         images = load_images(images, graph, resize=options.resize, limit=options.limit).array
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
-    run = simulate(graph, images[: options.limit], record="gates", progress=options.progress, **chosen)
+    run = simulate(graph, images, record="gates", progress=options.progress, **chosen)
     return content.stored(graph, run)
 
 
