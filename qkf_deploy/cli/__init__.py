@@ -1,23 +1,31 @@
 """The command line: parse, call :mod:`qkf_deploy.api`, print. No logic.
 
 Results go to stdout, progress and notices to stderr. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 bad input,
-4 a missing component, 5 an engine that failed or ran past its time, 70 a bug, 130 interrupted.
+4 a missing component, 5 an engine that failed or ran past its time, 70 a bug, 130 interrupted,
+141 nobody reads stdout any more, 143 terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
 
 import click
 
-from qkf_deploy.errors import QkfError
+from qkf_deploy.cli.common import ClosedPipe
+from qkf_deploy.errors import InputError, QkfError
+from qkf_deploy.limits import memory_limit
 from qkf_deploy.simulators import startup
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+EXIT_TERMINATED = 143
 
 #: Command name -> where its click command is. Imported when it is called (or shown in its own help).
 COMMANDS: Mapping[str, str] = {
@@ -56,17 +64,29 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="qkf-deploy", prog_name="qkf-deploy")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error.")
+@click.option("--memory", envvar="QKF_MEMORY", metavar="SIZE", help="Memory one input may take [default: 1G].")
 @click.pass_context
-def group(ctx: click.Context, debug: bool) -> None:
+def group(ctx: click.Context, debug: bool, memory: str | None) -> None:
     """Spiking transformers from a trained checkpoint to exact integer networks, operation counts and energy."""
     ctx.obj = {"debug": debug}
+    if memory is not None:
+        ctx.with_resource(memory_limit(memory))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and maps every outcome to an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     startup.alone = True
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(arguments))
+
+
+class _Terminated(BaseException):
+    """The program was asked to end: what it was writing is removed on the way out."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -90,12 +110,28 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except _Terminated:
+        return EXIT_TERMINATED
+    except ClosedPipe:
+        _drop_stdout()
+        return EXIT_CLOSED_PIPE
+    except OSError as error:
+        _drop_stdout()
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}cannot be read or written: {error.strerror or error}", err=True)
+        return InputError.exit_code
+    except MemoryError:
+        click.echo("error: not enough memory\n  try: fewer images at a time (--limit), or a larger machine", err=True)
+        return InputError.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, said so
         return _bug(error, debug)
     return 0
+
+
+def _drop_stdout() -> None:
+    """What is still buffered for a stdout that cannot be written is not tried again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: Exception, debug: bool) -> int:

@@ -13,10 +13,16 @@ import click
 
 import qkf_deploy as qd
 from qkf_deploy.cli.options import Decorator
+from qkf_deploy.cli.outputs import Command, Output
 from qkf_deploy.options import TableFormat
 
 if TYPE_CHECKING:
     from qkf_deploy.report.formats import Sheet
+
+
+class ClosedPipe(Exception):  # noqa: N818 - what happened, not an error
+    """Whoever read stdout has closed it, as ``head`` does."""
+
 
 #: Type of an argument or option that is a path.
 PATH = click.Path(path_type=Path)
@@ -30,9 +36,14 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)  # fmt: skip
 
 
+def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command whose outputs are checked before it works."""
+    return click.command(name, cls=Command)
+
+
 def output_option(help_text: str, required: bool = True) -> Decorator:
     """``-o FILE``."""
-    return click.option("-o", "--output", type=PATH, required=required, help=help_text)
+    return click.option("-o", "--output", type=Output(), required=required, help=help_text)
 
 
 def measured(source: Path, images: Path | None, options: dict[str, Any]) -> qd.RunFile:
@@ -45,8 +56,15 @@ def measured(source: Path, images: Path | None, options: dict[str, Any]) -> qd.R
 
 
 def emit(text: str) -> None:
-    """A result, on stdout."""
-    click.echo(text, nl=not text.endswith("\n"))
+    """A result, on stdout.
+
+    Raises:
+        ClosedPipe: nobody reads it any more.
+    """
+    try:
+        click.echo(text, nl=not text.endswith("\n"))
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
 
 
 def show(sheet: Sheet, fmt: TableFormat, below: str = "") -> None:

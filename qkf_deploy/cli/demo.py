@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, progress, show
+from qkf_deploy.cli.common import PATH, command, emit, format_option, progress, show
 from qkf_deploy.errors import InputError
 from qkf_deploy.options import TableFormat
 
 _CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
 
 
-@click.command()
+@command()
 @click.option("--output", type=PATH, default=Path("out/demo"), show_default=True)
 @click.option("--checkpoint", type=PATH, default=_CHECKPOINT, help="Digits checkpoint.")
 @click.option("--bits", default=8, show_default=True, help="Bits per weight.")

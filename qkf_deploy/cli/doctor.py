@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from qkf_deploy.cli.common import format_option, show
+from qkf_deploy.cli.common import command, format_option, show
 from qkf_deploy.errors import CheckFailed
 from qkf_deploy.options import TableFormat
 
 
-@click.command()
+@command()
 @click.option("--lava/--no-lava", default=True, help="Try the Lava engine too (starts it, a few seconds).")
 @format_option
 def doctor(lava: bool, fmt: TableFormat) -> None:

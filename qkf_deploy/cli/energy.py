@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, measured, show
+from qkf_deploy.cli.common import PATH, command, emit, format_option, measured, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import MeasureOptions, TableFormat
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH, required=False)
 @click.option(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, note, notices, output_option, progress, show
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import NirMode, OnnxOptions, TableFormat
@@ -16,7 +16,7 @@ from qkf_deploy.options import NirMode, OnnxOptions, TableFormat
 Target = Literal["nir", "onnx", "lava"]
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @click.option("--to", "target", type=click.Choice(["nir", "onnx", "lava"]), required=True, help="Format to write.")
 @output_option("The file to write; a new directory with --partitioned and for Lava.")

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, measured
+from qkf_deploy.cli.common import PATH, command, emit, format_option, measured
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import MeasureOptions, TableFormat
 
 
-@click.command("map")
+@command("map")
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH, required=False)
 @click.option("--chip", default="loihi2", show_default=True, help="loihi2, generic-digital, or a TOML file.")

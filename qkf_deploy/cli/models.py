@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from qkf_deploy.cli.common import format_option, show
+from qkf_deploy.cli.common import command, format_option, show
 from qkf_deploy.options import TableFormat
 
 
-@click.command()
+@command()
 @click.option("--commands", is_flag=True, help="Print the trace command of each model instead.")
 @format_option
 def models(commands: bool, fmt: TableFormat) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, note, progress
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, progress
 from qkf_deploy.cli.options import options_of
+from qkf_deploy.cli.outputs import Output
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import EngineOptions, ImageOptions, TableFormat
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH, required=False)
 @click.argument("images", type=PATH, required=False)
-@click.option("--figure", type=PATH, help="Write Figure 3 of this network as PNG.")
+@click.option("--figure", type=Output(), help="Write Figure 3 of this network as PNG.")
 @options_of(EngineOptions)
 @options_of(ImageOptions)
 @format_option

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from qkf_deploy.cli.common import emit, format_option, show
+from qkf_deploy.cli.common import command, emit, format_option, show
 from qkf_deploy.options import TableFormat
 
 
-@click.command()
+@command()
 @click.argument("name", required=False)
 @click.option("--quantities", is_flag=True, help="List everything a profile can put a price on.")
 @format_option

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, notices, output_option, progress
+from qkf_deploy.cli.common import PATH, command, emit, notices, output_option, progress
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import QuantizeOptions
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @output_option("The .qkf file to write.")
 @options_of(QuantizeOptions)

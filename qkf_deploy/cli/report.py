@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, measured, output_option
+from qkf_deploy.cli.common import PATH, command, emit, measured, output_option
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import MeasureOptions
 
 
-@click.command()
+@command()
 @click.argument("run", type=PATH)
 @click.argument("images", type=PATH, required=False)
 @output_option("The HTML file to write.")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, emit, format_option, note, notices, output_option, progress, show
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
+from qkf_deploy.cli.outputs import Output
 from qkf_deploy.options import EngineOptions, EventFormat, ImageOptions, TableFormat
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH)
 @output_option("Write the run (counts, widths, provenance) as JSON, for `qkf-deploy report`.", required=False)
-@click.option("--save", "save", type=PATH, help="Write logits and --record values as .npz.")
+@click.option("--save", "save", type=Output(), help="Write logits and --record values as .npz.")
 @click.option("--record", multiple=True, metavar="NODE", help="Keep a node's output in --save; 'all' keeps every node.")
-@click.option("--events", type=PATH, help="Write every layer's events (t,c,y,x,value) here.")
+@click.option("--events", type=Output(folder=True), help="Write every layer's events (t,c,y,x,value) here.")
 @click.option("--event-format", type=click.Choice(get_args(EventFormat)), default="npz", show_default=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
 @options_of(EngineOptions)
@@ -54,6 +56,7 @@ def simulate(
     wanted = [*record, *(["gates"] if output else []), *(["events"] if events else [])]
     with progress("simulating") as tick:
         run = qd.simulate(graph, given.array, record=wanted, progress=tick, **engine)
+    run = replace(run, notices=(*given.notices, *run.notices))
     notices(run.notices)
     sheet = class_sheet(run.logits, given.names, given.labels, graph.class_names, top)
     show(sheet, fmt, run_summary(run.ledger, run.logits, given.labels))

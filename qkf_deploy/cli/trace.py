@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import emit, notices, output_option, progress
+from qkf_deploy.cli.common import command, emit, notices, output_option, progress
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import TraceOptions
 
 
-@click.command()
+@command()
 @click.argument("source")
 @output_option("The .qkf file to write.")
 @options_of(TraceOptions)

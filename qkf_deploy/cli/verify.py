@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, format_option, progress, show
+from qkf_deploy.cli.common import PATH, command, format_option, notices, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import ImageOptions, TableFormat, VerifyOptions
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH)
 @click.option("--against", required=True, help="The model it came from: a checkpoint or module:factory.")
@@ -45,6 +45,7 @@ def verify(
 
     graph = qd.load(network)
     given = qd.load_images(images, graph, resize=resize, limit=limit)
+    notices(given.notices)
     with progress("comparing") as tick:
         first, second = qd.verify(graph, given.array, against, progress=tick, **options)
     show(agreement_sheet(first, second), fmt, summary(first, second))

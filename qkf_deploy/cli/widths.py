@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, format_option, show
+from qkf_deploy.cli.common import PATH, command, format_option, show
 from qkf_deploy.options import TableFormat
 
 
-@click.command()
+@command()
 @click.argument("network", type=PATH)
 @format_option
 def widths(network: Path, fmt: TableFormat) -> None:

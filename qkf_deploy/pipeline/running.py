@@ -119,13 +119,15 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     if images is None:
         raise UsageError("no images to count on", hint="give the images, or a run file instead of the network")
     graph = source if isinstance(source, Graph) else load(source)
+    said: tuple[str, ...] = ()
     if isinstance(images, np.ndarray):
         images = as_batch(graph, images)[: options.limit]
     else:
-        images = load_images(images, graph, resize=options.resize, limit=options.limit).array
+        given = load_images(images, graph, resize=options.resize, limit=options.limit)
+        images, said = given.array, given.notices
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
     run = simulate(graph, images, record="gates", progress=options.progress, **chosen)
-    return content.stored(graph, run)
+    return content.stored(graph, replace(run, notices=(*said, *run.notices)))
 
 
 @checked
