@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from qkf_deploy.errors import UnsupportedError
+import numpy as np
+
+from qkf_deploy.converters.torch.trace.spikingjelly import spikingjelly_neuron
 from qkf_deploy.ops import Neuron
 
 
@@ -18,10 +19,16 @@ class NeuronModule:
     Attributes:
         op: its meaning.
         multi_step: True if the first axis of its input is time, False if it is called once per time step.
+        params: values that differ between channels or positions (``tau``, ``v_threshold``, ``v_reset``), which
+            broadcast to the input of one step as in torch; the attribute of ``op`` is the largest. ``initial``: V
+            before the first step, one number without axes or of the input's shape at batch size 1.
+        notices: sentences the user should read.
     """
 
     op: Neuron
     multi_step: bool
+    params: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    notices: tuple[str, ...] = ()
 
 
 Recognizer = Callable[[Any], NeuronModule]
@@ -49,54 +56,8 @@ def recognize(module: Any) -> NeuronModule | None:
     Raises:
         UnsupportedError: a neuron whose dynamics have no meaning here.
     """
-    for cls in type(module).__mro__:
-        path = f"{cls.__module__}.{cls.__qualname__}"
-        if path in _REGISTERED and cls is type(module):
-            return _REGISTERED[path](module)
-    if not _is_spikingjelly_neuron(module):
-        return None
-    name = type(module).__name__
-    # Old code's MultiStep* classes are always multi-step and say nothing about it.
-    multi_step = getattr(module, "step_mode", "m") == "m"
-    if name not in _SPIKINGJELLY:
-        raise UnsupportedError(
-            f"neuron {name} has dynamics without an exact form here",
-            hint="IF, LIF and ParametricLIF neurons are understood",
-        )
-    return NeuronModule(_SPIKINGJELLY[name](module), multi_step)
-
-
-def _is_spikingjelly_neuron(module: Any) -> bool:
-    for cls in type(module).__mro__:
-        if cls.__name__ in ("BaseNode", "MemoryModule") and cls.__module__.startswith("spikingjelly"):
-            return hasattr(module, "v_threshold")
-    return False
-
-
-def _lif(module: Any) -> Neuron:
-    return Neuron(float(module.tau), *_thresholds(module), bool(module.decay_input))
-
-
-def _if(module: Any) -> Neuron:
-    return Neuron(None, *_thresholds(module), decay_input=False)
-
-
-def _plif(module: Any) -> Neuron:
-    """Parametric LIF (Fang et al. 2021): 1/τ = sigmoid(w)."""
-    weight = float(module.w.detach().double())
-    return Neuron(1.0 + math.exp(-weight), *_thresholds(module), bool(module.decay_input))
-
-
-def _thresholds(module: Any) -> tuple[float, float | None]:
-    reset = module.v_reset
-    return float(module.v_threshold), None if reset is None else float(reset)
-
-
-_SPIKINGJELLY: dict[str, Callable[[Any], Neuron]] = {
-    "IFNode": _if,
-    "LIFNode": _lif,
-    "ParametricLIFNode": _plif,
-    "MultiStepIFNode": _if,
-    "MultiStepLIFNode": _lif,
-    "MultiStepParametricLIFNode": _plif,
-}
+    registered = _REGISTERED.get(f"{type(module).__module__}.{type(module).__qualname__}")
+    if registered is not None:
+        return registered(module)
+    found = spikingjelly_neuron(module)
+    return None if found is None else NeuronModule(found.op, found.multi_step, found.params, found.notices)
