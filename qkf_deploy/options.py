@@ -101,6 +101,13 @@ class QuantizeOptions(Options):
     decay_bits: Annotated[
         int, Help("Largest k of the multiplier m / 2^k for decays that are not dyadic.", least=1, most=24)
     ] = 12
+    scales: Annotated[
+        Literal["keep", "max"],
+        Help(
+            "keep: weights that lie on a grid already (trained with quantization, powers of two) keep its step, all "
+            "others have their largest weight as the end of the range; max: all have."
+        ),
+    ] = "keep"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,30 +11,42 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, Params, View, compose, freeze
 from qkf_deploy.ops import Add, BatchNorm, Conv, Linear, Mask, MatMul, MaxPool, Readout, Scale, Sum, SumPool
+from qkf_deploy.passes.merge import merge
 from qkf_deploy.passes.scales import synapse_axis
 
 #: Operators that commute with a positive factor.
 _PASS_ON = (Sum, Readout, SumPool, MaxPool, MatMul, Mask, Add)
 #: Divisors of pools, means and heads are products of sizes; a denominator up to this is taken as one.
 _LARGEST_DENOMINATOR = 10**6
+_LEFT = "this batch norm follows no synapse, it became a depthwise 1x1 convolution"
 
 
-def fold(graph: Graph) -> Graph:
-    """A float graph without batch norms, and without scales where a synapse can absorb them.
+def fold(graph: Graph, *, borders: bool = True) -> Graph:
+    """A float graph without batch norms, without scales that a synapse can absorb, and without chains of synapses.
 
     A batch norm behind a convolution or linear layer is folded into it (Ioffe & Szegedy 2015, inference form):
-    w' = w γ/√(σ²+ε), b' = (b - μ) γ/√(σ²+ε) + β. One that follows anything else becomes a depthwise 1×1 convolution,
-    with a notice. Scales are multiplied into the weights that read them; a positive scale of spikes or counts moves
-    past sums, pools and products until a synapse takes it, so that what is read stays a count. A scale that ends in
-    front of a neuron stays. :attr:`Graph.factors` keeps what was moved.
+    w' = w γ/√(σ²+ε), b' = (b - μ) γ/√(σ²+ε) + β; also through a pool that it commutes with. One that only synapses read
+    is folded into them. What remains becomes a depthwise 1×1 convolution, with a notice. Synapses without a neuron
+    between them are merged where that costs nothing (:mod:`qkf_deploy.passes.merge`).
+
+    Scales are multiplied into the weights that read them; a positive scale of spikes or counts moves past sums, pools
+    and products until a synapse takes it, so that what is read stays a count. A scale that ends in front of a neuron
+    stays. :attr:`Graph.factors` keeps what was moved.
+
+    Args:
+        graph: float graph.
+        borders: False leaves norms and chains whose merged bias would depend on the border.
 
     Raises:
         GraphError: the graph is an integer graph.
     """
     if graph.arithmetic != "float":
         raise GraphError("an integer graph is folded already", hint="fold the float graph")
-    folded = _Rewriter(graph).run()
-    return replace(folded, provenance={**graph.provenance, "fold": "float64"}).verify()
+    rewriter = _Rewriter(graph)
+    folded = merge(rewriter.run(), borders=borders)
+    left = [f"{name}: {_LEFT}" for name in rewriter.depthwise if name in folded.nodes]
+    provenance = {**graph.provenance, "fold": "float64"}
+    return replace(folded, notices=(*folded.notices, *left), provenance=provenance).verify()
 
 
 class _Rewriter:
@@ -50,7 +62,7 @@ class _Rewriter:
         self.alias: dict[str, Operand] = {}
         self.factor: dict[str, Fraction] = {}
         self.factors: dict[str, tuple[Fraction, ...]] = {}
-        self.notices: list[str] = list(graph.notices)
+        self.depthwise: list[str] = []
 
     def run(self) -> Graph:
         for node in self.graph:
@@ -62,7 +74,7 @@ class _Rewriter:
             else:
                 self._keep(node)
         nodes = dict(self.builder.nodes)
-        return replace(self.graph, nodes=nodes, notices=tuple(self.notices), factors=self.factors)
+        return replace(self.graph, nodes=nodes, factors=self.factors)
 
     def _follow(self, operand: Operand) -> Operand:
         target = self.alias.get(operand.node)
@@ -76,7 +88,7 @@ class _Rewriter:
     def _absorbable(self, node: Node) -> bool:
         """True if everything that reads the scale is a synapse, directly or through another such scale or a sum."""
         return all(
-            isinstance(user.op, Conv | Linear)
+            isinstance(user.op, Conv | Linear | BatchNorm)
             or (user.op.kind in ("scale", "sum", "readout", "sum_pool") and self._absorbable(user))
             for user in self.consumers[node.name]
         )
@@ -119,19 +131,42 @@ class _Rewriter:
         return Operand(name, operand.view)
 
     def _batch_norm(self, node: Node, op: BatchNorm, operand: Operand) -> None:
-        synapse = self.builder.nodes[operand.node]
         scale, shift = op.affine(node.params)
         pending = self._pending(node)
-        only_reader = len(self.consumers[node.inputs[0].node]) == 1
-        channels = _channels(operand.view, synapse) if only_reader and isinstance(synapse.op, Conv | Linear) else None
-        if channels is None:
+        scale = scale * float(pending[0])
+        found = self._synapse_behind(node, operand, scale)
+        channels = None if found is None else _channels(operand.view, found[0])
+        if found is None or channels is None:
             self._remember(node, pending)
-            self._as_convolution(node, operand, scale * float(pending[0]), shift)
+            self._as_convolution(node, operand, scale, shift)
             return
+        synapse, terms = found
         order = np.argsort(channels)  # the synapse's channels in the order of the batch norm's
-        params = _scaled_synapse(synapse, scale[order], shift[order])
+        params = _scaled_synapse(synapse, scale[order], shift[order] / terms)
         self.builder.nodes[synapse.name] = replace(synapse, params=params)
         self.alias[node.name] = operand
+
+    def _synapse_behind(self, node: Node, operand: Operand, scale: np.ndarray) -> tuple[Node, int] | None:
+        """The synapse that a batch norm can go into, and how many of its outputs add up to what the norm sees.
+
+        A norm commutes with a sum pool without padding, and with a max pool if no gain is negative.
+        """
+        found, terms = self._source(node), 1
+        if found is None:
+            return None
+        plain = operand.view is None and found.inputs and found.inputs[0].view is None
+        if plain and isinstance(found.op, SumPool) and not any(found.op.padding):
+            found, terms = self._source(found), math.prod(found.op.kernel)
+        elif plain and isinstance(found.op, MaxPool) and bool((scale >= 0).all()):
+            found = self._source(found)
+        return (found, terms) if found and isinstance(found.op, Conv | Linear) else None
+
+    def _source(self, node: Node) -> Node | None:
+        """What a node reads as it is now, dropped nodes left out; ``None`` if anything else reads it too."""
+        source = self.graph[node.inputs[0].node]
+        while len(self.consumers[source.name]) == 1 and source.name in self.alias:
+            source = self.graph[source.inputs[0].node]
+        return self.builder.nodes[source.name] if len(self.consumers[source.name]) == 1 else None
 
     def _as_convolution(self, node: Node, operand: Operand, scale: np.ndarray, shift: np.ndarray) -> None:
         rank = len(node.type.shape) - 1
@@ -141,7 +176,7 @@ class _Rewriter:
         op = Conv(stride=ones, padding=(0,) * rank, dilation=ones, groups=len(scale))
         params = {"weight": scale.reshape(-1, 1, *ones), "bias": shift}
         self.builder.add(node.name, op, (operand,), params, node.source)
-        self.notices.append(f"{node.name}: this batch norm follows no synapse, it became a depthwise 1x1 convolution")
+        self.depthwise.append(node.name)
 
 
 def as_fraction(factor: float) -> Fraction:

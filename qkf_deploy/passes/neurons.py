@@ -46,12 +46,10 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
     levels = op.levels(node.params)
     multiplier, shift, decays = _decay(levels.tau, decay_bits)
     if fraction_bits is None:
-        one_spike = op.v_reset is not None and op.max_spikes == 1
-        lossless = one_spike and all(d.lossless_without_fraction for d in decays)
-        fraction_bits = 0 if lossless else _FRACTION_BITS
+        fraction_bits = default_fraction_bits(node, op, decay_bits)
     gain = levels.tau if levels.tau is not None and op.decay_input else np.ones(())
     threshold = gain * (levels.v_threshold - levels.base) * 2.0**fraction_bits / scale
-    theta = np.minimum(np.ceil(threshold), UNREACHABLE).astype(np.int64)
+    theta = np.minimum(_ceil(threshold), UNREACHABLE).astype(np.int64)
     params = {"theta": theta}
     starts = {"initial": node.params.get("initial")}
     starts["lowest"] = None if levels.v_min is None else levels.v_min - levels.base
@@ -67,6 +65,19 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         op.max_spikes,
     )  # fmt: skip
     return Quantized(integer, params, tuple(d for d in decays if not d.exact))
+
+
+def default_fraction_bits(node: Node, op: Neuron, decay_bits: int) -> int:
+    """Extra membrane bits of a neuron where none are given: none where flooring never changes a spike."""
+    one_spike = op.v_reset is not None and op.max_spikes == 1
+    decays = _decay(op.levels(node.params).tau, decay_bits)[2]
+    return 0 if one_spike and all(d.lossless_without_fraction for d in decays) else _FRACTION_BITS
+
+
+def _ceil(x: np.ndarray) -> np.ndarray:
+    """Ceiling; a quotient of floats that is an integer up to the rounding of its operands is that integer."""
+    nearest = np.rint(x)
+    return np.where(np.abs(x - nearest) <= 8 * np.finfo(np.float64).eps * np.abs(x), nearest, np.ceil(x))
 
 
 def _decay(tau: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, list[Decay]]:
@@ -89,5 +100,5 @@ def _beside(theta: np.ndarray, threshold: np.ndarray, value: np.ndarray, node: N
     if not np.abs(value).max() < UNREACHABLE / 2:
         raise ProofError("an initial or lowest membrane of more than 61 bits", where=node.name)
     reachable = threshold < UNREACHABLE / 2
-    gap = np.ceil(np.where(reachable, threshold - value, 0.0)).astype(np.int64)
+    gap = _ceil(np.where(reachable, threshold - value, 0.0)).astype(np.int64)
     return np.where(reachable, theta - gap, np.floor(value).astype(np.int64))

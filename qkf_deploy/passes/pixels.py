@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, Preprocessing, freeze
 from qkf_deploy.ops import Conv, Input, Linear
-from qkf_deploy.ops.synapse import input_channels
+from qkf_deploy.passes.compose import affine_params, per_channel
 
 
 def fold_normalization(graph: Graph) -> Graph:
@@ -47,32 +47,11 @@ def fold_normalization(graph: Graph) -> Graph:
 
 
 def _folded(graph: Graph, node: Node, mean: np.ndarray, std: np.ndarray) -> Node:
-    weight: np.ndarray = node.params["weight"].astype(np.float64)
-    bias: np.ndarray = node.params.get("bias", np.zeros(len(weight), np.float64)).astype(np.float64)
-    if isinstance(node.op, Conv):
-        index = input_channels(weight.shape, node.op.groups)
-        extra = (1,) * (weight.ndim - 2)
-        shift = -(weight * (mean / std)[index].reshape(*index.shape, *extra)).sum(axis=1)  # per output and tap
-        (type_,) = graph.input_types(node)
-        for axis in reversed(node.op.axes(type_.shape, weight)):  # sum the taps of each border case
-            shift = np.moveaxis(np.tensordot(shift, axis.cases()[0].astype(np.float64), axes=([-1], [1])), -1, 1)
-        shift = shift.reshape(-1) if shift[0].size == 1 else shift
-        bias = shift + bias.reshape(-1, *[1] * (shift.ndim - 1))
-        weight = weight / (255.0 * std[index].reshape(*index.shape, *extra))
-    else:
-        per_input = _per_feature(graph, node, np.stack([mean, std]))
-        bias = bias - weight @ (per_input[0] / per_input[1])
-        weight = weight / (255.0 * per_input[1])
-    return replace(node, params=freeze({"weight": weight, "bias": bias}))
-
-
-def _per_feature(graph: Graph, node: Node, values: np.ndarray) -> np.ndarray:
-    """Mean and std of every input feature of a linear layer, ``(2, features)``."""
-    shape = graph.input.type.shape
-    full = np.broadcast_to(values.reshape(2, -1, *[1] * (len(shape) - 1)), (2, *shape))
+    if not isinstance(node.op, Conv | Linear):
+        raise UnsupportedError("is no synapse, normalization cannot be folded into it", where=node.name)
     view = node.inputs[0].view
-    seen = full if view is None else view.apply(full, lead=1)
-    rows = seen.reshape(2, -1, seen.shape[-1])
-    if (rows != rows[:, :1]).any():
+    seen = per_channel(np.stack([1 / (255.0 * std), -mean / std]), graph.input.type.shape, view, node.op)
+    if seen is None:
         raise UnsupportedError("mixes channels of different normalization in one weight", where=node.name)
-    return rows[:, 0]
+    (type_,) = graph.input_types(node)
+    return replace(node, params=freeze(affine_params(node.op, node.params, type_.shape, *seen)))

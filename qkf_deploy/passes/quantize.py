@@ -32,11 +32,24 @@ from qkf_deploy.ops import (
 )  # fmt: skip
 from qkf_deploy.options import BITS, QuantizeOptions
 from qkf_deploy.passes.fold import fold
+from qkf_deploy.passes.grid import is_own_grid
 from qkf_deploy.passes.lift import lift_events
-from qkf_deploy.passes.neurons import integer_neuron
+from qkf_deploy.passes.neurons import default_fraction_bits, integer_neuron
 from qkf_deploy.passes.pixels import fold_normalization
-from qkf_deploy.passes.scales import drive_scales, effective_weight, seen_scale, shifts, synapse_axis
+from qkf_deploy.passes.reach import reaches
+from qkf_deploy.passes.scales import (
+    ScaleRules,
+    drive_scales,
+    effective_weight,
+    joined,
+    seen_scale,
+    shifts,
+    synapse_axis,
+)
 from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
+
+#: A bias of this many bits is resolved as float64 resolves it.
+_FLOAT64_BITS = 53
 
 
 def check(options: QuantizeOptions, graph: Graph) -> None:
@@ -69,8 +82,8 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     graph = fold(graph)
     check(options, graph)
     prepared, input_scale = _prepare_input(graph, options)
-    bits = {n.name: bits_of(options, prepared, n) for n in prepared if isinstance(n.op, Conv | Linear)}
-    prepared = fold(lift_events(prepared, drive_scales(prepared, bits, input_scale, unify=False)))
+    rules = _rules(prepared, options, input_scale)
+    prepared = fold(lift_events(prepared, drive_scales(prepared, rules, input_scale, unify=False)))
     builder = _Quantizer(prepared, options, input_scale)
     return attach(bound_spikes(lower_unreachable(builder.run())))
 
@@ -94,6 +107,20 @@ def _prepare_input(graph: Graph, options: QuantizeOptions) -> tuple[Graph, np.nd
     return graph, scale
 
 
+def _rules(graph: Graph, options: QuantizeOptions, input_scale: np.ndarray) -> ScaleRules:
+    """What the scales must allow: the bits asked, and biases whose sum over time leaves room below 62 bits."""
+    bits = {n.name: bits_of(options, graph, n) for n in graph if isinstance(n.op, Conv | Linear)}
+    fraction = options.fraction_bits
+    if fraction is None:
+        fraction = max(
+            (default_fraction_bits(n, n.op, options.decay_bits) for n in graph if isinstance(n.op, Neuron)), default=0
+        )
+    high = graph.input.type.high or 2 ** (options.input_bits - 1)
+    reach = reaches(graph, high * float(input_scale.max()))
+    room = 61 - fraction - graph.time_steps.bit_length()
+    return ScaleRules(bits, options.scales == "keep", min(room, _FLOAT64_BITS), reach)
+
+
 class _Quantizer:
     """One walk over the float graph; ``scale`` holds the scale of every integer value."""
 
@@ -103,16 +130,22 @@ class _Quantizer:
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
         self.notices = list(graph.notices)
-        self.bits = {n.name: bits_of(options, graph, n) for n in graph if isinstance(n.op, Conv | Linear)}
-        self.scale = drive_scales(graph, self.bits, input_scale)
-        self.shift = shifts(graph, self.bits, self.scale)
+        rules = replace(_rules(graph, options, input_scale), joined=joined(graph))
+        self.bits = rules.bits
+        self.scale = drive_scales(graph, rules, input_scale)
+        self.shift = shifts(graph, rules, self.scale)
+        self.on_grid: list[str] = []
 
     def run(self) -> Graph:
         for node in self.graph:
             self._node(node)
+        if self.on_grid:
+            self.notices.append(f"weights that lie on a grid keep it: {', '.join(self.on_grid)}")
         spec = f"bits={self.options.bits} first_bits={self.options.first_bits or max(self.options.bits, 8)}"
         if self.options.layer_bits:
             spec += " " + " ".join(f"{k}={v}" for k, v in sorted(self.options.layer_bits.items()))
+        if self.options.scales != "keep":
+            spec += f" scales={self.options.scales}"
         return replace(
             self.graph,
             nodes=dict(self.builder.nodes),
@@ -165,12 +198,29 @@ class _Quantizer:
             axis=tuple(i for i in range(len(node.type.shape)) if i != axis)
         ) / 2.0 ** self.shift.get(node.name, np.zeros(1))
         limit = 2 ** (self.bits[node.name] - 1) - 1
-        scaled = np.rint(weight / per_channel.reshape(-1, *[1] * (weight.ndim - 1)))
-        params = {"weight": np.clip(scaled, -limit, limit).astype(_storage(self.bits[node.name]))}
+        scaled = weight / per_channel.reshape(-1, *[1] * (weight.ndim - 1))
+        integers = np.clip(np.rint(scaled), -limit, limit).astype(_storage(self.bits[node.name]))
+        self._note_weights(node, scaled, integers, limit)
+        params = {"weight": integers}
         if "bias" in node.params:
             bias = node.params["bias"].astype(np.float64)
             params["bias"] = np.rint(bias / per_channel.reshape(-1, *[1] * (bias.ndim - 1))).astype(np.int64)
         return params
+
+    def _note_weights(self, node: Node, scaled: np.ndarray, integers: np.ndarray, limit: int) -> None:
+        """Remember which synapses keep a grid, and say which channels have fewer bits than asked."""
+        exact = np.abs(scaled - integers) <= 2.0**-22 * np.abs(scaled)
+        if exact.all() and is_own_grid(integers) and not (node.params["weight"] == 1).all():
+            self.on_grid.append(node.name)
+        largest = np.abs(integers.astype(np.int64)).reshape(len(integers), -1).max(axis=1)
+        rounded = ~exact.reshape(len(exact), -1).all(axis=1)
+        fewer = rounded & (2 * largest + 1 < limit)
+        if fewer.any():
+            kept = int(largest[fewer].min()).bit_length()
+            self.notices.append(
+                f"{node.name}: {int(fewer.sum())} of {len(fewer)} channels keep {kept + 1 if kept else 0} of "
+                f"{self.bits[node.name]} bits at least, so small are their weights beside their bias"
+            )
 
     def _neuron(self, node: Node, op: Neuron, inputs: tuple[Operand, ...]) -> None:
         scale = seen_scale(self.graph, node.inputs[0], self.scale)

@@ -1,62 +1,99 @@
 """Scales of an integer graph: which real number one unit of every value stands for.
 
 Where drives meet in an addition their scales are unified, per channel: every drive that takes part (through pools,
-views and further additions) gets the largest scale any of them needs. A synapse that does not read spikes but a drive
-or pixels has a far finer unit of its own; it keeps it, and a rounding shift follows (:func:`shifts`).
+views and further additions) gets the largest scale any of them needs. A synapse whose own unit is finer keeps it, so
+that its weights keep the bits asked, and a rounding shift follows (:func:`shifts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.errors import ProofError, UnsupportedError
 from qkf_deploy.ir import Graph, Kind, Node, Operand
 from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool
 from qkf_deploy.ops.synapse import input_channels
+from qkf_deploy.passes.grid import find_grid, unit
+from qkf_deploy.passes.reach import weight_reach
 
 Scales = dict[str, np.ndarray]
 _MAX_ROUNDS = 64
-#: A bias has at most this many bits, so that channels with (almost) no weights keep theirs. Real networks have some:
-#: training drives the batch-norm gain of unused channels to 1e-20 and less, and leaves their shift.
-_BIAS_BITS = 40
+#: A channel whose weights cannot move its bias by this part of it is constant, and its bias sets the scale. Real
+#: networks have some: training drives the batch-norm gain of unused channels to 1e-20 and less, and leaves their shift.
+_CONSTANT_BITS = 40
+_MOST_BITS = 61
 _PASS_THROUGH = (MaxPool, SumPool, Scale, Sum, Readout, Output)
 
 
-def drive_scales(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, *, unify: bool = True) -> Scales:
+@dataclass(frozen=True)
+class ScaleRules:
+    """What the scales of a graph must allow.
+
+    Attributes:
+        bits: per weight of every synapse.
+        keep_grids: weights that lie on a grid keep its step.
+        bias_bits: a bias may have this many, so that sums over time and fraction bits stay below 62.
+        reach: largest magnitude of every value (:func:`qkf_deploy.passes.reach.reaches`).
+        joined: synapses whose drives meet others in an addition (:func:`joined`): none may impose a coarse step.
+    """
+
+    bits: Mapping[str, int]
+    keep_grids: bool
+    bias_bits: int
+    reach: Mapping[str, float]
+    joined: frozenset[str] = frozenset()
+
+
+def drive_scales(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, *, unify: bool = True) -> Scales:
     """Scale of every value, float64, broadcastable to its per-step shape.
 
     Args:
         graph: folded float graph.
-        bits: per weight of every synapse.
+        rules: what the scales must allow.
         input_scale: of the input.
         unify: False leaves the operands of additions at their own scales.
 
     Raises:
         UnsupportedError: spikes are added to a drive, or scales differ where a sum or product needs one scale.
+        ProofError: a synapse on a drive that cannot have the bits asked.
     """
-    scales = _forward(graph, bits, input_scale, {})
-    if not unify or not any(isinstance(n.op, Add) and not n.type.is_events for n in graph):
+    scales = _forward(graph, rules, input_scale, {})
+    if not unify or not rules.joined:
         return scales
     for _ in range(_MAX_ROUNDS):
-        raised = _forward(graph, bits, input_scale, _required(graph, scales))
+        raised = _forward(graph, rules, input_scale, _required(graph, scales))
         if all(np.array_equal(raised[name], scales[name]) for name in scales):
             return scales
         scales = raised
     raise UnsupportedError("the scales of a membrane shortcut grow without end", hint="is there a neuron in the loop?")
 
 
-def shifts(graph: Graph, bits: Mapping[str, int], scales: Scales) -> dict[str, np.ndarray]:
-    """Bits to shift the result of each synapse that does not read spikes, int64 ``(O,)``; absent where none is needed.
+def joined(graph: Graph) -> frozenset[str]:
+    """Synapses whose drives are added to other drives, through pools, views and further additions.
 
-    Its weights keep their resolution: the scale before the shift is ``scale / 2^bits``, at least its own.
+    Raises:
+        UnsupportedError: something whose scale cannot be changed is added to a drive.
+    """
+    return frozenset(_required(graph, {n.name: np.ones((1,) * len(n.type.shape)) for n in graph}))
+
+
+def shifts(graph: Graph, rules: ScaleRules, scales: Scales) -> dict[str, np.ndarray]:
+    """Bits to shift the result of each synapse whose own unit is finer, int64 ``(O,)``; absent where none is needed.
+
+    Its weights keep their resolution: the scale before the shift is ``scale / 2^bits``, at least its own. One spike
+    through one weight (the identity synapses of :mod:`qkf_deploy.passes.lift`) gains nothing from it.
     """
     out: dict[str, np.ndarray] = {}
     for node in graph:
-        if not isinstance(node.op, Conv | Linear) or graph.input_types(node)[0].kind is Kind.SPIKE:
+        if not isinstance(node.op, Conv | Linear):
             continue
-        own = _synapse_scale(graph, node, scales, bits[node.name], {})
+        single = node.params["weight"][0].size == 1 and "bias" not in node.params
+        if single and graph.input_types(node)[0].kind is Kind.SPIKE:
+            continue
+        own = _synapse_scale(graph, node, scales, rules, {})
         amount = np.floor(np.log2(scales[node.name] / own * (1 + 1e-12))).astype(np.int64).reshape(-1)
         if (amount > 0).any():
             out[node.name] = np.maximum(amount, 0)
@@ -114,7 +151,7 @@ def _uniform(scale: np.ndarray, axes: tuple[int, ...], node: Node) -> np.ndarray
     return first
 
 
-def _forward(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, floor: Scales) -> Scales:
+def _forward(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, floor: Scales) -> Scales:
     scales: Scales = {}
     for node in graph:
         one = np.ones((1,) * len(node.type.shape))
@@ -123,25 +160,48 @@ def _forward(graph: Graph, bits: Mapping[str, int], input_scale: np.ndarray, flo
         elif isinstance(node.op, Neuron):
             scales[node.name] = one
         elif isinstance(node.op, Conv | Linear):
-            scales[node.name] = _synapse_scale(graph, node, scales, bits[node.name], floor)
+            scales[node.name] = _synapse_scale(graph, node, scales, rules, floor)
         else:
             scales[node.name] = _derived(graph, node, [seen_scale(graph, o, scales) for o in node.inputs])
     return scales
 
 
-def _synapse_scale(graph: Graph, node: Node, scales: Scales, bits: int, floor: Scales) -> np.ndarray:
-    """s_c = max|w_c| / (2^(bits-1) - 1), or what the bias needs; without weights the bias is the unit."""
+def _synapse_scale(graph: Graph, node: Node, scales: Scales, rules: ScaleRules, floor: Scales) -> np.ndarray:
+    """Step of the weights' grid, else max|w_c| / (2^(bits-1) - 1); of a constant channel what its bias needs."""
     weight = effective_weight(graph, node, scales)
-    largest: np.ndarray = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
-    least = np.zeros_like(largest)
-    if "bias" in node.params:
-        bias = np.abs(node.params["bias"].astype(np.float64)).reshape(weight.shape[0], -1).max(axis=1)
-        largest = np.where(largest == 0, bias, largest)
-        least = bias / 2.0**_BIAS_BITS
-    scale = np.maximum(np.where(largest == 0, 1.0, largest) / (2 ** (bits - 1) - 1), least)
+    bias = node.params.get("bias")
+    limit = 2 ** (rules.bits[node.name] - 1) - 1
+    largest: np.ndarray = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    offset = np.zeros_like(largest) if bias is None else np.abs(bias.astype(np.float64)).reshape(len(bias), -1).max(1)
+    reference = np.where(largest == 0, offset, largest)
+    scale = np.where(reference == 0, 1.0, reference) / limit
+    if rules.keep_grids:
+        step = unit(find_grid(weight, limit), weight, bias, limit, finest=node.name in rules.joined)
+        scale = np.where(np.isnan(step), scale, step)
+    scale = np.maximum(scale, _least_scale(graph, node, rules, offset, scale))
     axis = synapse_axis(node)
     scale = scale.reshape([-1 if i == axis else 1 for i in range(len(node.type.shape))])
     return np.maximum(scale, floor[node.name]) if node.name in floor else scale
+
+
+def _least_scale(graph: Graph, node: Node, rules: ScaleRules, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """What the biases ask of the scale of each channel: nothing, as long as they fit.
+
+    The weights of a synapse on spikes may become coarser than asked where their bias passes ``bias_bits``: its unit is
+    then below what float64 resolves, or nearly so. On a drive that would take bits that count.
+    """
+    constant = weight_reach(node, rules.reach[node.inputs[0].node]) < offset * 2.0**-_CONSTANT_BITS
+    on_drive = graph.input_types(node)[0].kind is Kind.DRIVE
+    most = _MOST_BITS if on_drive else rules.bias_bits
+    wide = ~constant & (offset > scale * 2.0**most)
+    if wide.any() and on_drive:
+        bits = rules.bits[node.name]
+        raise ProofError(
+            f"reads a drive: beside {bits}-bit weights in the unit of that drive its bias passes {most} bits",
+            where=node.name,
+            hint=f"use fewer bits there: --layer-bits {node.name}=16",
+        )
+    return np.where(constant, offset * 2.0**-_CONSTANT_BITS, np.where(wide, offset * 2.0**-most, 0.0))
 
 
 def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:

@@ -29,9 +29,22 @@ class Account:
         self._graph = graph if graph.arithmetic == "integer" else fold(graph)
         self._layers: dict[str, LayerRecord] = {}
         self._moved = [n for n in self._graph if n.name not in graph.nodes]
+        self._merged = {n.name: n.inputs[0] for n in self._graph if "weight" in n.params and self._reads_other(n)}
+        self._kept: dict[str, np.ndarray] = {}
+
+    def _reads_other(self, counted: Node) -> bool:
+        """True for a synapse that folding merged with others: it reads what the first of them reads."""
+        if self._graph is self._given:
+            return False
+        source = self._given[self._given[counted.name].inputs[0].node] if counted.name in self._given.nodes else None
+        while source is not None and source.op.kind == "scale":
+            source = self._given[source.inputs[0].node]
+        return source is None or source.name != counted.inputs[0].node
 
     def enter(self, node: Node, inputs: Arrays, output: np.ndarray) -> None:
         """Count a node of the graph that runs: operands (views applied) and output, ``(T or 1, B, *shape)``."""
+        if any(operand.node == node.name for operand in self._merged.values()):
+            self._kept[node.name] = output
         counted = self._graph.nodes.get(node.name)
         if counted is None or node.op.kind == "input":
             return
@@ -44,6 +57,11 @@ class Account:
     def _as_folded(
         self, node: Node, counted: Node, inputs: Arrays, output: np.ndarray
     ) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        if node.name in self._merged:
+            operand = self._merged[node.name]
+            value = self._kept[operand.node]
+            inputs = [value if operand.view is None else operand.view.apply(value)]
+            output = np.broadcast_to(np.zeros((), output.dtype), (*output.shape[:2], *counted.type.shape))
         given, folded = self._given.input_factors(node), self._graph.input_factors(counted)
         if given == folded:
             return inputs, output

@@ -184,7 +184,7 @@ def test_shortcuts(name: str) -> None:
     reference, onnx = (qd.simulate(eight, net.images, engine=engine) for engine in ("reference", "onnx"))
     assert np.array_equal(reference.raw_output, onnx.raw_output)
     shifted = [n.name for n in integer if isinstance(n.op, Shift)]
-    assert bool(shifted) == (not spiking_stem)
+    assert shifted or spiking_stem  # behind a spiking stem only where one branch's weights are smaller than the other's
     assert any("identity synapse" in text for text in integer.notices) == spiking_stem
 
 

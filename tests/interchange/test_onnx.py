@@ -89,6 +89,6 @@ def test_refusals_are_listed_together():
 
 
 def test_sums_beyond_53_bits_are_refused():
-    graph = quantize(ZOO["convnet"](np.random.default_rng(0)), QuantizeOptions(bits=24, fraction_bits=24))
+    graph = quantize(ZOO["convnet"](np.random.default_rng(0)), QuantizeOptions(bits=24, fraction_bits=24, scales="max"))
     with pytest.raises(UnsupportedError, match="53 bits"):
         build_onnx(graph)

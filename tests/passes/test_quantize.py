@@ -231,13 +231,18 @@ def test_membrane_shortcuts_share_one_scale(how: str, seed: int) -> None:
 
 
 def test_shared_scales_by_hand() -> None:
-    """Where two drives meet, both take the larger scale of each channel."""
+    """Where drives meet, all take the largest scale of each channel; weights keep their bits, a shift rounds sums."""
     graph = shortcut_net(0, "plain")
     integer = qd.quantize(graph, 8)
-    largest = np.max([np.abs(graph[n].params["weight"]).reshape(6, -1).max(axis=1) for n in ("a", "b", "c2")], axis=0)
-    scale = largest.reshape(6, 1, 1, 1) / 127
-    for name in ("a", "b", "c2"):
-        assert np.array_equal(integer[name].params["weight"], np.rint(graph[name].params["weight"] / scale))
+    own = {n: np.abs(graph[n].params["weight"]).reshape(6, -1).max(axis=1) / 127 for n in ("a", "b", "c2")}
+    scale = np.max(list(own.values()), axis=0)
+    shifts = {name: np.floor(np.log2(scale / unit)).astype(int) for name, unit in own.items()}
+    assert sum(s.any() for s in shifts.values()) == 2
+    for name, shift in shifts.items():
+        weight = np.rint(graph[name].params["weight"] / (scale / 2.0**shift).reshape(6, 1, 1, 1))
+        assert np.array_equal(integer[name].params["weight"], weight)
+        assert (np.abs(weight).reshape(6, -1).max(axis=1) >= 64).all()  # 8 bits, in every channel
+        assert not shift.any() or integer[f"{name}.shift"].op.bits == tuple(shift)
 
 
 def test_spikes_added_to_a_drive_enter_through_an_identity_synapse() -> None:
@@ -393,8 +398,8 @@ def test_pixels_read_by_something_else() -> None:
 def test_sums_beyond_62_bits_are_refused() -> None:
     net = Net(16, (1, 1, 1))
     x = net.conv("conv0", "input", 1, kernel=1)
-    for i in range(3):
-        x = net.conv(f"conv{i + 1}", x, 1, kernel=1, bias=False)
+    for i in range(3):  # a maximum stands between them, so that they cannot be merged
+        x = net.conv(f"conv{i + 1}", net.add(f"max{i}", MaxPool((1, 1), (1, 1), (0, 0)), x), 1, kernel=1, bias=False)
     net.lif("lif", x)
     net.head("lif")
     with pytest.raises(ProofError, match="more than 62 bits"):

@@ -49,7 +49,7 @@ def nir_bytes(graph: Graph, mode: Mode = "portable") -> bytes:
 
 def folded(graph: Graph) -> Graph:
     """The graph without batch norms; integer graphs are folded already."""
-    return fold(graph) if graph.arithmetic == "float" else graph
+    return fold(graph, borders=False) if graph.arithmetic == "float" else graph
 
 
 def lower(graph: Graph, mode: Mode) -> Emission:
