@@ -65,6 +65,19 @@ def stored(tmp_path: Path, graph: Graph | None = None) -> tuple[dict[str, Any], 
         return json.loads(file.metadata()["qkf"]), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
 
 
+def test_a_file_from_before_an_attribute_was_added(tmp_path: Path) -> None:
+    """It is read with the default, which is what the attribute's absence meant."""
+    graph = qd.quantize(tiny(), 8)
+    data, tensors = stored(tmp_path, graph)
+    del node(data, "lif")["attributes"]["max_spikes"]
+    save_file(tensors, tmp_path / "old.qkf", metadata={"qkf": json.dumps(data)})
+    assert qd.load(tmp_path / "old.qkf")["lif"].op == graph["lif"].op
+    del node(data, "lif")["attributes"]["decay_shift"]
+    save_file(tensors, tmp_path / "old.qkf", metadata={"qkf": json.dumps(data)})
+    with pytest.raises(QkfError, match="integer_neuron has the attributes"):
+        qd.load(tmp_path / "old.qkf")
+
+
 def tiny() -> Graph:
     net = Net(0, (2, 4, 4))
     net.lif("lif", net.conv("conv", "input", 3))
