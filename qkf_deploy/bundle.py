@@ -42,7 +42,7 @@ def to_bytes(graph: Graph) -> bytes:
     """What :func:`save_graph` writes. Raises GraphError if the graph breaks a rule."""
     graph.verify()
     tensors = {
-        f"{node.name}/{name}": np.ascontiguousarray(array) for node in graph for name, array in node.params.items()
+        f"{node.name}/{name}": np.asarray(array, order="C") for node in graph for name, array in node.params.items()
     }
     return save(tensors, metadata={_KEY: to_json(graph)})
 

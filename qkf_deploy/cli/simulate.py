@@ -49,7 +49,7 @@ def simulate(
     Example:
       qkf-deploy simulate net.int.qkf images/ --top 3
     """
-    from qkf_deploy.report.classes import class_sheet, run_summary
+    from qkf_deploy.report.classes import answer_sheet, run_summary
 
     graph = qd.load(network)
     given = qd.load_images(images, graph, resize=resize, limit=limit)
@@ -58,8 +58,7 @@ def simulate(
         run = qd.simulate(graph, given.array, record=wanted, progress=tick, **engine)
     run = replace(run, notices=(*given.notices, *run.notices))
     notices(run.notices)
-    sheet = class_sheet(run.logits, given.names, given.labels, graph.class_names, top)
-    show(sheet, fmt, run_summary(run.ledger, run.logits, given.labels))
+    show(answer_sheet(run, given.names, given.labels, graph.class_names, top), fmt, run_summary(run, given.labels))
     if events is not None:
         note(f"wrote {qd.export_events(run, events, event_format)}")
     if save is not None:

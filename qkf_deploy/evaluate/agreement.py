@@ -59,7 +59,7 @@ class Agreement(SelfDescribing):
     Attributes:
         layers: in network order.
         logit_difference: largest absolute difference of the logits, free.
-        predicted, reference_predicted: class of every image, int64 ``(B,)``.
+        predicted, reference_predicted: class of every image (of a map: its largest element), int64 ``(B,)``.
     """
 
     layers: tuple[LayerAgreement, ...]
@@ -208,7 +208,13 @@ def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.
         forced = reference.run(graph, inputs, record, replace_value=_forcing(expected))
     layers = tuple(_layer(graph, name, expected[name], forced, free.spikes[name]) for name in neurons)
     difference = float(np.abs(free.logits - logits).max())
-    return Agreement(layers, difference, free.logits.argmax(-1), logits.argmax(-1)), free
+    expected_outputs = logits if logits.ndim == free.outputs.ndim else logits.sum(axis=0)
+    return Agreement(layers, difference, _largest(free.outputs), _largest(expected_outputs)), free
+
+
+def _largest(outputs: np.ndarray) -> np.ndarray:
+    """Index of the largest element of each image's output, int64 ``(B,)``: its class, for one number per class."""
+    return outputs.reshape(len(outputs), -1).argmax(axis=-1)
 
 
 def _forcing(expected: Spikes) -> Callable[[str, np.ndarray], np.ndarray]:

@@ -84,8 +84,10 @@ class Run(SelfDescribing):
     """Result of a simulation.
 
     Attributes:
-        logits: ``(B, classes)`` float64 (integer × scale for integer graphs).
-        raw_output: the output node's value before scaling, int64 in integer graphs.
+        logits: the output, float64 (integer × scale for integer graphs): ``(B, classes)``, ``(B, *shape)`` for a map or
+            a single number, with a leading T for a network without readout.
+        raw_output: the output node's value before scaling, ``(1, B, *shape)`` or ``(T, B, *shape)``, int64 in integer
+            graphs.
         spikes: recorded neuron outputs by name, ``(T, B, *shape)`` of the module's own output shape.
         values: every recorded value by name, ``(T, B, *shape)``, or T = 1 for values constant over time.
         membranes: recorded charged membrane potentials U (before firing and reset), ``(T, B, *shape)``.
@@ -103,8 +105,18 @@ class Run(SelfDescribing):
 
     @property
     def classifies(self) -> bool:
-        """True if the output is one number per class, not a map."""
-        return self.raw_output.ndim == 3
+        """True if the output is one number per class: a vector (axes of size 1 aside), not a map or a single number."""
+        return sum(n > 1 for n in self.output_shape) == 1
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output of one image and step."""
+        return self.raw_output.shape[2:]
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """``(B, *shape)``: the logits, summed over time steps where the network has no readout."""
+        return self.logits if self.logits.ndim == self.raw_output.ndim - 1 else self.logits.sum(axis=0)
 
     @property
     def class_logits(self) -> np.ndarray:
@@ -114,10 +126,8 @@ class Run(SelfDescribing):
             InputError: the output is not one number per class.
         """
         if not self.classifies:
-            raise InputError(
-                f"the network's output has the shape {self.raw_output.shape[2:]}, not one number per class"
-            )
-        return self.logits if self.logits.ndim == 2 else self.logits.sum(axis=0)
+            raise InputError(f"the network's output has the shape {self.output_shape}, not one number per class")
+        return self.outputs.reshape(len(self.outputs), -1)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -147,7 +157,7 @@ class Run(SelfDescribing):
         """Headline, the best classes of the first images, what was recorded, notices."""
         images = self.ledger.images
         facts = (f"{self.ledger.arithmetic} network", f"T = {self.ledger.time_steps}", quantity(images, "image"))
-        shape = " x ".join(map(str, self.raw_output.shape[2:]))
+        shape = " x ".join(map(str, self.output_shape)) or "of one number"
         fields: list[Field[int]] = [Field("image", "image", lambda i: i), *_ranking(self)]
         more = (f"the first {ROWS} images of {images:,}",) if images > ROWS else ()
         recorded = [
@@ -228,7 +238,7 @@ def join(runs: Sequence[Run]) -> Run:
         return {name: np.concatenate([m[name] for m in maps], axis=1) for name in maps[0]}
 
     return Run(
-        logits=np.concatenate([r.logits for r in runs], axis=0 if first.logits.ndim == 2 else 1),
+        logits=np.concatenate([r.logits for r in runs], axis=0 if first.logits.ndim < first.raw_output.ndim else 1),
         raw_output=np.concatenate([r.raw_output for r in runs], axis=1),
         ledger=concatenate([r.ledger for r in runs]),
         spikes=stack([r.spikes for r in runs]),
