@@ -96,7 +96,7 @@ def test_commands(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         outputs = qd.simulate(qd.load("net.qkf"), PIXELS).outputs
         assert [r["largest"] for r in rows] == [float(y.max()) for y in outputs]
     for line in (["energy", "run.json"], ["report", "run.json", "-o", "page.html"], ["inspect", "net.qkf"],
-                 ["widths", "net.qkf"], ["map", "net.qkf", "--run", "run.json"],
+                 ["widths", "net.qkf"],
                  ["export", "net.qkf", "--to", "onnx", "-o", "net.onnx", "--check"]):  # fmt: skip
         assert command(line) in (0, 3), line
         assert "internal error" not in capsys.readouterr().err
