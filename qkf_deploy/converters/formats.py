@@ -82,6 +82,9 @@ NIR: Mapping[str, Support] = {
 }
 
 
+_UNWRITTEN = _no("nobody has written it yet")
+
+
 def support(operator: str, form: str) -> Support:
     """One cell.
 
@@ -92,8 +95,8 @@ def support(operator: str, form: str) -> Support:
     if form == "qkf":
         return _yes("stored as it is")
     if form == "onnx":
-        return ONNX[operator]
-    cell = NIR[operator]
+        return ONNX.get(operator, _UNWRITTEN)
+    cell = NIR.get(operator, _UNWRITTEN)
     if form == "nir" or cell.verdict == "yes":
         return cell
     otherwise = "a stand-in" if form == "nir-annotated" else "executed by the reader of the manifest"

@@ -39,6 +39,7 @@ from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.reach import reaches
 from qkf_deploy.passes.scales import (
     ScaleRules,
+    computes_events,
     drive_scales,
     effective_weight,
     joined,
@@ -50,6 +51,8 @@ from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
 
 #: A bias of this many bits is resolved as float64 resolves it.
 _FLOAT64_BITS = 53
+#: What an integer graph has as it is.
+_UNCHANGED = (Add, Mask, MatMul, MaxPool, SumPool, Sum, Readout)
 
 
 def check(options: QuantizeOptions, graph: Graph) -> None:
@@ -167,7 +170,7 @@ class _Quantizer:
             self._input(node, op)
         elif isinstance(op, Output):
             self.builder.add(node.name, op, inputs, {"scale": self.scale[node.name]}, node.source)
-        elif isinstance(op, Add | Mask | MatMul | MaxPool | SumPool | Sum | Readout):
+        elif isinstance(op, _UNCHANGED) or computes_events(self.graph, node):
             self.builder.add(node.name, op, inputs, {}, node.source)
         else:
             raise UnsupportedError(f"{op.kind} has no integer form", where=node.name)

@@ -105,6 +105,11 @@ def synapse_axis(node: Node) -> int:
     return 0 if isinstance(node.op, Conv) else len(node.type.shape) - 1
 
 
+def computes_events(graph: Graph, node: Node) -> bool:
+    """True if spikes or counts come of nothing but spikes and counts: integers already, whatever the operator."""
+    return all(t.is_events for t in (node.type, *graph.input_types(node)))
+
+
 def seen_scale(graph: Graph, operand: Operand, scales: Mapping[str, np.ndarray]) -> np.ndarray:
     """Scale of a value as an operand sees it, broadcastable to the operand's shape."""
     scale = scales[operand.node]
@@ -225,6 +230,8 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
         return _uniform(seen[0], tuple(range(1, seen[0].ndim)), node)
     if isinstance(op, Readout | Output):
         return seen[0]
+    if computes_events(graph, node):
+        return np.ones((1,) * len(node.type.shape))
     raise UnsupportedError(f"{op.kind} has no integer form", where=node.name, hint="fold the graph first")
 
 

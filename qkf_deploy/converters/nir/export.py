@@ -15,7 +15,7 @@ import numpy as np
 
 from qkf_deploy import bundle
 from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, hdf5, nir
-from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission
+from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission, unwritten
 from qkf_deploy.converters.nir.markers import mark, rearrange
 from qkf_deploy.converters.nir.safety import SIDECAR, SIDECAR_VERSION, stock_digest
 from qkf_deploy.errors import UnsupportedError
@@ -90,12 +90,12 @@ def emit(emission: Emission) -> dict[str, str]:
 def lower_node(emission: Emission, node: Node, *, behind_stand_in: bool) -> Placed:
     """One node. Behind a stand-in the axes of an operand may be arranged arbitrarily: then it passes another one."""
     try:
-        return LOWERINGS[node.op.kind](emission, node)
+        return LOWERINGS.get(node.op.kind, unwritten)(emission, node)
     except LayoutError:
         if not behind_stand_in:
             raise
         moved = tuple(rearrange(emission, node, port) for port in range(len(node.inputs)))
-        return LOWERINGS[node.op.kind](replace(emission, forced=moved), node)
+        return LOWERINGS.get(node.op.kind, unwritten)(replace(emission, forced=moved), node)
 
 
 def serialize(nir_graph: Any, graph: Graph | None = None, mode: str = "part") -> bytes:

@@ -393,3 +393,8 @@ LOWERINGS: Mapping[str, Lowering] = {
     "readout": readout,
     "output": output,
 }
+
+
+def unwritten(e: Emission, node: Node) -> Placed:
+    """In place of a function that :data:`LOWERINGS` lacks."""
+    raise UnsupportedError(f"{node.op.kind} has no NIR form here")

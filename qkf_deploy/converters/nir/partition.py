@@ -20,7 +20,7 @@ from qkf_deploy import bundle
 from qkf_deploy.converters.nir.builder import NirBuilder, Placed, placed_array
 from qkf_deploy.converters.nir.clients import Client
 from qkf_deploy.converters.nir.export import folded, serialize
-from qkf_deploy.converters.nir.lowering import LOWERINGS, NO_PRODUCT, Emission
+from qkf_deploy.converters.nir.lowering import LOWERINGS, NO_PRODUCT, Emission, unwritten
 from qkf_deploy.converters.nir.markers import natural
 from qkf_deploy.errors import InputError, QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, Node, View
@@ -154,7 +154,7 @@ def _lower_part(graph: Graph, name: str, inside: list[Node], source: str) -> tup
     emission.values[source] = Placed(placed.sources, shape, placed_view)
     for node in reading:
         try:
-            emission.values[node.name] = LOWERINGS[node.op.kind](emission, node)
+            emission.values[node.name] = LOWERINGS.get(node.op.kind, unwritten)(emission, node)
         except UnsupportedError as error:
             raise _RefusedNode(node.name, error.message) from error
     result = emission.values[name]

@@ -99,6 +99,8 @@ def _emit(graph: Graph, options: OnnxOptions) -> Emission:
 def _lower(emission: Emission, node: Node) -> Tensor:
     if isinstance(node.op, Input):
         return _input(emission, node)
+    if node.op.kind not in LOWERINGS:
+        raise UnsupportedError(f"{node.op.kind} has no ONNX form here", where=node.name)
     return LOWERINGS[node.op.kind](emission, node)
 
 
