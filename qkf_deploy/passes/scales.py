@@ -8,7 +8,7 @@ that its weights keep the bits asked, and a rounding shift follows (:func:`shift
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,12 +88,12 @@ def shifts(graph: Graph, rules: ScaleRules, scales: Scales) -> dict[str, np.ndar
     """
     out: dict[str, np.ndarray] = {}
     for node in graph:
-        if not isinstance(node.op, Conv | Linear):
+        if not isinstance(node.op, Conv | Linear) or node.name not in rules.joined:
             continue
         single = node.params["weight"][0].size == 1 and "bias" not in node.params
         if single and graph.input_types(node)[0].kind is Kind.SPIKE:
             continue
-        own = _synapse_scale(graph, node, scales, rules, {})
+        own = _synapse_scale(graph, node, scales, replace(rules, keep_grids=False), {})  # the finest that fits
         amount = np.floor(np.log2(scales[node.name] / own * (1 + 1e-12))).astype(np.int64).reshape(-1)
         if (amount > 0).any():
             out[node.name] = np.maximum(amount, 0)
