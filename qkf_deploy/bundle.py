@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from qkf_deploy.errors import GraphError, InputError, QkfError
-from qkf_deploy.ir import Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
+from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
+from qkf_deploy.ir.digest import plain_node
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops import OPERATORS
 from qkf_deploy.writing import write_atomically
@@ -98,23 +99,10 @@ def to_json(graph: Graph) -> str:
         "notices": graph.notices,
         "widths": {name: dataclasses.astuple(w) for name, w in graph.widths.items()},
         "factors": {name: [str(f) for f in graph.factors[name]] for name in graph.factors if name in graph.nodes},
-        "nodes": [_node_to_json(node) for node in graph],
+        "assumptions": [dataclasses.asdict(a) for a in graph.assumptions],
+        "nodes": [plain_node(node) for node in graph],
     }
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _node_to_json(node: Node) -> dict[str, Any]:
-    inputs = [[o.node, None if o.view is None else dataclasses.astuple(o.view)] for o in node.inputs]
-    type_ = node.type
-    return {
-        "name": node.name,
-        "op": node.op.kind,
-        "attributes": dataclasses.asdict(node.op),  # type: ignore[call-overload]  # operators are dataclasses
-        "inputs": inputs,
-        "type": [type_.shape, type_.kind.value, type_.timing.value, type_.high, type_.low],
-        "params": sorted(node.params),
-        "source": node.source,
-    }
 
 
 def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
@@ -145,6 +133,7 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
             tuple(map(str, data["notices"])),
             {str(name): _widths(*ranges) for name, ranges in data["widths"].items()},
             {str(name): tuple(Fraction(f) for f in given) for name, given in data.get("factors", {}).items()},
+            tuple(Assumption(**{str(k): str(v) for k, v in a.items()}) for a in data.get("assumptions", ())),
         )
         _check_header(graph)
         return graph.verify()

@@ -11,8 +11,9 @@ import torch
 from realdata import event_frames, photo_crops
 
 import qkf_deploy as qd
+from qkf_deploy.converters.torch.pixels import PRESETS
 from qkf_deploy.converters.torch.run import torch_oracle
-from qkf_deploy.converters.torch.source import PRESETS, TraceOptions, resolve
+from qkf_deploy.converters.torch.source import TraceOptions, resolve
 from qkf_deploy.evaluate.agreement import Agreement, compare_chain
 from qkf_deploy.ir import Graph
 from qkf_deploy.models import QKFormer, build, calibrate_batchnorm, randomize_norms

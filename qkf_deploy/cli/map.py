@@ -38,5 +38,7 @@ def map_command(
     graph = qd.load(network)
     ledger = None
     if run is not None or images is not None:
-        ledger = measured(run or network, images, options).ledger
+        found = measured(run or network, images, options)
+        found.check_network(graph)
+        ledger = found.ledger
     emit(render_mapping(qd.map_network(graph, limits, ledger), fmt))

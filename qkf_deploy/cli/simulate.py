@@ -12,6 +12,7 @@ import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.cli.outputs import Output
+from qkf_deploy.errors import UsageError
 from qkf_deploy.options import EngineOptions, EventFormat, ImageOptions, TableFormat
 
 
@@ -51,6 +52,8 @@ def simulate(
     """
     from qkf_deploy.report.classes import answer_sheet, run_summary
 
+    if record and save is None and events is None:
+        raise UsageError("--record keeps values for --save and --events", hint="add --save values.npz")
     graph = qd.load(network)
     given = qd.load_images(images, graph, resize=resize, limit=limit)
     wanted = [*record, *(["gates"] if output else []), *(["events"] if events else [])]

@@ -33,6 +33,8 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
         graph = qd.trace(source, **options)
         graph = qd.fold(graph) if fold else graph
         qd.save(graph, output)
+    for line in graph.assumed:
+        click.echo(line, err=True)
     notices(graph.notices)
     neurons = sum(n.op.kind == "neuron" for n in graph)
     layers = "1 neuron layer" if neurons == 1 else f"{neurons} neuron layers"

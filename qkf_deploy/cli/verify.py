@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, format_option, notices, progress, show
+from qkf_deploy.cli.common import PATH, command, format_option, note, notices, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import ImageOptions, TableFormat, VerifyOptions
 
@@ -49,4 +49,7 @@ def verify(
     with progress("comparing") as tick:
         first, second = qd.verify(graph, given.array, against, progress=tick, **options)
     show(agreement_sheet(first, second), fmt, summary(first, second))
+    if first.shared:
+        names = ", ".join(f"{a.name} {a.value}" for a in first.shared)
+        note(f"assumed of the network and of the model alike, so a wrong one shows no difference here: {names}")
     require(first, second, exact=exact, where=str(network))

@@ -17,7 +17,7 @@ from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import CheckFailed, GraphError, InputError
-from qkf_deploy.ir import Graph
+from qkf_deploy.ir import Assumption, Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, is_neuron
@@ -60,12 +60,14 @@ class Agreement(SelfDescribing):
         layers: in network order.
         logit_difference: largest absolute difference of the logits, free.
         predicted, reference_predicted: class of every image (of a map: its largest element), int64 ``(B,)``.
+        shared: assumed of both, so that no difference would show if it is wrong.
     """
 
     layers: tuple[LayerAgreement, ...]
     logit_difference: float
     predicted: np.ndarray
     reference_predicted: np.ndarray
+    shared: tuple[Assumption, ...] = ()
 
     @property
     def images(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import summary
+from qkf_deploy.ir.assumption import Assumption, lines
 from qkf_deploy.ir.operator import Operator, Params
 from qkf_deploy.ir.parameters import check_integer_parameters
 from qkf_deploy.ir.values import ValueType
@@ -94,6 +95,7 @@ class Graph(SelfDescribing):
         widths: proven ranges by node, filled by quantization.
         factors: by node, one factor per operand: the model's own value is the factor times the value read here. Folding
             moves divisors (average pooling, means, constant scales) into weights; these keep what it moved. Absent: 1.
+        assumptions: values that were neither in the source nor given.
     """
 
     nodes: Mapping[str, Node]
@@ -106,6 +108,7 @@ class Graph(SelfDescribing):
     notices: tuple[str, ...] = ()
     widths: Mapping[str, Widths] = field(default_factory=dict[str, Widths])
     factors: Mapping[str, tuple[Fraction, ...]] = field(default_factory=dict[str, tuple[Fraction, ...]])
+    assumptions: tuple[Assumption, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -125,6 +128,11 @@ class Graph(SelfDescribing):
     def output(self) -> Node:
         """The output node; its value is the logits."""
         return self._only("output")
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What was assumed, as lines for people."""
+        return lines(self.assumptions)
 
     def _only(self, kind: str) -> Node:
         found = [n for n in self if n.op.kind == kind]

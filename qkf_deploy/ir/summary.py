@@ -25,7 +25,11 @@ def overview(graph: Graph) -> Overview:
         "dense_macs_per_step", "dense MACs / step", lambda n: _macs(graph, n)["dense_macs_per_step"]
     )
     fields = _FIELDS if problem else (*_FIELDS, macs)
-    return Overview(_headline(graph), tabulate("", fields, shown, nodes), (*left_out, *problem, *graph.notices))
+    return Overview(
+        _headline(graph),
+        tabulate("", fields, shown, nodes),
+        (*left_out, *problem, *graph.assumed, *graph.notices),
+    )
 
 
 def data(graph: Graph) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def data(graph: Graph) -> dict[str, Any]:
         "arithmetic": graph.arithmetic,
         "parameters": graph.parameter_count(),
         "class_names": list(graph.class_names),
+        "assumptions": [dataclasses.asdict(a) for a in graph.assumptions],
         "nodes": [_node_data(node) for node in graph],
     }
 

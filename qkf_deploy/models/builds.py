@@ -93,17 +93,25 @@ BUILDS: dict[str, QKFormerConfig] = {
 
 @dataclass(frozen=True)
 class NotStored:
-    """What a state dict does not show: heads of each stage, T, and height and width of the image in pixels."""
+    """What a state dict does not show.
+
+    Attributes:
+        heads: of each stage.
+        time_steps: T.
+        image_size: height and width in pixels.
+        source: why these, for people.
+    """
 
     heads: tuple[int, ...]
     time_steps: int
     image_size: int
+    source: str
 
 
 LAYOUT_DEFAULTS: dict[str, NotStored] = {
-    "imagenet": NotStored(heads=(8, 8, 8), time_steps=4, image_size=224),
-    "cifar": NotStored(heads=(8, 8, 8), time_steps=4, image_size=32),
-    "dvs": NotStored(heads=(16, 16), time_steps=16, image_size=128),
+    "imagenet": NotStored(heads=(8, 8, 8), time_steps=4, image_size=224, source="usual for the imagenet layout"),
+    "cifar": NotStored(heads=(8, 8, 8), time_steps=4, image_size=32, source="usual for the cifar layout"),
+    "dvs": NotStored(heads=(16, 16), time_steps=16, image_size=128, source="usual for the dvs layout"),
 }
 """For checkpoints whose layout and width match no named build."""
 

@@ -45,7 +45,7 @@ def recognise(
     layout = _layout(shapes)
     count = STAGES[layout]
     num_classes, embed_dim = _shape(shapes, _HEAD, 2)
-    usual = _usual(layout, embed_dim)
+    usual = not_stored(shapes)
     try:
         return QKFormerConfig(
             layout=layout,
@@ -67,7 +67,9 @@ def recognise(
 
 
 def _impossible(layout: Layout, error: UsageError) -> CheckpointError:
-    hint = "give --heads, they are not stored in a state dict" if "heads" in error.message else _HINT
+    wrong = {"heads": "--heads", "image_size": "--image-size"}
+    option = next((option for name, option in wrong.items() if name in error.message), None)
+    hint = f"give {option}, which a state dict does not hold" if option else _HINT
     return CheckpointError(f"looks like the {layout} layout of QKFormer, but {error.message}", hint=hint)
 
 
@@ -89,10 +91,16 @@ def _examples(shapes: Shapes) -> str:
     return f" ({', '.join(first)}{', ...' if len(shapes) > 3 else ''})" if first else ""
 
 
-def _usual(layout: Layout, embed_dim: int) -> NotStored:
-    for config in BUILDS.values():
+def not_stored(shapes: Shapes) -> NotStored:
+    """What is taken for that which a state dict does not show, and why.
+
+    Raises:
+        CheckpointError: no QKFormer has these tensors.
+    """
+    layout, embed_dim = _layout(shapes), _shape(shapes, _HEAD, 2)[1]
+    for name, config in BUILDS.items():
         if config.layout == layout and config.embed_dim == embed_dim:
-            return NotStored(config.heads, config.time_steps, config.image_size)
+            return NotStored(config.heads, config.time_steps, config.image_size, f"published for {name}")
     return LAYOUT_DEFAULTS[layout]
 
 

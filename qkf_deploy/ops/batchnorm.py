@@ -32,6 +32,8 @@ class BatchNorm(Operator):
         for name in ("mean", "var", "weight", "bias"):
             if name not in params or params[name].shape != x.shape[:1]:
                 raise GraphError(f"batch norm over {x.shape[:1]} channels lacks a fitting {name!r}")
+        if (params["var"] + self.eps <= 0).any():
+            raise GraphError("a batch norm with a negative variance", hint="the checkpoint it comes from is damaged")
         return ValueType.drive(x.shape, x.timing)
 
     def affine(self, params: Params) -> tuple[np.ndarray, np.ndarray]:

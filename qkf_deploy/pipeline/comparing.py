@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qkf_deploy.errors import InputError
-from qkf_deploy.ir import Graph
+from qkf_deploy.ir import Assumption, Graph
 from qkf_deploy.keywords import takes
 from qkf_deploy.options import CompareOptions, VerifyOptions
 from qkf_deploy.pipeline.networks import fold, resolve_source, trace_source
@@ -33,7 +33,8 @@ def verify(
         against: the model it came from, as :func:`trace` takes it.
 
     Returns:
-        (float graph against torch, ``graph`` against float graph).
+        (float graph against torch, ``graph`` against float graph). What was assumed of both is in ``shared``: where
+        that is wrong, the comparison cannot show it.
 
     Raises:
         InputError: images or a model that do not fit the graph.
@@ -49,7 +50,14 @@ def verify(
     oracle = runner.torch_oracle(resolved)
     batch = as_batch(graph, images)
     torch_float, float_graph = compare_chain(oracle, (floating, graph), batch, options.batch, options.progress)
-    return torch_float, float_graph
+    shared = _shared(graph, floating, options)
+    return replace(torch_float, shared=shared), replace(float_graph, shared=shared)
+
+
+def _shared(graph: Graph, model: Graph, options: VerifyOptions) -> tuple[Assumption, ...]:
+    """What was assumed of the network and is assumed of the model again; T is taken from the network."""
+    taken = ("T",) if options.time_steps is None else ()
+    return tuple(a for a in graph.assumptions if a in model.assumptions or a.name in taken)
 
 
 def _check_same_input(graph: Graph, other: Graph) -> None:
@@ -59,6 +67,18 @@ def _check_same_input(graph: Graph, other: Graph) -> None:
             f"the model {other.input.type.shape} at T={other.time_steps}",
             hint="trace options such as --image-size and --time-steps must be the same",
         )
+    for node in graph:
+        there = other.nodes.get(node.name)
+        if there is not None and node.op.kind in _KEEPS_SHAPE and node.type.shape != there.type.shape:
+            raise InputError(
+                f"{node.type.shape} in the network and {there.type.shape} in the model",
+                where=node.name,
+                hint="trace options such as --heads must be the same",
+            )
+
+
+#: Operators whose shape no pass changes.
+_KEEPS_SHAPE = ("neuron", "integer_neuron", "matmul", "mask", "sum")
 
 
 @takes(CompareOptions)

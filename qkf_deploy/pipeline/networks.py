@@ -63,7 +63,7 @@ def trace_source(resolved: Source) -> Graph:
         preprocessing=resolved.preprocessing,
         class_names=resolved.class_names,
         provenance=dict(resolved.provenance),
-        notices=(*resolved.notices, *graph.notices),
+        assumptions=resolved.assumptions,
     ).verify()
 
 

@@ -68,5 +68,6 @@ def facts(graph: Graph, gates: Sequence[str]) -> str:
         lines.append(f"pixels: (byte / 255 - {graph.preprocessing.mean}) / {graph.preprocessing.std}")
     if gates:
         lines.append(f"memoryless (OR) neurons: {', '.join(gates)}")
+    lines += graph.assumed
     lines += [f"note: {text}" for text in graph.notices]
     return "\n".join(lines)

@@ -124,6 +124,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
         "node_details": _node_details(run),
         "gates": gates,
         "provenance": list(run.provenance.items()),
+        "assumed": run.assumed,
         "notices": run.notices,
     }
 

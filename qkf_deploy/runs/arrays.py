@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,23 @@ from qkf_deploy.writing import write_atomically
 def write_arrays(path: str | Path, run: Run) -> None:
     """Write ``logits``, ``raw_output`` and every recorded value under its node's name as `.npz`, atomically.
 
+    A node that is called ``logits`` or ``raw_output`` itself is numbered: ``logits#2``.
+
     Raises:
         InputError: the place cannot be written.
     """
+    arrays = {"logits": run.logits, "raw_output": run.raw_output}
+    for node, value in run.values.items():
+        name, count = node, 1
+        while name in arrays or (count > 1 and name in run.values):
+            count += 1
+            name = f"{node}#{count}"
+        arrays[name] = value
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"logits": run.logits, "raw_output": run.raw_output, **run.values}
-    np.savez_compressed(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "w") as archive:  # numpy.savez takes names as keywords and cannot take them all
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     write_atomically(Path(path), buffer.getvalue())

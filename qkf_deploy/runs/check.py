@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from qkf_deploy.errors import InputError
+from qkf_deploy.ir import Assumption
 from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.runs.widths import WIDTH_KEYS
@@ -17,6 +19,7 @@ _NODE = {
     "source": str,
 }  # fmt: skip
 _GATE = {"node": str, "time_steps": int, "heads": int, "positions": int, "open": list, "open_per_step": list}
+_ASSUMPTION = tuple(f.name for f in dataclasses.fields(Assumption))
 _LAYER_TEXTS = ("name", "op", "output_kind", "timing")
 _LAYER_NUMBERS = (
     "output_size", "dense_macs", "border_exact_macs", "weight_bits", "accumulator_bits", "membrane_bits", "parameters",
@@ -38,6 +41,11 @@ def _check_graph(graph: Any) -> None:
     if not isinstance(graph, Mapping) or not isinstance(graph.get("nodes"), list):
         raise InputError("a damaged run file: the graph has no nodes")
     _is(graph.get("parameters"), int, "graph.parameters")
+    _is(graph.get("assumptions"), list, "graph.assumptions")
+    for index, assumption in enumerate(graph["assumptions"]):
+        _check_table(assumption, dict.fromkeys(_ASSUMPTION, str), f"graph.assumptions[{index}]")
+        if set(assumption) != set(_ASSUMPTION):
+            raise InputError(f"a damaged run file: graph.assumptions[{index}] has other fields")
     names: list[str] = []
     for index, node in enumerate(graph["nodes"]):
         _check_table(node, _NODE, f"graph.nodes[{index}]")

@@ -11,7 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.ir import Graph
+from qkf_deploy.errors import InputError
+from qkf_deploy.ir import Assumption, Graph
+from qkf_deploy.ir.assumption import lines
+from qkf_deploy.ir.digest import digest
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.runs.widths import width_rows
@@ -34,6 +37,7 @@ class RunFile:
         predictions: index of the largest logit per image; empty where the output is not one number per class.
         provenance: source hashes, versions, command.
         notices: sentences the user should read.
+        network: digest of the network that ran (:func:`qkf_deploy.ir.digest.digest`).
     """
 
     ledger: Ledger
@@ -43,6 +47,20 @@ class RunFile:
     predictions: tuple[int, ...]
     provenance: Mapping[str, str]
     notices: tuple[str, ...]
+    network: str
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What was assumed of the network's source, as lines for people."""
+        return lines(tuple(Assumption(**a) for a in self.graph["assumptions"]))
+
+    def check_network(self, graph: Graph) -> None:
+        """Raises InputError unless this is a run of ``graph``."""
+        if self.network != digest(graph):
+            raise InputError(
+                "the run belongs to another network",
+                hint="run this one: `qkf-deploy simulate NETWORK IMAGES -o run.json`",
+            )
 
 
 def stored(graph: Graph, run: Run) -> RunFile:
@@ -55,6 +73,7 @@ def stored(graph: Graph, run: Run) -> RunFile:
         predictions=tuple(run.predicted.tolist()) if run.classifies else (),
         provenance={**graph.provenance, **_versions(), "command": _command()},
         notices=(*graph.notices, *run.notices),
+        network=digest(graph),
     )
 
 

@@ -1,6 +1,7 @@
 """Run files: what one simulation leaves behind for `energy`, `map` and `report`, as JSON.
 
-``{"schema_version", "kind": "qkf-run", "ledger", "widths", "graph", "gates", "predictions", "provenance", "notices"}``.
+``{"schema_version", "kind": "qkf-run", "network", "ledger", "widths", "graph", "gates", "predictions", "provenance",
+"notices"}``.
 The same run gives the same bytes.
 """
 
@@ -53,6 +54,7 @@ def from_data(data: Mapping[str, Any]) -> RunFile:
             tuple(int(i) for i in data["predictions"]),
             {str(k): str(v) for k, v in data["provenance"].items()},
             tuple(map(str, data["notices"])),
+            str(data["network"]),
         )
         check_content(run)
         return run

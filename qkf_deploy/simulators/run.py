@@ -67,10 +67,12 @@ GROUPS: Mapping[str, Callable[[Graph], Sequence[str]]] = {
 def _chosen(
     graph: Graph, names: Sequence[str] | str, groups: Mapping[str, Callable[[Graph], Sequence[str]]]
 ) -> frozenset[str]:
-    """Checked node names; a group stands for its nodes, unless a node has its name."""
+    """Checked node names; a group stands for its nodes, and for a node of its name besides (``all`` has that one)."""
     out: set[str] = set()
     for name in (names,) if isinstance(names, str) else names:
-        out.update(groups[name](graph) if name in groups and name not in graph.nodes else [graph[name].name])
+        out.update(groups[name](graph) if name in groups else ())
+        if name not in groups or (name in graph.nodes and name != "all"):
+            out.add(graph[name].name)
     return frozenset(out)
 
 

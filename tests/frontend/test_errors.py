@@ -194,4 +194,8 @@ def test_a_model_with_1000_classes_is_taken_as_imagenet(tmp_path: Path) -> None:
     assert graph.input.type.shape == (3, 224, 224)
     assert graph.preprocessing is not None
     assert graph.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert "taken as an ImageNet model" in graph.notices[0]
+    assert [(a.name, a.value, a.source) for a in graph.assumptions] == [
+        ("image size", "224 x 224", "usual for 1000 classes"),
+        ("input", "one call per time step, results averaged", "the layout that the model takes"),
+        ("mean/std", "imagenet", "usual for 1000 classes"),
+    ]

@@ -93,3 +93,16 @@ def test_a_function_never_takes_the_name_of_a_module_that_runs_later() -> None:
     assert net.graph["sum"].op.kind == "neuron"
     assert net.graph["sum#2"].op.kind == "sum"
     assert_faithful(net)
+
+
+def test_recorded_values_never_take_the_place_of_the_logits(tmp_path: Path) -> None:
+    net = network(("logits", "file", "pool", "raw_output", "logits#2", "all"))
+    run = qd.simulate(net.graph, net.images, record="all")
+    assert len(run.values) == len(net.graph.nodes) - 1
+    qd.save_arrays(run, tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as saved:
+        assert set(saved.files) == {"raw_output#2", "logits#3", *run.values} | {"logits", "raw_output"}
+        assert np.array_equal(saved["logits"], run.logits)
+        assert np.array_equal(saved["raw_output"], run.raw_output)
+        for key, node in (("logits#3", "logits"), ("raw_output#2", "raw_output"), ("file", "file"), ("all", "all")):
+            assert np.array_equal(saved[key], run.values[node])

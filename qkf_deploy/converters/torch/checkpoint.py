@@ -113,6 +113,7 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: Any) -> t
     with torch.device("meta"):
         model = model_class(config)
     _check_fit(model.state_dict(), checkpoint.state_dict, str(path))
+    check_numbers(checkpoint.state_dict, model.state_dict(), str(path))
     model.load_state_dict(_one_precision(checkpoint.state_dict), strict=True, assign=True)
     return model.eval(), checkpoint
 
@@ -299,6 +300,24 @@ def _check_fit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.T
             where=where,
             hint="name the architecture it was trained with (--arch), or give its options",
         )
+
+
+def check_numbers(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises CheckpointError for numbers of another kind than the model's, and for variances below zero."""
+    for name, tensor in found.items():
+        wanted = expected.get(name)
+        if wanted is not None and (tensor.is_floating_point(), tensor.is_complex()) != (
+            wanted.is_floating_point(), wanted.is_complex(),
+        ):  # fmt: skip
+            raise CheckpointError(
+                f"{name} is {tensor.dtype}, the model's is {wanted.dtype}",
+                where=where,
+                hint="quantized or packed weights? give the floating-point checkpoint they were made from",
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(
+                f"{name} has a negative variance", where=where, hint="use a checkpoint that is not damaged"
+            )
 
 
 def _one_precision(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qkf_deploy.converters.torch.checkpoint import Checkpoint, load_model, read_state_dict
+from qkf_deploy.converters.torch import assumed, pixels
+from qkf_deploy.converters.torch.checkpoint import Checkpoint, check_numbers, load_model, read_state_dict
 from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.converters.torch.remap import fitting
 from qkf_deploy.converters.torch.trace.layouts import find_layout
 from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.errors import InputError, UsageError
-from qkf_deploy.ir import Preprocessing
+from qkf_deploy.ir import Assumption, Preprocessing
 from qkf_deploy.options import TraceOptions
 
 if TYPE_CHECKING:
     import torch
 
     from qkf_deploy.models import QKFormerConfig
-
-#: Pixel normalization by name. ``imagenet`` and ``cifar10`` are the values of the official training configurations;
-#: ``none`` only divides by 255.
-PRESETS: Mapping[str, Preprocessing | None] = {
-    "imagenet": Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "none": None,
-}
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".tar", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,8 @@ class Source:
         preprocessing: ``None`` for event frames.
         class_names: labels, may be empty.
         provenance: strings for the graph.
-        notices: what was assumed.
         imports: active while the model runs.
+        assumptions: what neither the source nor the options say.
     """
 
     model: torch.nn.Module
@@ -56,8 +47,8 @@ class Source:
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
     provenance: Mapping[str, str]
-    notices: tuple[str, ...] = ()
     imports: Imports = field(default_factory=Imports)
+    assumptions: tuple[Assumption, ...] = ()
 
 
 @undisturbed()
@@ -111,49 +102,68 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
     model, checkpoint = load_model(path, options.arch, **{k: v for k, v in overrides.items() if v is not None})
     config = model.config
     frames = config.layout == "dvs"
+    given = _given(options)
+    found = assumed.of_checkpoint(checkpoint, config, given)
     usual = {"imagenet": "imagenet", "cifar": "cifar10"}.get(config.layout) if config.in_channels == 3 else None
-    pre = None if frames else _preprocessing(options, config.in_channels, usual, checkpoint.metadata)
-    names = tuple(options.class_names) or tuple(json.loads(checkpoint.metadata.get("class_names", "[]")))
+    pre = None
+    if not frames:
+        stored = pixels.stored(checkpoint.metadata, config.in_channels, path)
+        pre, assumption = pixels.normalization(options, config.in_channels, usual, assumed.CODE, stored)
+        found += assumption
+    names = tuple(options.class_names) or pixels.stored_class_names(checkpoint.metadata, config.num_classes, path)
     provenance = {
         "source": Path(path).name,
         "sha256": checkpoint.sha256,
         "container": checkpoint.container,
         "architecture": config.to_json(),
+        **assumed.given(given),
     }
     shape = (config.in_channels, config.image_size, config.image_size)
-    return Source(model, "frames" if frames else "image", shape, config.time_steps, pre, names, provenance)
+    layout = "frames" if frames else "image"
+    return Source(model, layout, shape, config.time_steps, pre, names, provenance, assumptions=tuple(found))
 
 
 def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
     config: QKFormerConfig | None = (
         getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
     )
+    found: list[Assumption] = []
+    channels = options.in_channels or (config.in_channels if config else _own_channels(model))
+    if channels is None:
+        channels = _IMAGE_CHANNELS
+        found.append(assumed.image_channels(channels))
     size = options.image_size or (config.image_size if config else _own(model, _SIZE_NAMES))
-    assumed = size is None and _has_imagenet_classes(model)
-    if assumed:
-        size = _IMAGENET_SIZE
+    usual = None
+    if size is None and _has_imagenet_classes(model):
+        size, usual = _IMAGENET_SIZE, "imagenet" if channels == _IMAGE_CHANNELS else None
+        found.append(assumed.imagenet_size(size))
     if size is None:
         raise UsageError("a module does not say its image size", hint="give --image-size")
-    channels = options.in_channels or (config.in_channels if config else _own_channels(model)) or 3
     shape = (channels, size, size)
     steps = options.time_steps or (config.time_steps if config else _own(model, _STEP_NAMES))
     layout = options.input or (None if config is None else "frames" if config.layout == "dvs" else "image")
     if layout is None:
-        found = find_layout(model, shape, steps)
-        layout, steps = found.layout, options.time_steps or found.time_steps or steps
+        tried = find_layout(model, shape, steps)
+        layout, steps = tried.layout, options.time_steps or tried.time_steps or steps
+        found += assumed.of_input(layout)
     if steps is None:
         raise UsageError("a module does not say its time steps", hint="give --time-steps")
-    usual = "imagenet" if assumed and channels == 3 else None
-    pre = None if layout == "frames" else _preprocessing(options, channels, usual, {})
-    notices = (_ASSUMED_IMAGENET,) if assumed else ()
-    return Source(model, layout, shape, steps, pre, tuple(options.class_names), provenance, notices)
+    pre = None
+    if layout != "frames":
+        pre, assumption = pixels.normalization(options, channels, usual, "usual for 1000 classes", None)
+        found += assumption
+    provenance = {**provenance, **assumed.given(_given(options))}
+    names = tuple(options.class_names)
+    return Source(model, layout, shape, steps, pre, names, provenance, assumptions=tuple(found))
 
 
-_IMAGENET_SIZE, _IMAGENET_CLASSES = 224, 1000
-_ASSUMED_IMAGENET = (
-    "the model does not say its image size; with 1000 classes it was taken as an ImageNet model: 224 x 224 pixels, "
-    "ImageNet normalization unless given (--image-size, --preset)"
-)
+def _given(options: TraceOptions) -> dict[str, Any]:
+    """What the user said about the model itself."""
+    names = ("arch", "time_steps", "heads", "image_size", "in_channels", "input", "preset", "mean", "std")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+_IMAGENET_SIZE, _IMAGENET_CLASSES, _IMAGE_CHANNELS = 224, 1000, 3
 
 
 def _has_imagenet_classes(model: torch.nn.Module) -> bool:
@@ -193,34 +203,10 @@ def _own_channels(model: torch.nn.Module) -> int | None:
     return None
 
 
-def _preprocessing(
-    options: TraceOptions, channels: int, usual: str | None, metadata: Mapping[str, str]
-) -> Preprocessing | None:
-    """Explicit mean and std, else the preset, else what the file says, else the usual one of the layout."""
-    if (options.mean is None) != (options.std is None):
-        raise UsageError("--mean and --std go together")
-    if options.mean is not None and options.std is not None:
-        pre: Preprocessing | None = Preprocessing(tuple(options.mean), tuple(options.std))
-    elif options.preset is not None:
-        if options.preset not in PRESETS:
-            raise UsageError(
-                f"no preset {options.preset!r}", hint=f"use one of {', '.join(PRESETS)}, or --mean and --std"
-            )
-        pre = PRESETS[options.preset]
-    elif "mean" in metadata and "std" in metadata:
-        pre = Preprocessing(tuple(json.loads(metadata["mean"])), tuple(json.loads(metadata["std"])))
-    else:
-        pre = PRESETS[usual] if usual else None
-    if pre is None:
-        return Preprocessing((0.0,) * channels, (1.0,) * channels)
-    if len(pre.mean) != channels or len(pre.std) != channels or min(pre.std) <= 0:
-        raise UsageError(f"mean and std need {channels} values each, std positive", hint="give --mean and --std")
-    return pre
-
-
 def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
     checkpoint: Checkpoint = read_state_dict(path)
     state, remapped = fitting(checkpoint.state_dict, model.state_dict())
+    check_numbers(state, model.state_dict(), str(path))
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

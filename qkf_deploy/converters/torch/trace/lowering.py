@@ -247,6 +247,11 @@ class Lowering:
         while name in self.builder.nodes or (name in self.program.modules and not (own and count == 1)):
             count += 1
             name = f"{base}#{count}"
+        for key, array in (params or {}).items():
+            if not np.isfinite(array).all():
+                raise UnsupportedError(
+                    f"{key} has values that are not finite", hint="use weights from before training diverged"
+                )
         return self.builder.add(name, op, inputs, params, source)
 
     def emit(
