@@ -37,6 +37,20 @@ HOROWITZ_BUFFERS = (
 )
 
 
+#: What :func:`movement` assumes, to print with its numbers.
+CONVENTION = (
+    "Each layer's weights and membranes lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM (1.25, 2.5, 12.5 pJ per "
+    "byte) or else DRAM (162.5), Horowitz, ISSCC 2014; every use of a weight is a read, every membrane is read and "
+    "written once per step, nothing is reused; events are counted in packed bits, not priced."
+)
+#: Why profiles that price memory give another sum than this table.
+OTHER_CONVENTIONS = (
+    "Profiles with memory price what moves otherwise: horowitz45-sram the same bytes, layers beyond 1 MB in banks of "
+    "1 MB (12.5 pJ per byte), and arithmetic; traffic-3.12pj-per-bit the same bytes at 24.96 pJ each, and arithmetic; "
+    "int32-sram-per-access words of 32 bits, and a membrane at every addition."
+)
+
+
 @dataclass(frozen=True)
 class LayerMovement:
     """One layer, per image.
@@ -71,6 +85,18 @@ def movement(ledger: Ledger, levels: Sequence[Level] = HOROWITZ_BUFFERS) -> tupl
     """Memory and traffic of every layer that holds or moves anything, mean per image."""
     rows = (_layer(layer, ledger, levels) for layer in ledger)
     return tuple(r for r in rows if r.weight_traffic or r.state_traffic or r.event_traffic)
+
+
+def dense_twin_energy(ledger: Ledger, levels: Sequence[Level] = HOROWITZ_BUFFERS) -> Fraction:
+    """Memory energy (pJ) of one dense execution of the network: one weight read per MAC, from the level that holds it.
+
+    The same model as :func:`movement`: no reuse; activations, like events, have no price; nothing keeps a membrane.
+    """
+    total = Fraction(0)
+    for layer in ledger:
+        level = level_for(stored_weight_bytes(layer, ledger), levels)
+        total += layer.dense_macs * -(-layer.weight_bits // 8) * Fraction(level.pj_per_byte)
+    return total
 
 
 def level_for(size: int, levels: Sequence[Level]) -> Level:

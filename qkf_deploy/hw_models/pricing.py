@@ -45,7 +45,7 @@ class LayerEnergy:
         dense_macs: per image and step, padding counted.
         border_exact_macs: per image and step, existing taps only.
         sops_rate: synaptic operations as mean value x T x dense MACs (products: smallest rate of the spike operands).
-        sops_exact: synaptic operations that occurred (products: coincidences).
+        sops_exact: synaptic operations that occurred (products: pairs of spikes that meet).
         macs: multiply-accumulates of real-valued input and of the head, existing taps, constant input once.
         counts: priced quantity -> number.
         energy_by_quantity_pj: priced quantity -> energy.
@@ -217,7 +217,7 @@ def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: 
     energy = exact_sum(by_quantity.values())
     products = "coincidences" in layer.counts
     rate_counts = spike_product_rate(layer, ledger) if products else rate_times_dense(layer, ledger)
-    exact_class = "coincidences" if products else "ac_unary"
+    exact_class = "coincidences_unary" if products else "ac_unary"
     sums = layer.total("attention_sum_adds_unary")
     return LayerEnergy(
         layer=layer.name,

@@ -22,6 +22,9 @@ def twin_sheet(found: Verdict) -> Sheet:
         Column("snn_energy_per_image_pj", "spiking"),
         Column("twin_energy_per_image_pj", "dense twin"),
         Column("twin_over_snn", "twin / spiking"),
+        Column("snn_memory_per_image_pj", "spiking memory"),
+        Column("twin_memory_per_image_pj", "twin memory"),
+        Column("twin_over_snn_with_memory", "twin / spiking with memory"),
         Column("break_even_spikes_per_synapse", "break-even"),
         Column("source", "source", True),
     )
@@ -29,16 +32,24 @@ def twin_sheet(found: Verdict) -> Sheet:
     shown = tuple(
         (
             t.regime.name, str(t.regime.ac_pj), str(t.regime.mac_pj), joules(t.snn_pj), joules(t.twin_pj),
-            "" if t.ratio is None else f"{float(t.ratio):.3g}", f"{float(t.break_even):.3g}", t.regime.source,
+            _times(t.ratio), joules(t.snn_memory_pj), joules(t.twin_memory_pj), _times(t.ratio_with_memory),
+            f"{float(t.break_even):.3g}", t.regime.source,
         )
         for t in found.twins
     )  # fmt: skip
-    return Sheet("Against the dense twin, one price regime per row, arithmetic only", columns, rows, shown)
+    return Sheet(
+        "Against the dense twin, one price regime per row: arithmetic alone, and with memory", columns, rows, shown
+    )
 
 
 def _twin_row(t: Twin) -> tuple[Any, ...]:
-    regime = t.regime
-    return (regime.name, regime.ac_pj, regime.mac_pj, t.snn_pj, t.twin_pj, t.ratio, t.break_even, regime.source)
+    r = t.regime
+    memory = (t.snn_memory_pj, t.twin_memory_pj, t.ratio_with_memory)
+    return (r.name, r.ac_pj, r.mac_pj, t.snn_pj, t.twin_pj, t.ratio, *memory, t.break_even, r.source)
+
+
+def _times(ratio: Fraction | None) -> str:
+    return "" if ratio is None else f"{float(ratio):.3g}"
 
 
 def conventions_sheet(ledger: Ledger, reports: Sequence[EnergyReport]) -> Sheet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qkf_deploy.hw_models.movement import LayerMovement
+from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, LayerMovement
 from qkf_deploy.report.formats import Column, Sheet, joules, si
 
 _COLUMNS = (
@@ -21,10 +21,8 @@ _COLUMNS = (
     Column("energy_pj", "energy"),
 )
 
-NOTE = (
-    "Each layer's weights and membranes lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM (1.25, 2.5, 12.5 pJ per "
-    "byte) or else DRAM (162.5), Horowitz, ISSCC 2014; every use of a weight is a read; events are counted, not priced."
-)
+NOTE = f"{CONVENTION}
+{OTHER_CONVENTIONS}"
 
 
 def movement_sheet(rows: Sequence[LayerMovement]) -> Sheet:

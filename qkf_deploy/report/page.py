@@ -17,10 +17,10 @@ from PIL import Image
 
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
-from qkf_deploy.hw_models.movement import movement
+from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
 from qkf_deploy.hw_models.pricing import EnergyReport, price
 from qkf_deploy.hw_models.profiles import Profile
-from qkf_deploy.hw_models.twins import mixed_regimes, verdict
+from qkf_deploy.hw_models.twins import Twin, mixed_regimes, verdict
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.report import charts
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
@@ -47,10 +47,6 @@ _SECTIONS = (
     ("network", "Network"),
     ("gates", "Q-K gates"),
     ("provenance", "Provenance"),
-)
-_MOVEMENT_NOTE = (
-    "Weights and membranes of a layer lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM, or else DRAM (Horowitz, "
-    "ISSCC 2014); every use of a weight is a read; events are counted in packed bits and have no price."
 )
 
 
@@ -102,7 +98,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
         "title": _title(run),
         "subtitle": _subtitle(run),
         "sections": [s for s in _SECTIONS if s[0] not in skipped],
-        "cards": _cards(reports, found.spikes_per_synapse, found.twins[1].ratio),
+        "cards": _cards(reports, found.spikes_per_synapse, found.twins[1]),
         "warnings": [warning] if warning else [],
         "verdict": found.sentences,
         "common": common,
@@ -117,7 +113,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
         "unpriced": unpriced_sheet(reports),
         "steps": ledger.time_steps,
         "heat": [_heat_row(layer, ledger) for layer in ledger if layer.spikes_per_step is not None and _fires(layer)],
-        "movement_note": _MOVEMENT_NOTE,
+        "movement_note": f"{CONVENTION} {OTHER_CONVENTIONS}",
         "movement": movement_sheet(movement(ledger)),
         "widths": width_sheet([dict(row) for row in run.widths]),
         "drawing": draw(run.graph["nodes"]),
@@ -147,7 +143,7 @@ def _subtitle(run: RunFile) -> str:
     )
 
 
-def _cards(reports: Sequence[EnergyReport], spikes: Fraction, ratio: Fraction | None) -> list[dict[str, str]]:
+def _cards(reports: Sequence[EnergyReport], spikes: Fraction, twin: Twin) -> list[dict[str, str]]:
     cards = []
     for report in reports[:2]:
         spread = f" ± {joules(report.sd_energy_pj)}" if report.images > 1 else ""
@@ -158,10 +154,10 @@ def _cards(reports: Sequence[EnergyReport], spikes: Fraction, ratio: Fraction | 
         label = f"between {len(same)} counting conventions at the same {regime} prices"
         cards.append({"value": f"{float(max(same) / min(same)):.3g} x", "label": label})
     cards.append({"value": f"{float(spikes):.3f}", "label": "spikes per synapse per inference"})
-    if ratio is not None:
-        word = "less" if ratio > 1 else "more"
-        factor = ratio if ratio > 1 else 1 / ratio
-        cards.append({"value": f"{float(factor):.3g} x {word}", "label": "than its dense int8 twin (arithmetic)"})
+    for ratio, what in ((twin.ratio, "arithmetic"), (twin.ratio_with_memory, "with memory")):
+        if ratio:
+            word = f"{float(ratio):.3g} x less" if ratio > 1 else f"{float(1 / ratio):.3g} x more"
+            cards.append({"value": word, "label": f"than its dense int8 twin ({what})"})
     return cards
 
 

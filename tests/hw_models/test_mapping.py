@@ -59,6 +59,15 @@ def test_loihi2_names_what_it_cannot_do(network: DigitsNetwork) -> None:
     assert "192 KiB" in text
 
 
+@pytest.mark.parametrize("name", chip_names())
+def test_every_limit_of_a_chip_can_be_reached(name: str) -> None:
+    """A limit on stored weights that the memory of a core cannot even hold at 2 bits each says nothing."""
+    chip = load_chip(name)
+    bits = 8 * chip.memory_per_core_bytes
+    assert chip.synapses_per_core is None or 2 * chip.synapses_per_core <= bits
+    assert chip.neurons_per_core <= bits
+
+
 def test_traffic_is_the_measured_events(network: DigitsNetwork) -> None:
     graph, ledger = network.integer_graph, network.ledger
     mapping = map_network(graph, CHIP, ledger)
@@ -177,9 +186,9 @@ def test_chip_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     for before, after, line, message in (
         ("neurons_per_core = 8192", "neurons_per_core = 0", 7, "at least 1"),
-        ('"conv", "linear"', '"conv", "lineal"', 13, "unknown operator 'lineal'"),
+        ('"conv", "linear"', '"conv", "lineal"', 12, "unknown operator 'lineal'"),
         ("cores_per_chip = 128\n", "", 1, "missing: cores_per_chip"),
-        ("share_convolution_weights = true", "share_convolution_weights = 1", 12, "true or false"),
+        ("share_convolution_weights = true", "share_convolution_weights = 1", 11, "true or false"),
     ):
         path.write_text(text.replace(before, after))
         with pytest.raises(ProfileError) as caught:

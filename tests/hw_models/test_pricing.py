@@ -86,7 +86,7 @@ def test_paper_rule_from_firing_rates(network: DigitsNetwork) -> None:
 
 def test_exact_profile_by_hand(ledger: Ledger) -> None:
     report = price(ledger, "exact-fp32")
-    adds = ("ac_unary", "coincidences", "attention_sum_adds_unary", "head_adds_unary")
+    adds = ("ac_unary", "coincidences_unary", "attention_sum_adds_unary", "head_adds_unary")
     wanted = Decimal("0.9") * sum(ledger.total(c) for c in adds)
     wanted += Decimal("4.6") * (ledger.total("mac") + ledger.total("head_macs"))
     assert report.total_energy_pj == wanted

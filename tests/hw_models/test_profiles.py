@@ -57,10 +57,21 @@ def test_the_expected_profiles_exist() -> None:
     wanted = {
         "paper-eq23", "exact-fp32", "spikingformer-script", "syops-0.0.5", "spikingjelly-2.0", "neurobench-2.3",
         "horowitz45-int8", "horowitz45-int8-acc16", "horowitz45-int8-acc32", "horowitz45-int16", "horowitz45-fp16",
-        "horowitz45-sram", "lemaire2022", "traffic-3.12pj-per-bit", "loihi2018-presilicon", "odin2019", "darwin3-2024",
-        "truenorth2014-allin", "spinnaker2-hoppner2019", "seneca2023",
+        "horowitz45-sram", "int32-sram-per-access", "traffic-3.12pj-per-bit", "loihi2018-presilicon", "odin2019",
+        "darwin3-2024", "truenorth2014-allin", "spinnaker2-hoppner2019", "seneca2023",
     }  # fmt: skip
     assert wanted <= set(profile_names())
+
+
+def test_products_are_counted_as_synapses_are() -> None:
+    """A profile that takes a value of 3 for three spikes in synapses takes it so in sums and products too."""
+    for name in profile_names():
+        prices = set(load_profile(name).prices)
+        assert not ("ac_unary" in prices and prices & {"coincidences", "attention_sum_adds_graded", "head_adds_graded"})
+
+
+def test_seneca_is_a_22_nm_chip() -> None:
+    assert load_profile("seneca2023").node_nm == "22"
 
 
 def test_a_users_file(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models import price
 from qkf_deploy.hw_models.movement import HOROWITZ_BUFFERS, event_bits, level_for, movement
-from qkf_deploy.hw_models.twins import activation_bits, mixed_regimes, verdict
-from qkf_deploy.ledger import Ledger
+from qkf_deploy.hw_models.twins import MEMORY_SENTENCE, activation_bits, mixed_regimes, verdict
+from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.report.comparison import render_comparison
 from qkf_deploy.report.formats import Column, Sheet, joules, si, to_markdown, to_text
 from qkf_deploy.report.movement_table import movement_sheet
@@ -91,7 +93,9 @@ def test_comparison_warns_about_mixed_regimes(ledger: Ledger) -> None:
 
 def test_verdict_by_hand(ledger: Ledger) -> None:
     found = verdict(ledger)
-    adds = sum(ledger.total(c) for c in ("ac_unary", "coincidences", "attention_sum_adds_unary", "head_adds_unary"))
+    adds = sum(
+        ledger.total(c) for c in ("ac_unary", "coincidences_unary", "attention_sum_adds_unary", "head_adds_unary")
+    )
     macs = ledger.total("mac") + ledger.total("head_macs")
     dense = sum(layer.dense_macs for layer in ledger)
     fp32, int8, low = found.twins
@@ -107,6 +111,58 @@ def test_verdict_by_hand(ledger: Ledger) -> None:
 
 def test_activation_bits_follow_yan() -> None:
     assert [activation_bits(t) for t in (1, 2, 3, 4, 7, 8)] == [1, 2, 2, 3, 3, 4]
+
+
+def test_with_memory_both_twins_pay_by_one_model(ledger: Ledger) -> None:
+    """The spiking side is the memory table's total; the dense side reads a weight per MAC from its level."""
+    price_at = {"SRAM 8 KB": Fraction("1.25"), "SRAM 32 KB": Fraction("2.5"), "SRAM 1 MB": Fraction("12.5")}
+    rows = {r.layer: r for r in movement(ledger)}
+    dense = sum(layer.dense_macs * price_at[rows[layer.name].weight_level] for layer in ledger if layer.weight_bits)
+    for twin in verdict(ledger).twins:
+        assert twin.snn_memory_pj == sum(r.energy_pj for r in rows.values())
+        assert twin.twin_memory_pj == dense  # 8-bit weights: a byte each
+        assert twin.ratio_with_memory == (twin.twin_pj + dense) / (twin.snn_pj + twin.snn_memory_pj)
+        assert twin.ratio_with_memory != twin.ratio
+    for fmt in ("table", "md"):
+        text = render_comparison(ledger, [price(ledger, "exact-fp32")], fmt)
+        assert "twin / spiking with memory" in text
+        assert MEMORY_SENTENCE in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (1, "29.7% at T = 1 (8-bit weights); this network"),
+        (3, "8.2% at T = 3 (8-bit weights); this network"),
+        (4, "8.2% at T = 3 (8-bit weights), 5.7% at T = 5 (4-bit weights); none is published for T = 4, where fetching "
+            "8-bit weights alone gives 9.4%"),
+        (5, "5.7% at T = 5 (4-bit weights); this network"),
+        (10, "5.7% at T = 5 (4-bit weights); none is published for T = 10, where fetching 8-bit weights alone gives "
+             "5.0%"),
+    ],
+)  # fmt: skip
+def test_the_rate_of_yan_depends_on_the_steps(ledger: Ledger, steps: int, words: str) -> None:
+    found = verdict(replace(ledger, time_steps=steps))
+    (sentence,) = (s for s in found.sentences if s.startswith("Yan"))
+    assert words in sentence
+    assert f"at {float(found.firing_rate):.1%}, is" in sentence
+
+
+def test_where_a_rate_stands_among_the_thresholds() -> None:
+    places = {
+        (Fraction(4, 100), 5): "below it", (Fraction(57, 1000), 5): "above it",
+        (Fraction(5, 100), 4): "below all of them", (Fraction(8, 100), 4): "between them",
+        (Fraction(10, 100), 4): "above all of them",
+    }  # fmt: skip
+    for (rate, steps), place in places.items():
+        assert verdict(ledger_with_rate(rate, steps)).sentences[-1].endswith(f"is {place}.")
+
+
+def ledger_with_rate(rate: Fraction, steps: int) -> Ledger:
+    """One layer of 1000 synapses whose inputs spike at this rate."""
+    counts = {"ac_unary": np.array([int(rate * 1000 * steps)])}
+    layer = LayerRecord("conv", "conv", ("spike",), (10,), "drive", 100, "step", 1000, 1000, 8, 16, 0, 1000, counts)
+    return Ledger(steps, 1, "integer", "direct", (layer,))
 
 
 def test_movement(ledger: Ledger) -> None:
