@@ -21,8 +21,7 @@ _COLUMNS = (
     Column("energy_pj", "energy"),
 )
 
-NOTE = f"{CONVENTION}
-{OTHER_CONVENTIONS}"
+NOTE = "\n".join((CONVENTION, OTHER_CONVENTIONS))
 
 
 def movement_sheet(rows: Sequence[LayerMovement]) -> Sheet:
