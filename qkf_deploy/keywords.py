@@ -120,9 +120,13 @@ class Options:
 def _check(keyword: Keyword, value: Any) -> None:
     if value is None and keyword.default is None:
         return
-    if keyword.choices and value not in keyword.choices:
-        raise UsageError(f"{keyword.name}: {value!r}", hint=f"use {_or(keyword.choices)}")
-    if {int, float}.isdisjoint(keyword.kinds):
+    numeric = not {int, float}.isdisjoint(keyword.kinds)
+    if keyword.choices and not (numeric and isinstance(value, Real)):
+        if value not in keyword.choices:
+            wanted = [*keyword.choices, "a number"] if numeric else keyword.choices
+            raise UsageError(f"{keyword.name}: {value!r}", hint=f"use {_or(wanted)}")
+        return
+    if not numeric:
         return
     least, most = keyword.help.least, keyword.help.most
     for number in _numbers(keyword, value):

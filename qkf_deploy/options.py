@@ -17,6 +17,10 @@ Encoding = Literal["direct", "frames"]
 Form = Literal["step", "sequence"]
 Precision = Literal["float32", "float64"]
 Granularity = Literal["block", "operator"]
+NirTool = Literal["nir", "norse", "sinabs", "snntorch", "spikingjelly", "spyx"]
+Fires = Literal["above", "at"]
+Reset = Literal["hard", "subtract", "subtract-next"]
+Gain = Literal["file", "one", "leak"]
 NirMode = Literal["portable", "annotated", "partitioned"]
 TableFormat = Literal["table", "json", "csv", "md"]
 EventFormat = Literal["npz", "aer"]
@@ -104,8 +108,8 @@ class QuantizeOptions(Options):
     scales: Annotated[
         Literal["keep", "max"],
         Help(
-            "keep: weights that lie on a grid already (trained with quantization, powers of two) keep its step, all "
-            "others have their largest weight as the end of the range; max: all have."
+            "Steps of the weights. keep: weights that lie on a grid already (trained with quantization, powers of two) "
+            "keep its step, all others have their largest weight as the end of the range; max: all have."
         ),
     ] = "keep"
 
@@ -174,21 +178,58 @@ class MeasureOptions(ImageOptions, EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(Options):
-    """What a stock NIR file does not say."""
+    """What a stock NIR file does not say. ``None``: as the preset has it."""
 
-    time_steps: Annotated[int, Help("T of a stock file.", least=1, most=_MOST_STEPS)] = 4
-    input_encoding: Annotated[
-        Encoding,
-        Help("Input of a stock file: one image shown T times, or T frames.", flags=("--encoding",)),
-    ] = "direct"
-    dt: Annotated[float, Help("Time step in seconds the file was written for.")] = 1e-4
-    fires: Annotated[
-        Literal["above", "at"],
+    preset: Annotated[
+        NirTool | None,
         Help(
-            "Neurons fire above their threshold (NIR's definition) or at it (what SpikingJelly does with its own "
-            "files)."
+            "The tool that wrote a stock file: its neurons are read as that tool runs them [default: as NIR defines "
+            "them, with a notice]."
         ),
-    ] = "above"
+    ] = None
+    time_steps: Annotated[
+        int | None, Help("T of a stock file [default: 4, with a notice].", least=1, most=_MOST_STEPS)
+    ] = None
+    input_encoding: Annotated[
+        Encoding | None,
+        Help(
+            "Input of a stock file: one image shown T times, or T frames [default: direct, with a notice].",
+            flags=("--encoding",),
+        ),
+    ] = None
+    dt: Annotated[
+        float | Literal["auto"],
+        Help(
+            "Time step in seconds that the file was written for. auto: the preset's, else the one in the file's "
+            "metadata, else the first of 1e-4, 1 and 1e-3 that fits every neuron (r dt = 1 for IF; a time constant of "
+            "1 to 10,000 steps, or r = tau / dt, for the others), else an error.",
+            metavar="SECONDS|auto",
+        ),
+    ] = "auto"
+    fires: Annotated[
+        Fires | None, Help("Neurons fire above their threshold (NIR's definition) or at it [default: as the preset].")
+    ] = None
+    reset: Annotated[
+        Reset | None,
+        Help(
+            "What a spike does to the membrane. hard: set it to v_reset; subtract: subtract the threshold; "
+            "subtract-next: subtract it in the next step, after the decay [default: as the preset]."
+        ),
+    ] = None
+    spikes: Annotated[
+        Literal["one", "several"] | None,
+        Help("Spikes per step: one, or as many as the threshold fits into the membrane [default: as the preset]."),
+    ] = None
+    gain: Annotated[
+        Gain | None,
+        Help(
+            "The input is multiplied by r dt / tau of the file (IF r dt), by one, or by 1 - decay (leak; IF one) "
+            "[default: as the preset]."
+        ),
+    ] = None
+    floor: Annotated[
+        bool | None, Help("IF membranes do not go below minus their threshold [default: as the preset].")
+    ] = None
     readout: Annotated[bool, Help("Mean over time of the output, or one output per step.")] = True
     stock: Annotated[bool, Help("Ignore our sidecar and read the stock nodes.")] = False
 

@@ -20,9 +20,13 @@ from qkf_deploy.options import ImportOptions
 def import_(file: Path, output: Path, **options: Any) -> None:
     """Read a NIR file: one of ours without loss, a stock file of another tool by meaning.
 
+    NIR does not say how neurons reset, how often they fire in a step, or how long a step is. --preset names the tool
+    that wrote the file; without it they are read as NIR defines them, and a notice says what that means.
+
     \b
-    Example:
+    Examples:
       qkf-deploy import net.nir -o net.qkf
+      qkf-deploy import cnn.nir --preset sinabs --time-steps 16 --encoding frames -o cnn.qkf
     """
     with progress("importing"):
         graph = qd.import_nir(file, **options)

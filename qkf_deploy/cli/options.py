@@ -38,7 +38,8 @@ def _option(keyword: Keyword) -> Decorator:
 
 def _flags(keyword: Keyword) -> tuple[str, ...]:
     name = keyword.name.replace("_", "-")
-    return keyword.help.flags or ((f"--{name}/--no-{name}",) if keyword.default is True else (f"--{name}",))
+    negated = bool in keyword.kinds and keyword.default is not False
+    return keyword.help.flags or ((f"--{name}/--no-{name}",) if negated else (f"--{name}",))
 
 
 def _form(keyword: Keyword) -> dict[str, Any]:
@@ -46,6 +47,8 @@ def _form(keyword: Keyword) -> dict[str, Any]:
     kinds = keyword.kinds
     origins = [get_origin(kind) or kind for kind in kinds]
     limits: dict[str, Any] = {"min": keyword.help.least, "max": keyword.help.most}
+    if keyword.choices and float in kinds:
+        return {"type": _NumberOr(keyword.choices)}
     if keyword.choices:
         return {"type": click.Choice(keyword.choices)}
     if bool in kinds:
@@ -61,6 +64,21 @@ def _form(keyword: Keyword) -> dict[str, Any]:
     if float in kinds:
         return {"type": click.FloatRange(**limits) if keyword.limited else float}
     return {"type": click.Path(path_type=Path) if Path in kinds else str}
+
+
+class _NumberOr(click.ParamType):
+    """A number, or one of a few words."""
+
+    name = "number"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return value if value in self._words else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {' or '.join(self._words)}", param, ctx)
 
 
 def _list(kind: Callable[[str], Any], *, single: bool) -> Callable[..., Any]:

@@ -75,8 +75,9 @@ def import_nir(path: str | Path, options: ImportOptions) -> Graph:
         path: of the file.
 
     Raises:
-        InputError: missing, damaged or hostile file; stock nodes changed since the export.
+        InputError: missing, damaged or hostile file; stock nodes changed since the export; a time step that is open.
         UnsupportedError: nodes without a meaning here, all listed.
+        UsageError: options that contradict each other.
         MissingComponent: nir is not installed.
     """
     from qkf_deploy.converters.nir import read

@@ -18,8 +18,9 @@ from qkf_deploy import bundle
 from qkf_deploy.converters.nir.clients import own
 from qkf_deploy.converters.nir.export import export_nir
 from qkf_deploy.converters.nir.partition import export_parts, load_parts, run_parts
-from qkf_deploy.converters.nir.read import ImportOptions, import_nir
+from qkf_deploy.converters.nir.read import import_nir
 from qkf_deploy.errors import InputError, UnsupportedError
+from qkf_deploy.options import ImportOptions
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
@@ -222,7 +223,12 @@ def test_every_stock_node_with_a_meaning(tmp_path):
             state = np.where(out[-1], 0, state)
         return np.array(out, np.float64)
 
-    first = leaky(run.values["scale"], 3.0)
+    # scale and gain (r = 3) are in the weights, and nothing is left to multiply
+    np.testing.assert_array_equal(
+        graph["conv"].params["weight"], 3 * weight * scale[:, :1, :1, None].astype(np.float64)
+    )
+    assert not [node.name for node in graph if node.op.kind == "scale"]
+    first = leaky(run.values["conv"], 1.0)
     np.testing.assert_array_equal(run.values["lif"], first)
     assert 0 < first.mean() < 1
     total, held = np.zeros_like(first[0]), []
@@ -244,7 +250,6 @@ REFUSED = {
     "integrator": nir.I(**neuron_parameters("r")),
     "threshold of reals": nir.Threshold(np.full((CHANNELS, 6, 6), 0.5, np.float32)),
     "fast": nir.LIF(**neuron_parameters(*LIF, tau=1e-4, v_leak=0, v_reset=0)),
-    "leak elsewhere": nir.LIF(**neuron_parameters(*LIF, tau=2e-4, v_leak=0.5, v_reset=0)),
     "never reset": nir.LIF(**neuron_parameters(*LIF, tau=2e-4, v_leak=2, v_reset=2)),
 }
 
@@ -253,7 +258,7 @@ REFUSED = {
 def test_nodes_without_a_meaning_are_refused_by_name(name, tmp_path):
     path = write(tmp_path / "net.nir", {"strange": REFUSED[name]}, chain("strange"))
     with pytest.raises(UnsupportedError, match="strange"):
-        import_nir(path)
+        import_nir(path, ImportOptions(dt=1e-4))
 
 
 def test_recurrence_is_refused_with_the_cycle(tmp_path):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.converters.nir.builder import DT, nir
-from qkf_deploy.converters.nir.read import ImportOptions, import_nir
+from qkf_deploy.converters.nir.read import import_nir
 from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.options import ImportOptions
 from qkf_deploy.simulators import reference
 
 #: Runs a NIR file on ``(T, B, *shape)`` float32 input.
@@ -86,7 +87,7 @@ def own(path: Path, x: np.ndarray) -> ClientRun:
 
     It takes per-channel thresholds, which the other clients refuse.
     """
-    options = ImportOptions(time_steps=len(x), input_encoding="frames", readout=False, stock=True)
+    options = ImportOptions(preset="nir", time_steps=len(x), input_encoding="frames", dt=DT, readout=False, stock=True)
     run = reference.run(import_nir(path, options), x.astype(np.float64))
     return ClientRun(run.raw_output.astype(np.float32), {})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from qkf_deploy.converters.nir.safety import MAX_NODES, RawGraph, RawNode
 from qkf_deploy.errors import InputError, UnsupportedError
@@ -12,13 +13,34 @@ from qkf_deploy.errors import InputError, UnsupportedError
 
 @dataclass(frozen=True)
 class FlatGraph:
-    """A NIR graph without nested graphs, in an order in which every node follows its sources."""
+    """A NIR graph without nested graphs, in an order in which every node follows its sources.
+
+    Attributes:
+        nodes: by name.
+        sources: names of what enters each node.
+        metadata: of the outermost graph.
+        version: of nir, as the file says; "" where it does not.
+    """
 
     nodes: Mapping[str, RawNode]
     sources: Mapping[str, tuple[str, ...]]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+
+    def readers(self, name: str) -> list[str]:
+        """Nodes that a node feeds."""
+        return self._readers.get(name, [])
+
+    @cached_property
+    def _readers(self) -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        for target, sources in self.sources.items():
+            for source in sources:
+                out.setdefault(source, []).append(target)
+        return out
 
 
-def flatten_graphs(graph: RawGraph) -> FlatGraph:
+def flatten_graphs(graph: RawGraph, version: str = "") -> FlatGraph:
     """Nested graphs inlined as ``outer.inner``.
 
     Raises:
@@ -42,7 +64,8 @@ def flatten_graphs(graph: RawGraph) -> FlatGraph:
         raise UnsupportedError(
             f"recurrent connections: {cycle}", hint="only feed-forward networks are simulated here"
         ) from error
-    return FlatGraph({n: nodes[n] for n in order}, {n: tuple(sorted(s)) for n, s in sources.items()})
+    ordered = {n: tuple(sorted(s)) for n, s in sources.items()}
+    return FlatGraph({n: nodes[n] for n in order}, ordered, graph.metadata, version)
 
 
 def _inline(graph: RawGraph, prefix: str, nodes: dict[str, RawNode], edges: list[tuple[str, str]]) -> None:

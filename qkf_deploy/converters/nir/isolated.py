@@ -80,12 +80,12 @@ def _decode(message: bytes) -> NirContent:
     node = _node_from(tree, tensors)
     if not isinstance(node, RawGraph):
         raise InputError("the reading process sent no graph")
-    return NirContent(node, None)
+    return NirContent(node, None, tree["version"])
 
 
 def _encode(content: NirContent) -> bytes:
     tensors: dict[str, np.ndarray] = {}
-    tree = None if content.stock is None else _tree_of(content.stock, tensors)
+    tree = None if content.stock is None else {**_tree_of(content.stock, tensors), "version": content.version}
     if content.sidecar is not None:
         tensors[_SIDECAR] = content.sidecar
     tensors[_TREE] = np.frombuffer(json.dumps(tree).encode(), np.uint8)

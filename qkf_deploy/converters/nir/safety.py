@@ -39,6 +39,7 @@ MAX_TOTAL = 2**32  # declared bytes of all arrays
 _MAX_EXPANSION = 1100
 _SLACK = 2**16
 _DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError)
+_LONGEST_VERSION = 40
 SIDECAR = "qkf"
 SIDECAR_VERSION = "qkf-nir/1"
 _EDGE_ROWS, _EDGE_BYTES = 4096, 2**26
@@ -83,10 +84,11 @@ class _Budget:
 
 @dataclass(frozen=True)
 class NirContent:
-    """What a NIR file holds: the bytes of our sidecar's graph, or else the stock graph."""
+    """What a NIR file holds: the bytes of our sidecar's graph, or else the stock graph; and the version of nir."""
 
     stock: RawGraph | None
     sidecar: np.ndarray | None
+    version: str = ""
 
 
 def read_content(path: Path, stock_only: bool) -> NirContent:
@@ -102,7 +104,16 @@ def read_content(path: Path, stock_only: bool) -> NirContent:
     with open_file(path) as file:
         stock = read_stock(file)
         sidecar = None if stock_only else read_sidecar(file)
-    return NirContent(stock if sidecar is None else None, sidecar)
+        version = _version(file)
+    return NirContent(stock if sidecar is None else None, sidecar, version)
+
+
+def _version(file: Any) -> str:
+    """Version of nir that wrote the file, "" where it does not say."""
+    item = child(file, "version", "")
+    if not isinstance(item, h5py.Dataset) or not _is_text(item):
+        return ""
+    return str(_dataset(item, "/version", _Budget(1)))[:_LONGEST_VERSION]
 
 
 def read_sidecar(file: Any) -> np.ndarray | None:
@@ -269,12 +280,16 @@ def _text(value: object, place: str, longest: int = MAX_TEXT) -> str:
 
 
 def _metadata(group: Any, place: str, budget: _Budget) -> dict[str, str]:
-    """Text entries of a node's metadata; everything else in there is ignored unread."""
+    """Text and number entries of a node's metadata, as text; everything else in there is ignored unread."""
     if not isinstance(group, h5py.Group):
         return {}
     entries = _members(group, place, MAX_ENTRIES)
-    texts = {k: v for k, v in entries.items() if isinstance(v, h5py.Dataset) and _is_text(v)}
-    return {k: str(_dataset(v, f"{place}/{k}", budget)) for k, v in texts.items()}
+    simple = {k: v for k, v in entries.items() if isinstance(v, h5py.Dataset) and (_is_text(v) or _is_number(v))}
+    return {k: str(_dataset(v, f"{place}/{k}", budget)) for k, v in simple.items()}
+
+
+def _is_number(dataset: Any) -> bool:
+    return dataset.shape == () and dataset.dtype.kind in "iuf"
 
 
 def _is_text(dataset: Any) -> bool:
