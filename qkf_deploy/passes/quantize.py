@@ -91,8 +91,13 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     return attach(bound_spikes(lower_unreachable(builder.run())))
 
 
+_BYTE = 8  # bits
+
+
 def _prepare_input(graph: Graph, options: QuantizeOptions) -> tuple[Graph, np.ndarray]:
     """The float graph reading integers, and the scale of its input."""
+    if options.input == "bytes" and (options.input_bits != _BYTE or options.input_max is not None):
+        raise UsageError("input_bits and input_max are of a fixed input", hint="use them with input='fixed'")
     one = np.ones((1,) * len(graph.input.type.shape))
     if graph.input_encoding == "frames":
         return graph, one

@@ -12,9 +12,10 @@ from spikingjelly.activation_based import neuron
 from torch import nn
 
 import qkf_deploy as qd
+from qkf_deploy.cli import run
 from qkf_deploy.converters.torch.checkpoint import load_model
 from qkf_deploy.converters.torch.source import resolve
-from qkf_deploy.errors import CheckpointError, InputError
+from qkf_deploy.errors import CheckpointError, InputError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.assumption import lines
 from qkf_deploy.models import QKFormer, QKFormerConfig, build
@@ -106,11 +107,11 @@ def test_they_stay_with_the_network_its_file_and_its_run(bare: Path, tmp_path: P
     qd.save(integer, tmp_path / "net.qkf")
     assert qd.load(tmp_path / "net.qkf").assumptions == graph.assumptions
     write_run(tmp_path / "run.json", integer, qd.simulate(integer, np.zeros((1, 1, 16, 16), np.uint8)))
-    run = read_run(tmp_path / "run.json")
-    assert run.assumed == lines(graph.assumptions)
-    run.check_network(integer)
+    stored = read_run(tmp_path / "run.json")
+    assert stored.assumed == lines(graph.assumptions)
+    stored.check_network(integer)
     with pytest.raises(InputError, match="the run belongs to another network"):
-        run.check_network(graph)
+        stored.check_network(graph)
 
 
 def test_verify_says_what_it_shares_with_the_network(bare: Path) -> None:
@@ -128,3 +129,36 @@ def test_a_source_keeps_its_assumptions(bare: Path) -> None:
     from qkf_deploy.options import TraceOptions
 
     assert [a.name for a in resolve(bare, TraceOptions(heads=4)).assumptions][:2] == ["T", "image size"]
+
+
+def test_options_and_labels_that_would_be_lost(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.qkf"
+    qd.save(qd.quantize(qd.fold(qd.trace(bare))), net)
+    images = np.zeros((2, 1, 16, 16), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.array([0, 10]))
+    np.savez(tmp_path / "floats.npz", images=images, labels=np.array([0.5, 1.0]))
+    np.save(tmp_path / "x.npy", images)
+    assert run(["simulate", str(net), str(tmp_path / "x.npz")]) == 3
+    assert "labels from 0 to 10, the network has 10 classes: 0 to 9" in capsys.readouterr().err
+    assert run(["simulate", str(net), str(tmp_path / "floats.npz")]) == 3
+    assert run(["simulate", str(net), str(tmp_path / "x.npy"), "--record", "head"]) == 2
+    assert "--record keeps values for --save" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="of a fixed input"):
+        qd.quantize(qd.trace(bare), 8, input_bits=4)
+    with pytest.raises(UsageError, match="of a fixed input"):
+        qd.quantize(qd.trace(bare), 8, input_max=2.0)
+
+
+def test_the_commands_print_them(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, integer, images = (str(tmp_path / name) for name in ("net.qkf", "int.qkf", "x.npy"))
+    np.save(images, np.zeros((1, 1, 16, 16), np.uint8))
+    assert run(["trace", str(bare), "-o", net]) == 0
+    assert "not in the file, assumed: heads 4, T 4" in capsys.readouterr().err
+    assert run(["inspect", net]) == 0
+    assert "not in the file, assumed: heads 4, T 4" in capsys.readouterr().out
+    assert run(["quantize", net, "-o", integer]) == 0
+    assert run(["verify", integer, images, "--against", str(bare)]) == 0
+    assert "a wrong one shows no difference here: heads 4, T 4" in capsys.readouterr().err
+    assert run(["simulate", net, images, "-o", str(tmp_path / "run.json")]) == 0
+    assert run(["map", integer, "--run", str(tmp_path / "run.json")]) == 3
+    assert "the run belongs to another network" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from official_layouts import LAYOUTS
 
+import qkf_deploy as qd
 from qkf_deploy.converters.torch.checkpoint import CONFIG_KEY, load_model, read_state_dict
 from qkf_deploy.errors import CheckpointError, UsageError
 from qkf_deploy.models import BUILDS, QKFormer, QKFormerConfig
@@ -296,3 +297,57 @@ def test_bad_stored_configuration(tmp_path: Path, state: dict[str, torch.Tensor]
     error = error_of(path)
     assert error.message == "metadata qkf_config: the model configuration is not a JSON object"
     assert error.hint == "name the architecture with --arch"
+
+
+DAMAGE: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "negative variance": ("patch_embed1.proj_bn.running_var", lambda t: -t, "has a negative variance"),
+    "nan": ("head.weight", lambda t: t * float("nan"), "values that are not finite"),
+    "infinite": ("head.bias", lambda t: t / 0 + float("inf"), "values that are not finite"),
+    "integers": ("head.weight", lambda t: t.to(torch.int8), "wrong types|is torch.int8"),
+    "booleans": ("head.weight", lambda t: t > 0, "wrong types|is torch.bool"),
+    "complex": ("head.weight", lambda t: t.to(torch.complex64), "wrong types|is torch.complex64"),
+}
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_numbers_that_cannot_be_weights(
+    tmp_path: Path,
+    small_cifar: QKFormerConfig,
+    state: dict[str, torch.Tensor],
+    name: str,
+    damage: Callable[[torch.Tensor], torch.Tensor],
+    message: str,
+) -> None:
+    torch.save({**state, name: damage(state[name])}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        qd.trace(tmp_path / "w.pth", heads=2, image_size=16)
+    factory = {"config": small_cifar}
+    with pytest.raises(CheckpointError, match=message):  # and through a factory
+        qd.trace(
+            "qkf_deploy.models.qkformer:QKFormer",
+            checkpoint=tmp_path / "w.pth",
+            factory_arguments=factory,
+            image_size=16,
+        )
+
+
+METADATA = {
+    "not JSON": {"mean": "0.5,", "std": "[0.5]"},
+    "no list": {"mean": "0.5", "std": "[0.5]"},
+    "texts": {"mean": '["a"]', "std": "[0.5]"},
+    "not finite": {"mean": "[NaN]", "std": "[0.5]"},
+    "too many": {"mean": "[0.5, 0.5]", "std": "[0.5, 0.5]"},
+    "zero": {"mean": "[0.5]", "std": "[0]"},
+    "one of two": {"mean": "[0.5]"},
+    "names": {"class_names": "cat"},
+    "names of others": {"class_names": '["cat"]'},
+}
+
+
+@pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
+def test_metadata_that_says_nothing_usable(
+    tmp_path: Path, state: dict[str, torch.Tensor], metadata: dict[str, str]
+) -> None:
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: metadata (mean|std|class_names)"):
+        qd.trace(tmp_path / "w.safetensors", heads=2, image_size=16)

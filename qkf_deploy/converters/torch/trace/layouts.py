@@ -65,7 +65,8 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
     """
     problems = []
     try:
-        return _as_image(*(_run(model, (batch, *shape)) for batch in _BATCHES))
+        small, large = (_run(model, (batch, *shape)) for batch in _BATCHES)
+        return _as_image(small, large, time_steps)
     except _Refused as refused:
         problems.append(f"as image (B, {', '.join(map(str, shape))}): {refused}")
     try:
@@ -96,12 +97,17 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
     return _Trial(single, tuple(n for path, n in recorder.calls if neurons[path].multi_step))
 
 
-def _as_image(small: _Trial, large: _Trial) -> InputFound:
+def _as_image(small: _Trial, large: _Trial, time_steps: int | None) -> InputFound:
     if small.single != large.single:
         raise _Refused("its first axis is looped over, so it is time and not the batch")
-    steps = set(small.single.values()) | {_leading(a, b) for a, b in zip(small.leading, large.leading, strict=True)}
-    if small.leading and 1 in steps:
-        raise _Refused("multi-step neurons get no time axis")
+    pairs = list(zip(small.leading, large.leading, strict=True))
+    steps = set(small.single.values()) | {_leading(a, b) for a, b in pairs}
+    # Time and batch merged at T = 1 look like no time at all, unless something else says that T is 1.
+    said = time_steps == 1 or (1, 1) in pairs
+    if small.leading and 1 in steps and not (steps == {1} and said):
+        raise _Refused("multi-step neurons get no time axis (if the model runs one time step, say --time-steps 1)")
+    if small.leading and steps == {1}:
+        return InputFound("image", 1)
     if steps == {1} or not steps:
         return InputFound("step", None)
     return InputFound("image", max(steps))

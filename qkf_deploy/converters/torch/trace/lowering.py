@@ -78,6 +78,7 @@ class Lowering:
         self.broken: set[str] = set()
         self.offenders: list[Offender] = []
         self.notices: list[str] = []
+        self.merged: list[str] = []
         self.steps = spec.time_steps if spec.layout != "image" else None
 
     def run(self) -> Graph:
@@ -104,6 +105,8 @@ class Lowering:
         steps = self.steps or self.spec.time_steps
         if steps != self.spec.time_steps:
             self.notices.append(f"the model runs {steps} time steps itself, not {self.spec.time_steps}")
+        if self.merged:
+            self.notices.append(_merged_notice(self.merged))
         graph = Graph(
             prune(self.builder.nodes),
             steps,
@@ -353,6 +356,15 @@ def _joint(symbols: Sequence[Symbol]) -> tuple[int, ...]:
             "uses a sum over some of the time steps", hint="add up all time steps before anything else is computed"
         )
     return at
+
+
+def _merged_notice(paths: Sequence[str]) -> str:
+    """About all neurons whose time axis the model merged with the batch."""
+    shown = ", ".join(paths) if len(paths) <= 3 else f"{paths[0]} to {paths[-1]}, {len(paths)} neurons"
+    return (
+        f"{shown}: run over a merged time and batch axis, so with more than one image their membranes carry over from "
+        "image to image; the graph gives every image its own (batch size 1)"
+    )
 
 
 def prune(nodes: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,16 @@ def neuron(low: Lowering, call: Call) -> Symbol:
             "its membrane would carry on from call to call",
             hint="give every place its own neuron",
         )
+    x = _with_time(low, x)
     op = _over_time(low, x, found.op, path)
     return _emit(low, call, x, op, _parameters(found, x, x.layout()[1:]), path)
+
+
+def _with_time(low: Lowering, x: Symbol) -> Symbol:
+    """A model of one time step may make its time axis like any axis of size 1; in front of a neuron it is known."""
+    if low.spec.time_steps != 1 or x.steps is not None or x.at or x.layout()[0] is not None or x.shape[0] != 1:
+        return x
+    return x.reshaped(x.shape[1:]).over_time(0, low.timed(1))
 
 
 def _over_time(low: Lowering, x: Symbol, op: Neuron, path: str) -> Neuron:
@@ -45,10 +53,7 @@ def _over_time(low: Lowering, x: Symbol, op: Neuron, path: str) -> Neuron:
         )
     if BATCH not in lead:
         return op
-    low.notices.append(
-        f"{path}: the model runs this neuron over a merged time and batch axis, so with more than one image its "
-        "membrane carries over from image to image; the graph gives every image its own (batch size 1)"
-    )
+    low.merged.append(path)
     return replace(op, time_merged_with_batch=True)
 
 
