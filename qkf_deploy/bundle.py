@@ -1,13 +1,16 @@
 """`.qkf` files: one safetensors file, tensors and a canonical JSON graph in its metadata.
 
-Nothing in it can run code. Writing is atomic: a file is complete or absent.
+Nothing in it can run code. Writing is atomic: a file is complete or absent. A SHA-256 over its content lies in it:
+damage is noticed. It is no signature; whoever alters a file on purpose writes a hash that fits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
+from qkf_deploy import limits
 from qkf_deploy.errors import GraphError, InputError, QkfError
 from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
 from qkf_deploy.ir.digest import plain_node
@@ -25,7 +29,10 @@ from qkf_deploy.writing import write_atomically
 
 FORMAT = "qkf-graph/1"
 _KEY = "qkf"
+_HASH = "sha256"
 _MAX_NODES = 100_000
+#: Bytes that analyses of a graph need per element of a value at most: four arrays of int64.
+_BYTES_PER_ELEMENT = 32
 _REWRITE = "write it again with `qkf-deploy trace`"
 
 
@@ -45,7 +52,34 @@ def to_bytes(graph: Graph) -> bytes:
     tensors = {
         f"{node.name}/{name}": np.asarray(array, order="C") for node in graph for name, array in node.params.items()
     }
-    return save(tensors, metadata={_KEY: to_json(graph)})
+    return save(tensors, metadata={_KEY: sealed(_to_data(graph), tensors)})
+
+
+def sealed(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """The metadata of a file as canonical JSON, with the hash of everything that goes into the file.
+
+    Args:
+        data: the metadata.
+        tensors: by name, C-contiguous.
+    """
+    return _canonical({**data, _HASH: content_hash(data, tensors)}, allow_nan=False)
+
+
+def content_hash(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the metadata as canonical JSON (without the hash) and names, types, shapes, bytes of all tensors."""
+    names = sorted(tensors)
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+        digests = pool.map(lambda name: hashlib.sha256(tensors[name].data), names)
+    shapes = [
+        [name, tensors[name].dtype.str, tensors[name].shape, d.hexdigest()]
+        for name, d in zip(names, digests, strict=True)
+    ]
+    return hashlib.sha256(_canonical([{**data, _HASH: None}, shapes]).encode()).hexdigest()
+
+
+def _canonical(data: Any, allow_nan: bool = True) -> str:
+    """JSON with sorted keys and no spaces."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=allow_nan)
 
 
 def load_graph(path: str | Path) -> Graph:
@@ -57,6 +91,7 @@ def load_graph(path: str | Path) -> Graph:
     path = Path(path)
     if not path.is_file():
         raise InputError("no such file", where=str(path), hint="`qkf-deploy trace` writes .qkf files")
+    limits.check(path.stat().st_size, "the file", str(path))
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -85,10 +120,10 @@ def from_bytes(data: bytes) -> Graph:
     return from_json(text, tensors)
 
 
-def to_json(graph: Graph) -> str:
-    """Canonical JSON of everything but the tensors: sorted keys, no spaces, finite numbers only."""
+def _to_data(graph: Graph) -> dict[str, Any]:
+    """Everything but the tensors."""
     pre = graph.preprocessing
-    data = {
+    return {
         "format": FORMAT,
         "time_steps": graph.time_steps,
         "input_encoding": graph.input_encoding,
@@ -102,20 +137,21 @@ def to_json(graph: Graph) -> str:
         "assumptions": [dataclasses.asdict(a) for a in graph.assumptions],
         "nodes": [plain_node(node) for node in graph],
     }
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
-    """Inverse of :func:`to_json`.
+    """The graph of a file's metadata and tensors.
 
     Raises:
-        InputError: not this format, unknown operators, missing or non-finite tensors, wrong types of fields.
+        InputError: not this format, altered content, unknown operators, missing or non-finite tensors, wrong types of
+            fields, values beyond the memory limit.
         GraphError: the graph breaks a rule.
     """
     try:
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError("the graph has another format", hint=f"this version reads {FORMAT}")
+        _check_hash(data, tensors)
         if len(data["nodes"]) > _MAX_NODES:
             raise InputError(f"more than {_MAX_NODES} nodes")
         nodes = [_node_from_json(n, tensors) for n in data["nodes"]]
@@ -139,6 +175,15 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
         return graph.verify()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, ArithmeticError) as error:
         raise InputError(f"a damaged graph: {type(error).__name__}: {error}", hint=_REWRITE) from error
+
+
+def _check_hash(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    if _HASH not in data:
+        raise InputError("the file carries no hash of its content", hint=_REWRITE)
+    if data[_HASH] != content_hash(data, tensors):
+        raise InputError(
+            "the content is not what was written: its hash differs", hint="copy the file again, or write it again"
+        )
 
 
 def _widths(value: Any, partial: Any, membrane: Any) -> Widths:
@@ -200,6 +245,7 @@ def _node_from_json(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) 
     inputs = tuple(Operand(str(n), None if v is None else View(*_tuples(v))) for n, v in data["inputs"])
     shape, kind, timing, high, low = data["type"]
     type_ = ValueType(tuple(int(n) for n in shape), Kind(kind), Timing(timing), high, low)
+    limits.check(type_.size * _BYTES_PER_ELEMENT, f"a value of the shape {type_.shape}", name)
     try:
         op = _operator(str(data["op"]), data["attributes"])
     except QkfError as error:

@@ -42,6 +42,11 @@ def parse_size(text: str) -> int:
     return int(number) * _UNITS[unit]
 
 
+def allowed() -> int:
+    """Bytes that one input may take now."""
+    return _bytes.get()
+
+
 def check(size: int, what: str, where: str | None = None) -> None:
     """Refuse an allocation beyond the limit.
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import qkf_deploy as qd
-from qkf_deploy.bundle import load_graph, save_graph, to_bytes
+from qkf_deploy.bundle import content_hash, load_graph, save_graph, to_bytes
 from qkf_deploy.errors import GraphError, InputError, ProofError, QkfError
 from qkf_deploy.ir import Graph
 from qkf_deploy.writing import write_atomically
@@ -70,12 +70,18 @@ def test_a_file_from_before_an_attribute_was_added(tmp_path: Path) -> None:
     graph = qd.quantize(tiny(), 8)
     data, tensors = stored(tmp_path, graph)
     del node(data, "lif")["attributes"]["max_spikes"]
-    save_file(tensors, tmp_path / "old.qkf", metadata={"qkf": json.dumps(data)})
+    write(tmp_path / "old.qkf", data, tensors)
     assert qd.load(tmp_path / "old.qkf")["lif"].op == graph["lif"].op
     del node(data, "lif")["attributes"]["decay_shift"]
-    save_file(tensors, tmp_path / "old.qkf", metadata={"qkf": json.dumps(data)})
+    write(tmp_path / "old.qkf", data, tensors)
     with pytest.raises(QkfError, match="integer_neuron has the attributes"):
         qd.load(tmp_path / "old.qkf")
+
+
+def write(path: Path, data: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """A file whose hash fits its content, as one who alters it on purpose writes it."""
+    tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+    save_file(tensors, path, metadata={"qkf": json.dumps({**data, "sha256": content_hash(data, tensors)})})
 
 
 def tiny() -> Graph:
@@ -166,7 +172,7 @@ def test_hostile_metadata(tmp_path: Path, change: Callable, message: str) -> Non
     data, tensors = stored(tmp_path)
     change(data, tensors)
     path = tmp_path / "hostile.qkf"
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata={"qkf": json.dumps(data)})
+    write(path, data, tensors)
     with pytest.raises(QkfError, match=message) as caught:
         qd.load(path)
     assert str(path) in str(caught.value) or isinstance(caught.value, ProofError)

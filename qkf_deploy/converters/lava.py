@@ -12,6 +12,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, ValueType
 from qkf_deploy.ops import IntegerNeuron
+from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.lava.partition import PROCESS_NAMES
 from qkf_deploy.writing import new_folder
 
@@ -96,6 +97,7 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
 
     Raises:
         UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        ProofError: widths that do not hold for the weights.
         InputError: the folder has files, or cannot be written.
     """
     _check(graph)
@@ -112,6 +114,7 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
 def _check(graph: Graph) -> None:
     if graph.arithmetic != "integer":
         raise UnsupportedError("Lava runs integer graphs", hint="`qkf-deploy quantize` the network first")
+    proven(graph)
     carrying = [n.name for n in graph if isinstance(n.op, IntegerNeuron) and n.op.carry == "official"]
     if carrying:
         raise UnsupportedError(

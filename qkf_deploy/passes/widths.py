@@ -86,6 +86,20 @@ def bound_spikes(graph: Graph) -> Graph:
     return replace(graph, nodes=dict(builder.nodes)).verify()
 
 
+def proven(graph: Graph) -> Mapping[str, Widths]:
+    """Widths that hold for the graph's actual weights; none for a float graph.
+
+    Raises:
+        ProofError: the graph carries widths that are narrower than what its weights can reach.
+    """
+    if graph.arithmetic == "float":
+        return {}
+    if not graph.widths:
+        return prove(graph)
+    check(graph)
+    return graph.widths
+
+
 def check(graph: Graph) -> None:
     """Prove again and compare with the stored widths.
 

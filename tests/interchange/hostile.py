@@ -71,7 +71,7 @@ def edited(change: Callable[[Any], None], keep_sidecar: bool = False) -> Make:
         path.write_bytes(stock())
         with h5py.File(path, "r+") as file:
             if not keep_sidecar:
-                del file["qkf"]
+                del file["qkf"], file.attrs["qkf_sidecar"]
             change(file)
 
     return make
@@ -280,7 +280,8 @@ def rewritten(
             data = json.loads(file.metadata()["qkf"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         change(data, tensors)
-        save_file(tensors, path, metadata={"qkf": json.dumps(data)})
+        sealed = {**data, "sha256": bundle.content_hash(data, tensors)}  # one who alters it on purpose makes it fit
+        save_file(tensors, path, metadata={"qkf": json.dumps(sealed)})
 
     return make
 

@@ -17,10 +17,11 @@ from qkf_deploy import bundle
 from qkf_deploy.converters.nir.builder import DT, LayoutError, NirBuilder, Placed, hdf5, nir
 from qkf_deploy.converters.nir.lowering import LOWERINGS, Emission, unwritten
 from qkf_deploy.converters.nir.markers import mark, rearrange
-from qkf_deploy.converters.nir.safety import SIDECAR, SIDECAR_VERSION, stock_digest
+from qkf_deploy.converters.nir.safety import MARK, SIDECAR, SIDECAR_VERSION, stock_digest
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.passes.fold import fold
+from qkf_deploy.passes.widths import proven
 from qkf_deploy.writing import write_atomically
 
 Mode = Literal["portable", "annotated"]
@@ -36,6 +37,7 @@ def export_nir(graph: Graph, path: str | Path, mode: Mode = "portable") -> None:
 
     Raises:
         UnsupportedError: portable mode, every node that stock NIR cannot say with its reason.
+        ProofError: widths that do not hold for the weights.
         InputError: the place cannot be written.
     """
     write_atomically(Path(path), nir_bytes(graph, mode))
@@ -43,6 +45,7 @@ def export_nir(graph: Graph, path: str | Path, mode: Mode = "portable") -> None:
 
 def nir_bytes(graph: Graph, mode: Mode = "portable") -> bytes:
     """What :func:`export_nir` writes."""
+    proven(graph)
     emission = lower(folded(graph), mode)
     return serialize(emission.builder.graph(), graph, mode)
 
@@ -105,6 +108,7 @@ def serialize(nir_graph: Any, graph: Graph | None = None, mode: str = "part") ->
     if graph is None:
         return buffer.getvalue()
     with hdf5.File(buffer, "r+") as file:
+        file.attrs[MARK] = SIDECAR_VERSION
         group = file.create_group(SIDECAR)
         group.attrs["version"] = SIDECAR_VERSION
         group.attrs["mode"] = mode

@@ -18,6 +18,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from qkf_deploy import limits
+from qkf_deploy.children import isolated_command
 from qkf_deploy.converters.nir.safety import NirContent, RawGraph, RawNode, Value, read_content
 from qkf_deploy.errors import InputError, QkfError
 
@@ -43,9 +45,10 @@ def read_isolated(path: Path, stock_only: bool) -> NirContent:
         raise InputError("no such file", hint="give a .nir file")
     size = path.stat().st_size
     seconds = _BASE_SECONDS + size // _BYTES_PER_SECOND
-    command = [sys.executable, "-m", __name__, str(path.resolve()), str(int(stock_only)), str(size), str(seconds)]
+    limits.check(size, "the file")
+    numbers = (int(stock_only), size, seconds, limits.allowed())
+    command = isolated_command(__name__, str(path.resolve()), *map(str, numbers))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command, capture_output=True, timeout=4 * seconds, env=environment, check=False
@@ -133,10 +136,11 @@ def _limit(size: int, seconds: int) -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    path, stock_only, size, seconds = arguments
+    path, stock_only, size, seconds, allowed = arguments
     _limit(int(size), int(seconds))
     try:
-        message = _encode(read_content(Path(path), stock_only == "1"))
+        with limits.memory_limit(int(allowed)):
+            message = _encode(read_content(Path(path), stock_only == "1"))
     except QkfError as error:
         told = {"message": error.message, "where": error.where, "hint": error.hint}
         print(json.dumps(told), file=sys.stderr)  # noqa: T201 - the parent reads it

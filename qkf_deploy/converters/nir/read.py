@@ -16,6 +16,7 @@ from qkf_deploy.converters.nir.synapses import SYNAPSES
 from qkf_deploy.errors import QkfError
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import ImportOptions
+from qkf_deploy.passes.widths import check
 
 _TIME_STEPS = 4
 
@@ -28,6 +29,7 @@ def import_nir(path: str | Path, options: ImportOptions | None = None) -> Graph:
 
     Raises:
         InputError: missing, damaged or hostile file; stock nodes changed since the export; a time step that is open.
+        ProofError: the sidecar's widths do not hold for its weights.
         UnsupportedError: nodes without a meaning here, all listed.
         UsageError: options that contradict each other.
     """
@@ -36,7 +38,10 @@ def import_nir(path: str | Path, options: ImportOptions | None = None) -> Graph:
     try:
         content = read_isolated(place, options.stock)
         if content.stock is None:
-            return bundle.from_bytes(b"" if content.sidecar is None else content.sidecar.tobytes())
+            graph = bundle.from_bytes(b"" if content.sidecar is None else content.sidecar.tobytes())
+            if graph.arithmetic == "integer":
+                check(graph)
+            return graph
         return _raised(flatten_graphs(content.stock, content.version), options)
     except QkfError as error:
         if error.where is None or not error.where.startswith(str(place)):

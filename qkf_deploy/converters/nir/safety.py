@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy import limits
 from qkf_deploy.errors import InputError, MissingComponent
 
 try:
@@ -34,7 +35,6 @@ MAX_NAME = 512
 MAX_ENTRIES = 64  # datasets and groups inside one node
 MAX_TEXT = 2**20
 MAX_ARRAY = 2**29  # bytes of one array
-MAX_TOTAL = 2**32  # declared bytes of all arrays
 #: DEFLATE expands at most 1032 times (zlib technical details, "Maximum Compression Factor").
 _MAX_EXPANSION = 1100
 _SLACK = 2**16
@@ -42,9 +42,12 @@ _DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError
 _LONGEST_VERSION = 40
 SIDECAR = "qkf"
 SIDECAR_VERSION = "qkf-nir/1"
+#: Attribute of the file itself: a sidecar belongs to it. Tools that write the stock nodes anew leave both away.
+MARK = "qkf_sidecar"
 _EDGE_ROWS, _EDGE_BYTES = 4096, 2**26
 _FILTERS = {"gzip", "lzf", None}
 _HINT = "write the file again with the tool it came from"
+_STOCK = "import with --stock to read the stock nodes"
 
 Value = np.ndarray | str
 
@@ -73,13 +76,12 @@ class _Budget:
 
     file_size: int
     nodes: int = MAX_NODES
-    bytes: int = MAX_TOTAL
+    bytes: int = 0
     seen: set[int] = field(default_factory=set)
 
     def spend(self, size: int, place: str) -> None:
-        self.bytes -= size
-        if self.bytes < 0:
-            raise InputError(f"the arrays of the file add up to more than {MAX_TOTAL} bytes", where=place)
+        self.bytes += size
+        limits.check(self.bytes, "what the file declares", place)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def read_content(path: Path, stock_only: bool) -> NirContent:
         stock_only: ignore the sidecar.
 
     Raises:
-        InputError: see :func:`read_stock`; a sidecar that is damaged or no longer belongs to the stock nodes.
+        InputError: see :func:`read_stock`; a sidecar that is gone, damaged, or no longer belongs to the stock nodes.
     """
     with open_file(path) as file:
         stock = read_stock(file)
@@ -120,17 +122,19 @@ def read_sidecar(file: Any) -> np.ndarray | None:
     """Bytes of the graph stored beside the stock nodes, if there is one and the stock nodes are as they were."""
     try:
         group = child(file, SIDECAR, "")
+        if group is None and MARK in file.attrs:
+            raise InputError("the sidecar that the file was written with is gone", hint=_STOCK)
         if group is None:
             return None
         if not isinstance(group, h5py.Group) or group.attrs.get("version") != SIDECAR_VERSION:
-            raise InputError("a sidecar of another version", where=f"/{SIDECAR}", hint="import with --stock")
+            raise InputError("a sidecar of another version", where=f"/{SIDECAR}", hint=_STOCK)
         data = child(group, "graph", f"/{SIDECAR}")
         _check_sidecar(data)
         if group.attrs.get("stock_sha256") != stock_digest(file["node"]):
             raise InputError(
                 "the stock nodes were changed after the export, the sidecar was not",
                 where=f"/{SIDECAR}",
-                hint="import with --stock to read the stock nodes",
+                hint=_STOCK,
             )
         return np.asarray(data[()])
     except _DAMAGED as error:

@@ -19,7 +19,7 @@ from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Input, Output
 from qkf_deploy.options import OnnxOptions
-from qkf_deploy.passes.widths import prove
+from qkf_deploy.passes.widths import proven
 from qkf_deploy.writing import write_atomically
 
 #: ai.onnx opset 17 with IR version 8: understood by onnxruntime 1.12 and later.
@@ -33,6 +33,7 @@ def export_onnx(graph: Graph, path: str | Path, options: OnnxOptions | None = No
 
     Raises:
         UnsupportedError: nodes that ONNX cannot say exactly, all of them listed.
+        ProofError: widths that do not hold for the weights.
         InputError: the place cannot be written.
     """
     write_atomically(Path(path), build_onnx(graph, options).SerializeToString())
@@ -81,7 +82,7 @@ def _emit(graph: Graph, options: OnnxOptions) -> Emission:
         1 if stateful else graph.time_steps,
         stateful,
         _FLOAT_TYPES[options.precision],
-        prove(graph) if graph.arithmetic == "integer" else {},
+        proven(graph),
     )
     problems: list[str] = []
     for node in graph:

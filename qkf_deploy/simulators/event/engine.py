@@ -14,6 +14,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
+from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.counting import layer_record
 from qkf_deploy.simulators.event import cpu, proofs
 from qkf_deploy.simulators.event.context import Image
@@ -49,7 +50,7 @@ class Engine:
         self.graph, self.record = graph, record
         self.isa = tier if isinstance(tier, cpu.Isa) else cpu.select(tier)
         compiling.announce(self.isa.name)
-        widths = proofs.proven_widths(graph) if graph.arithmetic == "integer" else {}
+        widths = proven(graph)
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
         self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)

@@ -56,7 +56,7 @@ class Planner:
 
     Args:
         graph: any graph; only integer graphs with proven widths get kernels.
-        widths: proven widths (see :func:`qkf_deploy.simulators.event.proofs.proven_widths`), empty for float graphs.
+        widths: proven widths (see :func:`qkf_deploy.passes.widths.proven`), empty for float graphs.
         record: what must be visible.
         isa: instruction set.
     """

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from qkf_deploy.ir import Graph, Node, Widths
+from qkf_deploy.ir import Node, Widths
 from qkf_deploy.ops import IntegerNeuron
-from qkf_deploy.passes import widths
 
 INT16 = 2**15 - 1
 INT32 = 2**31 - 1
 #: Largest value of a stream.
 LARGEST_COUNT = 255
-
-
-def proven_widths(graph: Graph) -> Mapping[str, Widths]:
-    """Widths that hold for the graph's actual weights.
-
-    Raises:
-        ProofError: the graph carries widths that are narrower than what its weights can reach.
-    """
-    if graph.widths:
-        widths.check(graph)
-        return graph.widths
-    return widths.prove(graph)
 
 
 def fits(range_: tuple[int, int], limit: int) -> bool:

@@ -58,7 +58,7 @@ def candidates() -> list[Path]:
         return [Path(named).absolute()]  # not resolved: the link is what makes it an environment
     here = [Path(sys.executable)] if sys.version_info[:2] == (3, 10) else []
     project = Path(__file__).resolve().parents[3]
-    return here + [root / FOLDER / "bin" / "python" for root in dict.fromkeys((project, Path.cwd()))]
+    return [*here, project / FOLDER / "bin" / "python"]  # never what the current folder holds: it would be run
 
 
 def find_lava() -> LavaEnvironment:

@@ -1,0 +1,179 @@
+"""A bit that flipped anywhere in a file is noticed, or changes nothing: never another network in silence.
+
+A seeded sample of all bytes runs with the tests; ``QKF_ALL_FLIPS=1`` flips one bit of every byte.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from netbuild import Net
+
+import qkf_deploy as qd
+from qkf_deploy import bundle
+from qkf_deploy.converters.nir import read
+from qkf_deploy.converters.nir.export import nir_bytes
+from qkf_deploy.converters.nir.safety import read_content
+from qkf_deploy.errors import InputError, ProofError, QkfError
+from qkf_deploy.ir import Graph, Widths
+
+_ALL = bool(os.environ.get("QKF_ALL_FLIPS"))
+_SAMPLE = 100
+_SECONDS = 2
+
+
+def network() -> Graph:
+    net = Net(0, (1, 3, 3), frames=True)
+    net.lif("lif", net.conv("conv", "input", 2))
+    net.head("lif", 2)
+    graph = replace(net.build(), class_names=("cat", "dog"), notices=("a notice",), provenance={"source": "net.pth"})
+    return qd.quantize(graph, 8)
+
+
+def places(data: bytes) -> Iterator[tuple[int, int]]:
+    """(byte, bit) to flip: one bit of every byte, or of a sample of them."""
+    rng = np.random.default_rng(0)
+    few = sorted(rng.choice(len(data), min(_SAMPLE, len(data)), replace=False).tolist())
+    for place in range(len(data)) if _ALL else few:
+        yield place, int(rng.integers(8))
+
+
+def flipped(data: bytes, place: int, bit: int) -> bytes:
+    altered = bytearray(data)
+    altered[place] ^= 1 << bit
+    return bytes(altered)
+
+
+def read_nir_here(path: Path) -> Graph:
+    """The import without its child process: many flips in one child here."""
+    read.read_isolated = read_content
+    return read.import_nir(path)
+
+
+def in_children(count: int, call: Callable[[int], bytes | None], expected: bytes) -> list[str]:
+    """What became of each of ``count`` files: ``same``, ``refused``, ``other`` or ``error``.
+
+    One child works through them until the HDF5 library loops or crashes on one (that is a refusal: the importer runs it
+    in a child too); the next goes on behind it.
+    """
+    found: list[str] = []
+    while len(found) < count:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                for index in range(len(found), count):
+                    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+                    got = call(index)
+                    os.write(writing, b"r" if got is None else b"s" if got == expected else b"o")
+                os._exit(0)
+            except BaseException:  # noqa: BLE001 - counted by the parent
+                os.write(writing, b"e")
+            finally:
+                os._exit(1)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            found += [{"r": "refused", "s": "same", "o": "other", "e": "error"}[chr(c)] for c in pipe.read()]
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            found.append("refused")
+    return found
+
+
+def outcome(load: Callable[[Path], Graph], path: Path) -> bytes | None:
+    try:
+        return bundle.to_bytes(load(path))
+    except QkfError:
+        return None
+
+
+def test_qkf(tmp_path: Path) -> None:
+    data, path = bundle.to_bytes(network()), tmp_path / "net.qkf"
+    assert qd.load(Path(_written(path, data))).nodes
+    found = {"same": 0, "refused": 0}
+    for place, bit in places(data):
+        got = outcome(qd.load, _written(path, flipped(data, place, bit)))
+        assert got in (None, data), f"byte {place}: another network"
+        found["refused" if got is None else "same"] += 1
+    assert found["refused"] > 10 * found["same"]
+    assert sum(found.values()) == (len(data) if _ALL else min(_SAMPLE, len(data)))
+
+
+def test_nir(tmp_path: Path) -> None:
+    graph, path = network(), tmp_path / "net.nir"
+    data, expected = nir_bytes(graph), bundle.to_bytes(graph)
+    assert outcome(qd.import_nir, _written(path, data)) == expected
+    chosen = list(places(data))
+    found = in_children(
+        len(chosen), lambda i: outcome(read_nir_here, _written(path, flipped(data, *chosen[i]))), expected
+    )
+    assert len(found) == len(chosen)
+    assert set(found) == {"refused", "same"}
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_one_threshold_in_a_sidecar(tmp_path: Path) -> None:
+    path = _written(tmp_path / "net.nir", nir_bytes(network()))
+    with h5py.File(path, "r+") as file:
+        graph = file["qkf/graph"]
+        content = graph[()].tobytes()
+        theta = network()["lif"].params["theta"]
+        place = content.index(theta.tobytes())
+        graph[place] = content[place] ^ 1
+    with pytest.raises(InputError, match="hash differs"):
+        qd.import_nir(path)
+
+
+def test_a_sidecar_that_is_gone(tmp_path: Path) -> None:
+    path = _written(tmp_path / "net.nir", nir_bytes(network()))
+    with h5py.File(path, "r+") as file:
+        file.move("qkf", "pkf")
+    with pytest.raises(InputError, match="sidecar that the file was written with is gone"):
+        qd.import_nir(path)
+
+
+def test_files_without_a_hash(tmp_path: Path) -> None:
+    data = bundle.to_bytes(network()).replace(b'\\"sha256\\"', b'\\"sha255\\"')
+    with pytest.raises(InputError, match="no hash of its content") as caught:
+        qd.load(_written(tmp_path / "net.qkf", data))
+    assert "write it again" in (caught.value.hint or "")
+
+
+FALSE_PROOFS: dict[str, Callable[[Graph, Path], object]] = {
+    "onnx": lambda graph, path: qd.export_onnx(graph, path),
+    "nir": lambda graph, path: qd.export_nir(graph, path),
+    "lava": lambda graph, path: qd.export_lava(graph, path),
+}
+
+
+@pytest.mark.parametrize("export", FALSE_PROOFS.values(), ids=FALSE_PROOFS)
+def test_exporters_prove_again(export: Callable[[Graph, Path], object], tmp_path: Path) -> None:
+    graph = network()
+    narrow = replace(graph, widths={**graph.widths, "conv": Widths((0, 1), (0, 1))})
+    with pytest.raises(ProofError, match="narrower than the proven") as caught:
+        export(narrow, tmp_path / "out")
+    assert caught.value.where == "conv"
+    assert not list(tmp_path.iterdir())
+
+
+def test_importers_prove_again(tmp_path: Path) -> None:
+    """A sidecar whose hash fits and whose proof does not."""
+    graph = network()
+    narrow = bundle.to_bytes(replace(graph, widths={**graph.widths, "conv": Widths((0, 1), (0, 1))}))
+    path = _written(tmp_path / "net.nir", nir_bytes(graph))
+    with h5py.File(path, "r+") as file:
+        del file["qkf/graph"]
+        file["qkf"].create_dataset("graph", data=np.frombuffer(narrow, np.uint8))
+    with pytest.raises(ProofError, match="narrower than the proven"):
+        qd.import_nir(path)
