@@ -6,8 +6,10 @@ A reader computes what it is about to allocate from a header (shapes, sizes, num
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 
 from qkf_deploy.errors import InputError, UsageError
 
@@ -64,6 +66,26 @@ def check(size: int, what: str, where: str | None = None) -> None:
             where=where,
             hint="if you trust it: qkf-deploy --memory SIZE ..., or qkf_deploy.memory_limit(SIZE)",
         )
+
+
+def read_whole(path: Path, *, bytes_per_byte: int = 1) -> bytes:
+    """A file's content, of regular files only: a device or a pipe may never end.
+
+    Args:
+        path: of the file.
+        bytes_per_byte: how much memory each byte of it may take once it is understood.
+
+    Raises:
+        InputError: not a regular file, beyond the limit, or it cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file", where=str(path))
+        check(status.st_size * bytes_per_byte, "what the file may hold", str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def readable(size: int) -> str:

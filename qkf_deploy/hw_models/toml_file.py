@@ -15,7 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qkf_deploy.errors import ProfileError, UsageError
+from qkf_deploy import limits
+from qkf_deploy.errors import InputError, ProfileError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,8 @@ else:
     import tomli as tomllib
 
 _MAX_BYTES = 1_000_000
+#: A line with a key of many parts takes the parser time that grows with their square.
+_MAX_LINE = 4_000
 #: Bounds that keep every sum of counts x prices exact.
 _LARGEST, _DECIMALS = 10**9, 12
 _UNITS = ("j", "mj", "uj", "nj", "fj", "aj", "ev", "wh", "kwh", "mw", "w")
@@ -124,11 +127,12 @@ def read_toml(path: Path) -> TomlFile:
         ProfileError: missing, too large, not UTF-8, not TOML (duplicate keys are not TOML); names the line.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        content = limits.read_whole(path)
+        if len(content) > _MAX_BYTES:
             raise ProfileError(f"larger than {_MAX_BYTES} bytes", where=str(path))
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ProfileError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        text = content.decode("utf-8")
+    except InputError as error:
+        raise ProfileError(error.message, where=error.where, hint=error.hint) from error
     except UnicodeDecodeError as error:
         raise ProfileError("is not UTF-8 text", where=str(path), hint="TOML files are UTF-8") from error
     return parse_toml(text, str(path))
@@ -136,9 +140,16 @@ def read_toml(path: Path) -> TomlFile:
 
 def parse_toml(text: str, path: str) -> TomlFile:
     """As :func:`read_toml`, from text."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > _MAX_LINE:
+            raise ProfileError(f"a line of {len(line)} characters, at most {_MAX_LINE}", where=f"{path}:{number}")
     try:
         data = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # more than the parser's own: numbers of 5,000 digits
         message, line = _decode_problem(str(error))
         raise ProfileError(message, where=f"{path}:{line}", hint="TOML allows each key once per table") from error
     return TomlFile(path, data, _key_lines(text))

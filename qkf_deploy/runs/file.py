@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qkf_deploy import limits
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
@@ -20,7 +21,8 @@ from qkf_deploy.runs.content import KIND, SCHEMA_VERSION, RunFile, run_data
 from qkf_deploy.simulators.run import Run
 from qkf_deploy.writing import write_atomically
 
-_MAX_BYTES = 500_000_000
+#: Memory that JSON takes at most per byte of text, as in ``[[],[],[]``.
+_PER_BYTE = 24
 _AGAIN = "write it again with `qkf-deploy simulate ... -o run.json`"
 
 
@@ -66,15 +68,13 @@ def read_run(path: str | Path) -> RunFile:
     """Read a run file.
 
     Raises:
-        InputError: missing, truncated, not JSON, or not a run file.
+        InputError: missing, truncated, not JSON, not a run file, or beyond the memory limit.
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"larger than {_MAX_BYTES} bytes", where=str(path))
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint=_AGAIN) from error
+        data = json.loads(limits.read_whole(path, bytes_per_byte=_PER_BYTE))
+    except InputError as error:
+        raise InputError(error.message, where=error.where, hint=error.hint or _AGAIN) from error
     except (ValueError, RecursionError) as error:
         raise InputError("not a complete JSON file", where=str(path), hint=_AGAIN) from error
     try:

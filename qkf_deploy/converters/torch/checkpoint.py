@@ -13,11 +13,13 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from qkf_deploy import limits
 from qkf_deploy.errors import CheckpointError, UsageError
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.config import QKFormerConfig
@@ -69,6 +71,7 @@ def read_state_dict(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, not a file, unreadable, truncated, code inside, no state dict, or weights that
             are not finite. Names the file and the next step.
+        InputError: more than the memory limit.
         MissingComponent: torch is not installed.
     """
     import_torch_module("torch")
@@ -128,6 +131,7 @@ def _check_file(path: Path) -> None:
         raise CheckpointError("is not a regular file", where=where, hint="name a .pth, .pt or .safetensors file")
     if path.stat().st_size == 0:
         raise CheckpointError("the file is empty", where=where, hint=_REDOWNLOAD)
+    limits.check(path.stat().st_size, "the file", where)
 
 
 def _digest(file: BinaryIO) -> str:
@@ -171,6 +175,7 @@ def _read_safetensors(
 def _unpickle(file: BinaryIO, where: str) -> object:
     import torch
 
+    _check_archive(file, where)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about unusual pickles before it refuses them
@@ -181,6 +186,17 @@ def _unpickle(file: BinaryIO, where: str) -> object:
         raise CheckpointError(
             f"is not a complete torch checkpoint ({_one_line(error)})", where=where, hint=_REDOWNLOAD
         ) from error
+
+
+def _check_archive(file: BinaryIO, where: str) -> None:
+    """A zip file says how large its members become."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+        unpacked = 0  # torch's older format, or damaged: torch says so
+    limits.check(unpacked, "the archive", where)
+    file.seek(0)
 
 
 def _unpickling_error(error: pickle.UnpicklingError, where: str) -> CheckpointError:
@@ -240,6 +256,8 @@ def _check_tensors(tensors: dict[str, torch.Tensor], where: str) -> None:
 
     if not tensors:
         raise CheckpointError("holds no tensors", where=where, hint=_RESAVE)
+    # A tensor of stride 0 claims any size; what is computed with takes at most 8 bytes per element.
+    limits.check(8 * sum(tensor.numel() for tensor in tensors.values()), "the weights", where)
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f"{name} is not a dense tensor", where=where, hint=_RESAVE)
