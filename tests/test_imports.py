@@ -35,13 +35,17 @@ LAYERS = {
     "passes": {"errors", "ir", "ops", "options"},
     "limits": {"errors"},
     "writing": {"errors"},
-    "bundle": {"errors", "ir", "ops", "writing"},
-    "hw_models": {"errors", "display", "ledger", "ir", "ops"},
+    "children": set(),
+    "bundle": {"errors", "ir", "limits", "ops", "writing"},
+    "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops"},
     "datasets": {"errors", "ir", "limits", "simulators"},
-    "converters": {"errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluate"},
+    "converters": {
+        *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluate"),
+        *("children", "limits"),
+    },
     # ONNX Runtime runs the export
     "simulators": {"errors", "display", "ir", "ops", "ledger", "options", "passes", "bundle", "writing", "converters"},
-    "runs": {"errors", "ir", "ops", "ledger", "bundle", "writing", "simulators"},
+    "runs": {"errors", "ir", "limits", "ops", "ledger", "bundle", "writing", "simulators"},
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs"},
     "models": {"errors"},
 }

@@ -12,6 +12,8 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
+from qkf_deploy.simulators.event.kernels.disk import CheckedFiles, not_stored
+
 _PACKAGE = __name__.rpartition(".")[0]
 _logger = logging.getLogger(_PACKAGE)
 
@@ -27,10 +29,15 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(nogil=True, cache=True, **options)(function)
-        files = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-        if files is not None:  # there are none where nothing can be written
-            files._source_stamp = (files._source_stamp, sources_stamp())
+        dispatcher = njit(nogil=True, **options)(function)
+        try:
+            dispatcher.enable_caching()
+        except RuntimeError:  # numba found no folder that can be written
+            not_stored("no folder for them can be written")
+            return dispatcher
+        cache = dispatcher._cache
+        stamp = (cache._cache_file._source_stamp, sources_stamp())
+        cache._cache_file = CheckedFiles(cache._cache_path, cache._impl.filename_base, stamp)
         return dispatcher
 
     return decorate
