@@ -49,10 +49,16 @@ def save_graph(graph: Graph, path: str | Path) -> None:
 def to_bytes(graph: Graph) -> bytes:
     """What :func:`save_graph` writes. Raises GraphError if the graph breaks a rule."""
     graph.verify()
-    tensors = {
-        f"{node.name}/{name}": np.asarray(array, order="C") for node in graph for name, array in node.params.items()
-    }
-    return save(tensors, metadata={_KEY: sealed(_to_data(graph), tensors)})
+    return save(_tensors(graph), metadata={_KEY: to_json(graph)})
+
+
+def to_json(graph: Graph) -> str:
+    """The metadata of a graph's file, see :func:`sealed`."""
+    return sealed(_to_data(graph), _tensors(graph))
+
+
+def _tensors(graph: Graph) -> dict[str, np.ndarray]:
+    return {f"{node.name}/{name}": np.ascontiguousarray(array) for node in graph for name, array in node.params.items()}
 
 
 def sealed(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
