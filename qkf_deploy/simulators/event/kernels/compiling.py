@@ -29,15 +29,15 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(nogil=True, **options)(function)
+        dispatcher: Any = njit(nogil=True, **options)(function)
         try:
             dispatcher.enable_caching()
         except RuntimeError:  # numba found no folder that can be written
             not_stored("no folder for them can be written")
             return dispatcher
-        cache = dispatcher._cache
-        stamp = (cache._cache_file._source_stamp, sources_stamp())
-        cache._cache_file = CheckedFiles(cache._cache_path, cache._impl.filename_base, stamp)
+        stored = dispatcher._cache
+        stamp = (stored._cache_file._source_stamp, sources_stamp())
+        stored._cache_file = CheckedFiles(stored._cache_path, stored._impl.filename_base, stamp)
         return dispatcher
 
     return decorate
