@@ -115,10 +115,10 @@ def _merge_chains(graph: Graph, borders: bool) -> Graph:
         operand = replace(first, node=alias.get(first.node, first.node))
         op, params = run.synapse
         alias[node.name] = builder.add(main.name, op, [operand], params, main.source)
-        _inherit(factors, run.members[0].name, [n.name for n in run.members[1:]])
-        for other in run.members:
-            if other is not main:
-                factors.pop(other.name, None)
+        for member in run.members:
+            factors.pop(member.name, None)
+        if run.members[0].name in graph.factors:
+            factors[main.name] = graph.factors[run.members[0].name]
     notices = tuple(_notice(run, alias[run.members[-1].name]) for run in merged)
     return replace(graph, nodes=dict(builder.nodes), notices=(*graph.notices, *notices), factors=factors)
 

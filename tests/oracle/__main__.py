@@ -17,6 +17,8 @@ def main(cases: int, first: int = 0) -> int:
     total: Counter[str] = Counter()
     for out in search(first, -(-cases // DRAWS), DRAWS):
         total["networks"] += 1
+        if total["networks"] % 100 == 0:
+            sys.stderr.write(f"{total['networks']} networks\n")
         total["compared with torch"] += not out.close
         total["integer runs equal to the reference"] += len(out.compared)
         total["refused, of all widths"] += len(out.refused)
