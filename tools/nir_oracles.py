@@ -229,9 +229,9 @@ def spyx() -> Iterator[Case]:
 
     rngs = nnx.Rngs(0)
 
-    def dense(rows: int, columns: int, seed: int) -> Any:
+    def dense(rows: int, columns: int, seed: int, gain: float = 1.0) -> Any:
         layer = nnx.Linear(rows, columns, rngs=rngs)
-        layer.kernel[...] = jnp.asarray(weights(seed, (columns, rows), 1.0).T)
+        layer.kernel[...] = jnp.asarray(weights(seed, (columns, rows), gain).T)
         layer.bias[...] = jnp.asarray(weights(seed + 1, (columns,), 0.1))
         return layer
 
@@ -250,14 +250,13 @@ def spyx() -> Iterator[Case]:
         "lif_deep": lambda s: [dense(FEATURES, HIDDEN, s), lif((HIDDEN,)), dense(HIDDEN, HIDDEN, s + 2), lif((HIDDEN,)),
                                dense(HIDDEN, CLASSES, s + 4), lif((CLASSES,))],
         "lif_conv": lambda s: [conv(s), lif((6, 6, 4)), nn.SumPool((2, 2), (2, 2), "VALID"), lif((3, 3, 4))],
+        "lif_flatten": lambda s: [conv(s), lif((6, 6, 4)), nn.Flatten(), dense(144, CLASSES, s + 2, 16.0),
+                                  lif((CLASSES,))],
     }  # fmt: skip
     for number, (name, make) in enumerate(networks.items()):
         net = nn.Sequential(*make(500 + 100 * number))
-        convolutional = name.endswith("conv")
-        x = inputs(number, IMAGE if convolutional else (FEATURES,))
-        shown = np.moveaxis(x, 2, -1) if convolutional else x
-        spikes = np.asarray(nn.run(net, jnp.asarray(shown))[0])
-        spikes = np.moveaxis(spikes, -1, 2) if convolutional else spikes
+        x = inputs(number, IMAGE if name in ("lif_conv", "lif_flatten") else (FEATURES,))
+        spikes = np.moveaxis(np.asarray(nn.run(net, jnp.asarray(np.moveaxis(x, 2, -1)))[0]), -1, 2)
         graph = to_nir(net, {"input": np.array(x.shape[2:])}, {"output": np.array(spikes.shape[2:])}, dt=1)
         yield name, graph, x, spikes, {}
 

@@ -230,8 +230,9 @@ NIR: dict[str, Make] = {
     "padding of 2^60": put("stem_conv", "padding", np.array([2**60, 2**60])),
     "padding unknown": put("stem_conv", "padding", "circular", dtype=TEXT),
     "time constant zero": put("stem_lif", "tau", np.zeros((8, 6, 6), np.float32)),
-    "time constants that differ": put(
-        "stem_lif", "tau", np.linspace(2e-4, 3e-4, 288, dtype=np.float32).reshape(8, 6, 6)
+    "time constants of another shape": put("stem_lif", "tau", np.full((8, 5, 6), 2e-4, np.float32)),
+    "one time constant below a step": put(
+        "stem_lif", "tau", np.linspace(5e-5, 3e-4, 288, dtype=np.float32).reshape(8, 6, 6)
     ),
     "input of 10^12": put("input", "shape", np.array([10**6, 10**6])),
     "input negative": put("input", "shape", np.array([-2, 6, 6])),

@@ -297,6 +297,16 @@ def test_branches_of_different_depth_where_spikes_are_late(tmp_path):
     assert read(path, preset="sinabs").nodes
 
 
+def test_a_pool_whose_padding_is_that_of_both_sides(tmp_path):
+    pool = nir.SumPool2d(np.array([3, 3]), np.array([2, 2]), np.array([0, 0]))
+    path = write(tmp_path / "net.nir", {"pool": pool}, chain("pool"))
+    assert read(path, preset="spyx").nodes
+    change(path, "pool", padding=np.array([1, 1]))
+    with pytest.raises(UnsupportedError, match="both sides' padding"):
+        read(path, preset="spyx")
+    assert read(path, preset="sinabs").nodes
+
+
 def test_the_command_takes_every_preset(tmp_path, capsys):
     path = write(tmp_path / "net.nir", {"conv": conv(), "n": integrate(r=1.0)}, chain("conv", "n"))
     for preset in PRESETS:

@@ -43,6 +43,8 @@ class Dialect:
         floor: an IF membrane does not go below minus its threshold.
         late: spikes leave a layer one step after the membrane passed the threshold.
         from_leak: a LIF membrane starts at v_leak, not at v_reset.
+        channels_last: images are flattened row by row, all channels of a pixel together, not channel by channel.
+        pads_in_all: a pool's padding is that of both sides together.
         notes: what else the tool may have done and the file does not say.
     """
 
@@ -56,6 +58,8 @@ class Dialect:
     floor: bool = False
     late: bool = False
     from_leak: bool = False
+    channels_last: bool = False
+    pads_in_all: bool = False
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
@@ -76,11 +80,15 @@ PRESETS: Mapping[NirTool, Dialect] = {
     "nir": Dialect(),
     "norse": Dialect("norse", 1e-6, gain="leak", from_leak=True, notes=(
         "dt = 1e-06 s is norse's default dt of 1e-3, which norse multiplies in twice when it writes",
+        "norse writes neither v_reset nor the reset method; its defaults are assumed (to 0); --reset subtract for "
+        "reset_subtract",
     )),
     "sinabs": Dialect("sinabs", 1.0, "at", "subtract", True, "leak", exponential=True, floor=True, notes=(
         "sinabs bounds IF membranes (min_v_mem) at minus the threshold when it reads a file, and not at all when a "
         "layer is made with its defaults; --no-floor reads without the bound",
         "LIF layers with norm_input (sinabs' default) are assumed; --gain one reads without",
+        "sinabs writes neither reset nor spike function; its defaults are assumed (MembraneSubtract, MultiSpike); "
+        "--reset hard for MembraneReset, --spikes one for SingleSpike",
     )),
     "snntorch": Dialect("snnTorch", 1e-4, reset="subtract-next", notes=(
         "snnTorch's defaults are assumed (reset_mechanism 'subtract', reset_delay True); --reset hard for 'zero', "
@@ -88,7 +96,7 @@ PRESETS: Mapping[NirTool, Dialect] = {
         "then fires later than a plain subtraction)",
     )),
     "spikingjelly": Dialect("SpikingJelly", 1e-4, "at"),
-    "spyx": Dialect("Spyx", 1.0, reset="subtract-next", gain="one", late=True),
+    "spyx": Dialect("Spyx", 1.0, reset="subtract-next", gain="one", late=True, channels_last=True, pads_in_all=True),
 }  # fmt: skip
 
 

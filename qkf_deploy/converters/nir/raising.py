@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -151,10 +151,10 @@ class Raising:
             return np.zeros((0, *self.shape(value)))
         return prefix if value.view is None else value.view.apply(prefix, lead=1)
 
-    def flattened(self, value: Operand, shape: tuple[int, ...]) -> Operand:
-        """A value read in another shape of the same size."""
+    def flattened(self, value: Operand, shape: tuple[int, ...], order: Sequence[int] | None = None) -> Operand:
+        """A value read in another shape of the same size, its axes in another ``order`` first."""
         before = self.shape(value)
-        return Operand(value.node, compose(value.view, View.of(before, range(len(before)), shape)))
+        return Operand(value.node, compose(value.view, View.of(before, order or range(len(before)), shape)))
 
     def affine(self, name: str, value: Operand, factor: np.ndarray, shift: np.ndarray, reader: str) -> Operand:
         """``factor * value + shift``, within the synapse that makes the value where only one NIR node reads it.

@@ -124,16 +124,24 @@ def _flatten(r: Raising, name: str, node: RawNode) -> Operand:
     if first >= last:
         return value
     flat = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+    order = list(range(len(shape)))
+    if r.dialect.channels_last and first == 0:
+        order = [*order[1 : last + 1], 0, *order[last + 1 :]]
     factor = _factor_of(r, name)
     if factor is not None:
-        r.pending[name] = spread(factor, shape, name).reshape(flat)
-    return r.flattened(value, flat)
+        r.pending[name] = spread(factor, shape, name).transpose(order).reshape(flat)
+    return r.flattened(value, flat, order)
 
 
 def _pool(r: Raising, name: str, node: RawNode) -> Operand:
     kernel, stride, padding = (ints(node, k, 2, name) for k in ("kernel_size", "stride", "padding"))
     if min(*kernel, *stride) < 1 or min(padding) < 0:
         raise InputError("a pooling window, stride or padding below its minimum", where=name)
+    if r.dialect.pads_in_all and any(padding):
+        raise UnsupportedError(
+            f"{r.dialect.tool} writes both sides' padding of a 'SAME' pool as one number, and may have padded unevenly",
+            hint="write it with a 'VALID' pool",
+        )
     value = r.add(name, SumPool(kernel, stride, padding), _without_batch(r, name, r.operand(name), 3))
     if node.type == "SumPool2d":
         return value
