@@ -3,7 +3,7 @@
 >>> import qkf_deploy as qd
 >>> net = qd.trace("checkpoint.pth")                                   # doctest: +SKIP
 >>> run = qd.simulate(qd.quantize(net, bits=8), images)                # doctest: +SKIP
->>> qd.price(run.ledger, "paper-eq23").total_energy_pj                 # doctest: +SKIP
+>>> qd.price(run.ledger, "paper-eq23").mean_energy_pj                  # doctest: +SKIP
 
 Everything public is in :mod:`qkf_deploy.api`, which is imported when the first of it is used.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
 
 
-def layer_fields(images: int = 1) -> tuple[Field[LayerEnergy], ...]:
-    """Columns of the layer table: exact sums over all images for machines, means per image for people."""
+def layer_fields(images: int) -> tuple[Field[LayerEnergy], ...]:
+    """Columns of the layer table, per image (exact means over the images of the run)."""
 
-    def mean(text: Callable[[Any], str]) -> Callable[[Any], str]:
-        return lambda value: text(Fraction(value) / images) if value else ""
+    def shown(text: Callable[[Any], str]) -> Callable[[Any], str]:
+        return lambda value: text(value) if value else ""
+
+    def mean(key: str, title: str, total: Callable[[LayerEnergy], Any], text: Callable[[Any], str]) -> Field[Any]:
+        return summed(key, title, lambda r: Fraction(total(r)) / images, text)
 
     return (
         Field("layer", "layer", lambda r: r.layer, left=True),
@@ -29,12 +32,22 @@ def layer_fields(images: int = 1) -> tuple[Field[LayerEnergy], ...]:
         Field("firing_rate_in", "rate in", lambda r: r.firing_rate_in, rate),
         Field("nonzero_rate_in", "non-zero in", lambda r: r.nonzero_rate_in, rate),
         summed("dense_macs_per_step", "dense MACs/step", lambda r: r.dense_macs, lambda n: whole(n) if n else ""),
-        summed("sops_rate_times_dense", "SOPs rate × dense", lambda r: r.sops_rate, mean(whole)),
-        summed("sops_exact", "SOPs exact", lambda r: r.sops_exact, mean(whole)),
+        mean("sops_rate_times_dense", "SOPs rate × dense", lambda r: r.sops_rate, shown(whole)),
+        mean("sops_exact", "SOPs exact", lambda r: r.sops_exact, shown(whole)),
         Field("sops_difference", "difference", lambda r: r.sops_difference, signed_percent, total=_difference),
-        summed("macs", "MACs", lambda r: r.macs, mean(whole)),
-        summed("energy_pj", "energy", lambda r: r.energy_pj, lambda pj: joules(Fraction(pj) / images)),
+        mean("macs", "MACs", lambda r: r.macs, shown(whole)),
+        mean("energy_pj", "energy", lambda r: r.energy_pj, joules),
         summed("share", "share", lambda r: r.share, percent),
+    )
+
+
+def sum_fields() -> tuple[Field[LayerEnergy], ...]:
+    """The same numbers added up over all images, for machines: exact, rows add up to the total to the last digit."""
+    return (
+        Field("sops_rate_times_dense_sum", "", lambda r: r.sops_rate),
+        Field("sops_exact_sum", "", lambda r: r.sops_exact),
+        Field("macs_sum", "", lambda r: r.macs),
+        Field("energy_pj_sum", "", lambda r: r.energy_pj),
     )
 
 
@@ -44,7 +57,7 @@ def _difference(rows: Sequence[LayerEnergy]) -> Fraction | None:
 
 
 def energy_sheet(report: EnergyReport, *, every_node: bool = False) -> Sheet:
-    """Per-layer table; exact sums over all images for machines, means per image for people.
+    """Per-layer table, per image.
 
     Args:
         report: energy of one run.
@@ -102,29 +115,36 @@ def overview(report: EnergyReport) -> Overview:
 
 def data(report: EnergyReport) -> dict[str, Any]:
     """See :meth:`qkf_deploy.hw_models.pricing.EnergyReport.to_dict`."""
+    n, twin = report.images, report.ann_twin_energy_pj
     head = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")
     return {
         "profile": {k: getattr(report.profile, k) for k in head},
-        "images": report.images,
+        "images": n,
         "time_steps": report.time_steps,
-        "total_energy_pj": report.total_energy_pj,
-        "mean_energy_per_image_pj": report.mean_energy_pj,
-        "sd_energy_per_image_pj": report.sd_energy_pj,
-        "energy_per_image_pj": list(report.energy_per_image_pj),
-        "energy_by_quantity_pj": dict(report.energy_by_quantity_pj),
-        "ann_twin_energy_pj": report.ann_twin_energy_pj,
-        "unpriced": dict(report.unpriced),
+        "energy_pj": report.mean_energy_pj,
+        "energy_sd_pj": report.sd_energy_pj,
+        "energy_pj_sum": report.total_energy_pj,
+        "energy_pj_of_each_image": list(report.energy_per_image_pj),
+        **_per_image("energy_by_quantity_pj", report.energy_by_quantity_pj, n),
+        "ann_twin_energy_pj": None if twin is None else Fraction(twin) / n,
+        "ann_twin_energy_pj_sum": twin,
+        **_per_image("unpriced", report.unpriced, n),
         "assumptions": list(report.assumptions),
-        "layers": [_row_data(row) for row in report.layers],
+        "layers": [_row_data(row, n) for row in report.layers],
     }
 
 
-def _row_data(row: LayerEnergy) -> dict[str, Any]:
+def _per_image(name: str, sums: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """A group of numbers per image under its name, and added up over all images under ``name_sum``."""
+    return {name: {k: Fraction(v) / images for k, v in sums.items()}, f"{name}_sum": dict(sums)}
+
+
+def _row_data(row: LayerEnergy, images: int) -> dict[str, Any]:
     return {
-        **{field.key: field.value(row) for field in layer_fields()},
+        **{field.key: field.value(row) for field in (*layer_fields(images), *sum_fields())},
         "border_exact_macs_per_step": row.border_exact_macs,
-        "counts": dict(row.counts),
-        "energy_by_quantity_pj": dict(row.energy_by_quantity_pj),
+        **_per_image("counts", row.counts, images),
+        **_per_image("energy_by_quantity_pj", row.energy_by_quantity_pj, images),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from qkf_deploy.display.numbers import joules, ratio
 from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.errors import UsageError
-from qkf_deploy.hw_models.energy_table import energy_sheet, footnotes, layer_fields
+from qkf_deploy.hw_models.energy_table import energy_sheet, footnotes, layer_fields, sum_fields
 from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
 from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown, to_text
 
@@ -52,7 +52,7 @@ def render_energy(
 
 
 def energy_data(reports: Sequence[EnergyReport]) -> dict[str, Any]:
-    """Plain data: ``energy_pj`` of the rows adds up exactly to ``total_energy_pj``, both over all images."""
+    """Plain data, per image; what is added up over all images is called ``..._sum`` (rows add up to it exactly)."""
     return {"schema_version": SCHEMA_VERSION, "kind": "energy", "reports": [r.to_dict() for r in reports]}
 
 
@@ -61,9 +61,19 @@ def _long_sheet(reports: Sequence[EnergyReport]) -> Sheet:
     fields: tuple[Field[tuple[EnergyReport, LayerEnergy]], ...] = (
         Field("profile", "profile", lambda r: r[0].profile.id, left=True),
         Field("images", "images", lambda r: r[0].images),
-        *(Field(f.key, f.title, lambda r, f=f: f.value(r[1]), f.text, f.left) for f in layer_fields()),
+        *(_of_row(name) for name in [f.key for f in (*layer_fields(1), *sum_fields())]),
     )
     return tabulate("energy", fields, [(report, row) for report in reports for row in report.layers])
+
+
+def _of_row(key: str) -> Field[tuple[EnergyReport, LayerEnergy]]:
+    """A column of the layer table, per image of the report a row is of."""
+
+    def value(pair: tuple[EnergyReport, LayerEnergy]) -> Any:
+        report, row = pair
+        return {f.key: f for f in (*layer_fields(report.images), *sum_fields())}[key].value(row)
+
+    return Field(key, key, value)
 
 
 def _as_lines(lines: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ class Run(SelfDescribing):
         """
         if not self.classifies:
             raise InputError(f"the network's output has the shape {self.output_shape}, not one number per class")
-        return self.outputs.reshape(len(self.outputs), -1)
+        return self.outputs.reshape(len(self.outputs), math.prod(self.output_shape))
 
     @property
     def predicted(self) -> np.ndarray:

@@ -292,7 +292,8 @@ def test_energy_frame_is_per_image(report: EnergyReport) -> None:
 
 def test_energy_data_adds_up(report: EnergyReport) -> None:
     data = report.to_dict()
-    assert sum((row["energy_pj"] for row in data["layers"]), Decimal(0)) == data["total_energy_pj"]
+    assert sum((row["energy_pj_sum"] for row in data["layers"]), Decimal(0)) == data["energy_pj_sum"]
+    assert sum(row["energy_pj"] for row in data["layers"]) == data["energy_pj"] == report.mean_energy_pj
 
 
 def test_what_an_agreement_says(agreement: Agreement) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from digits_network import DigitsNetwork
 
+from qkf_deploy.display.numbers import joules
 from qkf_deploy.hw_models import load_profile, price, profile_names
 from qkf_deploy.hw_models.pricing import dense_macs, exact_product, exact_sum
 from qkf_deploy.hw_models.quantities import QUANTITIES
@@ -55,8 +56,28 @@ def test_json_adds_up_to_the_last_digit(ledger: Ledger, name: str) -> None:
     data = json.loads(render_energy(price(ledger, name), "json"), parse_float=Decimal)
     (report,) = data["reports"]
     assert data["schema_version"] == 1
-    total = exact_sum(Decimal(row["energy_pj"]) for row in report["layers"])
-    assert total == Decimal(report["total_energy_pj"]) == exact_sum(map(Decimal, report["energy_per_image_pj"]))
+    total = exact_sum(Decimal(row["energy_pj_sum"]) for row in report["layers"])
+    assert total == Decimal(report["energy_pj_sum"]) == exact_sum(map(Decimal, report["energy_pj_of_each_image"]))
+
+
+def test_json_says_per_image_what_the_table_says(ledger: Ledger) -> None:
+    """To the last printed digit, for the total and every row; what has no ``_sum`` in its name is per image."""
+    report = price(ledger, "paper-eq23")
+    assert ledger.images > 1
+    (data,) = json.loads(render_energy(report, "json"))["reports"]
+    table = render_energy(report, "table", every_node=True)
+    assert f"energy per image  {joules(data['energy_pj'])} ±" in table
+    lines = {line.split()[0]: line for line in table.splitlines() if line.strip()}
+    for row in data["layers"]:
+        assert f" {joules(row['energy_pj'])} " in f"{lines[row['layer']]} "
+        for key in ("energy_pj", "sops_exact", "sops_rate_times_dense", "macs"):
+            assert row[key] * ledger.images == pytest.approx(float(row[f"{key}_sum"]), rel=1e-12)
+        for key in ("counts", "energy_by_quantity_pj"):
+            assert set(row[key]) == set(row[f"{key}_sum"])
+            for name, value in row[key].items():
+                assert value * ledger.images == pytest.approx(float(row[f"{key}_sum"][name]), rel=1e-12)
+    sums = [key for key in (*data, *data["layers"][0]) if key.endswith("_sum")]
+    assert len(sums) == 10
 
 
 def test_paper_rule_from_firing_rates(network: DigitsNetwork) -> None:

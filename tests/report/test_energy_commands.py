@@ -41,7 +41,7 @@ def test_energy_of_images_and_of_a_run_file_agree(
     direct = json.loads(capsys.readouterr().out, parse_float=Decimal)["reports"][0]
     assert command(["energy", str(folder / "run.json"), "--format", "json"]) == 0
     stored = json.loads(capsys.readouterr().out, parse_float=Decimal)["reports"][0]
-    assert direct["energy_per_image_pj"] == stored["energy_per_image_pj"][:2]
+    assert direct["energy_pj_of_each_image"] == stored["energy_pj_of_each_image"][:2]
     assert direct["profile"]["id"] == "paper-eq23"
     assert stored["images"] == network.ledger.images
 

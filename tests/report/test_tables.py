@@ -26,7 +26,9 @@ def test_csv_has_every_digit(ledger: Ledger) -> None:
     report = price(ledger, "paper-eq23")
     rows = list(csv.DictReader(io.StringIO(render_energy(report, "csv"))))
     assert len(rows) == len(report.layers)
-    assert sum(Fraction(Decimal(r["energy_pj"])) for r in rows) == Fraction(report.total_energy_pj)
+    assert sum(Fraction(Decimal(r["energy_pj_sum"])) for r in rows) == Fraction(report.total_energy_pj)
+    for row, layer in zip(rows, report.layers, strict=True):
+        assert float(row["energy_pj"]) == float(Fraction(layer.energy_pj) / report.images)
     assert rows[0]["profile"] == "paper-eq23"
 
 
