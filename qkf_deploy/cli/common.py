@@ -13,7 +13,7 @@ import click
 
 import qkf_deploy as qd
 from qkf_deploy.cli.options import Decorator
-from qkf_deploy.cli.outputs import Command, Output
+from qkf_deploy.cli.outputs import Command, Output, Place
 from qkf_deploy.options import TableFormat
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ClosedPipe(Exception):  # noqa: N818 - what happened, not an error
 
 
 #: Type of an argument or option that is a path.
-PATH = click.Path(path_type=Path)
+PATH = Place()
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +61,8 @@ def emit(text: str) -> None:
     Raises:
         ClosedPipe: nobody reads it any more.
     """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # names of files need not be valid text
     try:
         click.echo(text, nl=not text.endswith("\n"))
     except BrokenPipeError as error:

@@ -29,18 +29,20 @@ def demo(output: Path, checkpoint: Path, bits: int, fmt: TableFormat) -> None:
         raise InputError(
             "no such checkpoint", where=str(checkpoint), hint="run the demo from a clone of the repository"
         )
+    if output.exists() and not output.is_dir():
+        raise InputError("is no folder", where=str(output), hint="give another --output")
     data = digits.load_digits()
-    output.mkdir(parents=True, exist_ok=True)
-    digits.save_held_out(data, output / "held_out.npz")
     with progress("tracing"):
         graph = qd.fold(qd.trace(checkpoint))
         integer = qd.quantize(graph, bits)
-        qd.save(graph, output / "digits.qkf")
-        qd.save(integer, output / "digits.int.qkf")
     with progress("comparing float torch, float graph and integer graph") as tick:
         first, second = qd.verify(integer, data.test_images, checkpoint, progress=tick, batch=40)
     with progress("simulating") as tick:
         run = qd.simulate(integer, data.test_images, record="gates", progress=tick)
+    output.mkdir(parents=True, exist_ok=True)
+    digits.save_held_out(data, output / "held_out.npz")
+    qd.save(graph, output / "digits.qkf")
+    qd.save(integer, output / "digits.int.qkf")
     qd.save_run(integer, run, output / "run.json")
     reports = [qd.price(run.ledger, name) for name in ("paper-eq23", "exact-fp32")]
     show(agreement_sheet(first, second), fmt)

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 import click
 
+from qkf_deploy.cli.outputs import Place
 from qkf_deploy.errors import UsageError
 from qkf_deploy.keywords import Keyword, Options, keywords
 
@@ -63,7 +64,7 @@ def _form(keyword: Keyword) -> dict[str, Any]:
         return {"type": click.IntRange(**limits) if keyword.limited else int}
     if float in kinds:
         return {"type": click.FloatRange(**limits) if keyword.limited else float}
-    return {"type": click.Path(path_type=Path) if Path in kinds else str}
+    return {"type": Place() if Path in kinds else str}
 
 
 class _NumberOr(click.ParamType):

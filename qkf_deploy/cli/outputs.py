@@ -11,11 +11,24 @@ import click
 from qkf_deploy.errors import InputError, UsageError
 
 
-class Output(click.Path):
+class Place(click.Path):
+    """Type of an argument or option that is a path."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A path; a text with a null byte names no file."""
+        if "\0" in str(value):
+            self.fail("no name of a file: it has a null byte", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Output(Place):
     """Type of an option that names a file, or a new folder, to be written."""
 
     def __init__(self, *, folder: bool = False) -> None:
-        super().__init__(path_type=Path)
+        super().__init__()
         self.folder = folder
 
 

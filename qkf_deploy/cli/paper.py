@@ -45,13 +45,14 @@ def paper(
 
     if (network is None) != (images is None) or (figure is not None and network is None):
         raise UsageError("NETWORK and IMAGES go together", hint="qkf-deploy paper net.int.qkf images/")
-    with progress("recomputing") as tick:
-        checks = shape_checks(tick)
-    if network is not None and images is not None:
+    own, picture = [], None
+    if network is not None and images is not None:  # first: a wrong one is found before the long part
         graph = qd.load(network)
         given = qd.load_images(images, graph, resize=resize, limit=limit)
-        more, picture = network_checks(graph, given.array, engine, options)
-        checks += more
+        own, picture = network_checks(graph, given.array, engine, options)
+    with progress("recomputing") as tick:
+        checks = [*shape_checks(tick), *own]
+    if network is not None:
         if figure is not None and picture is None:
             note("this network has no Q-K attention: no Figure 3")
         elif figure is not None and picture is not None:

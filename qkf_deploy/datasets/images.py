@@ -113,7 +113,7 @@ def _arrays(path: Path, graph: Graph, limit: int | None) -> Images:
     array = array if array.ndim == batched_rank(graph) else array[None]
     array = array[:limit]
     shown = tuple(f"{path.name}[{i}]" for i in range(len(array)))
-    return Images(array, shown, None if labels is None else _checked_labels(labels, len(array), path))
+    return Images(array, shown, None if labels is None else _checked_labels(labels, len(array), graph, path))
 
 
 def _images_of(path: Path, names: tuple[str, ...], limit: int | None) -> np.ndarray:
@@ -124,12 +124,20 @@ def _images_of(path: Path, names: tuple[str, ...], limit: int | None) -> np.ndar
     return arrays.read_npz(path, "images" if "images" in names else names[0], limit)
 
 
-def _checked_labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, count: int, graph: Graph, path: Path) -> np.ndarray:
     """Class indices, int64 ``(count,)``."""
     if labels.shape != (count,):
         raise InputError(f"{count} images but labels of shape {labels.shape}", where=str(path))
     if labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
         raise InputError(
             f"labels of type {labels.dtype} are not class indices", where=str(path), hint="use whole numbers from 0"
+        )
+    sizes = [n for n in graph.output.type.shape if n > 1]
+    if len(sizes) == 1 and int(labels.max()) >= sizes[0]:  # one number per class
+        index = int(labels.argmax())
+        raise InputError(
+            f"label {labels[index]} of image {index} is not a class",
+            where=str(path),
+            hint=f"classes are 0 to {sizes[0] - 1}",
         )
     return labels.astype(np.int64)

@@ -74,9 +74,8 @@ def _head(node: Node, readers: Mapping[str, list[Node]]) -> str | None:
 
 def _unit(graph: Graph, head: Node, nodes: list[Node]) -> Unit:
     inside = {n.name for n in nodes}
-    shape = (
-        head.type.shape
-    )  # (channels, positions ...), or (heads, rows, columns) of a product: a core takes whole heads
+    # (channels, positions ...), (heads, rows, columns) of a product (a core takes whole heads), or () of one number
+    shape = head.type.shape or (1,)
     synapses = [n for n in nodes if "weight" in n.params]
     return Unit(
         name=head.name,
@@ -98,7 +97,7 @@ def _channel_bits(node: Node) -> int:
     for name in ("bias", "theta"):
         array = node.params.get(name)
         if array is not None and array.size:
-            per_channel = max(array.size // max(array.shape[0], 1), 1)
+            per_channel = array.size // array.shape[0] if array.ndim else 1
             bits += per_channel * signed_bits(int(array.min()), int(array.max()))
     return bits
 

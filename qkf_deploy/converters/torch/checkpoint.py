@@ -183,9 +183,9 @@ def _unpickle(file: BinaryIO, where: str) -> object:
     except pickle.UnpicklingError as error:
         raise _unpickling_error(error, where) from error
     except Exception as error:  # damaged bytes make torch's readers raise almost any type
-        raise CheckpointError(
-            f"is not a complete torch checkpoint ({_one_line(error)})", where=where, hint=_REDOWNLOAD
-        ) from error
+        told = isinstance(error, RuntimeError | EOFError)  # any other text is about torch's code, not the file
+        detail = f" ({_one_line(error)})" if told else ""
+        raise CheckpointError(f"is not a complete torch checkpoint{detail}", where=where, hint=_REDOWNLOAD) from error
 
 
 def _check_archive(file: BinaryIO, where: str) -> None:

@@ -46,7 +46,7 @@ def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, An
         given |= {k: v for k, v in usual.items() if k in parameters and k not in given}
         try:
             model = factory(**given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"the factory raised {type(error).__name__}: {error}{_raised_at(error)}",
                 where=text,
@@ -72,7 +72,7 @@ def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _hint(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], error: Exception) -> str:
+def _hint(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], error: BaseException) -> str:
     if "spiking_neuron" in parameters and "spiking_neuron" not in given and "NoneType" in str(error):
         return "pass --factory-arg spiking_neuron=spikingjelly.activation_based.neuron:LIFNode"
     return "call it in Python; pass arguments with --factory-arg NAME=VALUE"
@@ -103,7 +103,7 @@ def _raised_at(error: BaseException) -> str:
 def _import_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot be imported: {type(error).__name__}: {error}{_raised_at(error)}",
             where=name,
@@ -116,7 +116,7 @@ def _import_file(path: Path) -> Any:
         raise InputError("no such file", where=str(path), hint="name a Python file or an importable module")
     try:
         return load_file(path.absolute())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
         ) from error

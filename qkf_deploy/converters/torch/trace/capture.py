@@ -120,14 +120,14 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
         InputError: weights without values.
         UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
     """
-    with contextlib.suppress(Exception):  # what is wrong is said below, with its place
+    with contextlib.suppress(Exception, SystemExit):  # what is wrong is said below, with its place
         run_on_shapes(working_copy(model), input_shape)
     model = working_copy(model)
     neurons = make_opaque(model)
     with quiet(), torch.no_grad():
         try:
             exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype_of(model)),), strict=False)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _export_error(model, error) from error
     return _program(model, exported, neurons)
 
@@ -217,7 +217,7 @@ def make_opaque(model: torch.nn.Module) -> dict[str, NeuronModule]:
     return neurons
 
 
-def _export_error(model: torch.nn.Module, error: Exception) -> UnsupportedError:
+def _export_error(model: torch.nn.Module, error: BaseException) -> UnsupportedError:
     """One message with module path and source line out of whatever export raised."""
     text = " ".join(str(error).split())
     place = place_of(model, error)

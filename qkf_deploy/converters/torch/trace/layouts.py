@@ -89,7 +89,7 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
     neurons = find_neurons(model)
     try:
         run_on_shapes(model, shape, recorder)
-    except Exception as error:  # whatever the model's own code raises
+    except (Exception, SystemExit) as error:  # whatever the model's own code raises
         place = place_of(model, error)
         text = " ".join(str(error).split())[:160]
         raise _Refused(f"{type(error).__name__}: {text}{f' in {place}' if place else ''}") from error

@@ -141,7 +141,7 @@ def _check_spike_function(module: Any) -> tuple[str, ...]:
     try:
         with torch.no_grad():
             steps = bool((function(x.clone()) == (x >= 0)).all())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnsupportedError(f"surrogate function {name} cannot be tried: {type(error).__name__}: {error}") from error
     if not steps:
         raise UnsupportedError(f"surrogate function {name} is not 1 from 0 on and 0 below")
