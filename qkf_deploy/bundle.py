@@ -58,7 +58,9 @@ def to_json(graph: Graph) -> str:
 
 
 def _tensors(graph: Graph) -> dict[str, np.ndarray]:
-    return {f"{node.name}/{name}": np.ascontiguousarray(array) for node in graph for name, array in node.params.items()}
+    return {
+        f"{node.name}/{name}": np.asarray(array, order="C") for node in graph for name, array in node.params.items()
+    }
 
 
 def sealed(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

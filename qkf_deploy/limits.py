@@ -86,6 +86,8 @@ def read_whole(path: Path, *, bytes_per_byte: int = 1) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:  # a null byte in the name
+        raise InputError(f"cannot be read: {error}", where=str(path)) from error
 
 
 def readable(size: int) -> str:

@@ -18,6 +18,7 @@ import wrongfiles
 import qkf_deploy as qd
 from qkf_deploy.cli import COMMANDS, run
 from qkf_deploy.errors import QkfError
+from qkf_deploy.ir.digest import digest
 
 #: Exit codes of what a user can do wrong: a failed check, usage, input, a missing component, an engine.
 EXPECTED = (1, 2, 3, 4, 5)
@@ -336,7 +337,7 @@ def test_as_a_program(call: str) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["missing", "folder", "empty", "noise.qkf", "list.json", "a\0b", "text.toml"])
+@pytest.mark.parametrize("name", ["missing", "folder", "empty", "noise.qkf", "list.json", "a\0b.toml", "text.toml"])
 def test_functions_raise_typed_errors(name: str) -> None:
     images = np.load("images.npy")
     for function in (qd.load, qd.load_run, qd.load_profile, qd.load_chip, qd.import_nir, qd.trace):
@@ -349,6 +350,13 @@ def test_functions_raise_typed_errors(name: str) -> None:
 def test_a_network_of_one_number_is_mapped() -> None:
     mapped = qd.map_network(qd.load("scalar.qkf"), qd.load_chip("generic-digital"))
     assert {p.unit.name: (p.unit.channels, p.unit.positions) for p in mapped.placements}["readout"] == (1, 1)
+
+
+def test_a_parameter_without_axes_keeps_its_shape() -> None:
+    """NumPy makes an array with one axis of it when asked for a contiguous one."""
+    graph = qd.load("scalar.qkf")
+    assert graph.output.params["scale"].shape == ()
+    assert digest(graph) == digest(qd.quantize(wrongfiles.network("scalar"), 8))
 
 
 def test_every_command_is_here() -> None:

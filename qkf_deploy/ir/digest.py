@@ -29,7 +29,7 @@ def digest(graph: Graph) -> str:
     found = hashlib.sha256(json.dumps(structure, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
     for node in graph:
         for name in sorted(node.params):
-            array = np.ascontiguousarray(node.params[name])
+            array = np.asarray(node.params[name], order="C")
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             found.update(f"{array.dtype.str}{array.shape}".encode())
             found.update(array.data)

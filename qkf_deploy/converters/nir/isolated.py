@@ -103,7 +103,7 @@ def _tree_of(node: RawNode | RawGraph, tensors: dict[str, np.ndarray]) -> dict[s
     for name, value in node.params.items():
         if isinstance(value, np.ndarray):
             params[name] = len(tensors)
-            tensors[str(len(tensors))] = np.ascontiguousarray(_plain(name, value))
+            tensors[str(len(tensors))] = np.asarray(_plain(name, value), order="C")
         else:
             params[name] = value
     return {"type": node.type, "params": params, "metadata": dict(node.metadata)}

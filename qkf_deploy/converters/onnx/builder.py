@@ -88,7 +88,7 @@ class OnnxWriter:
 
     def constant(self, array: np.ndarray, name: str) -> str:
         """An initializer; small equal ones are shared."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         key = (str(array.dtype), array.shape, array.tobytes()) if array.nbytes <= _SHARED_BYTES else None
         if key is not None and key in self._constants:
             return self._constants[key]
@@ -137,7 +137,7 @@ class OnnxWriter:
         label = self.unique(name)
         self.inputs.append(helper.make_tensor_value_info(label, dtype, list(shape)))
         if default is not None:
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(default), label))
+            self.initializers.append(numpy_helper.from_array(np.asarray(default, order="C"), label))
         return label
 
     def add_output(self, value: str, name: str, dtype: int, shape: Sequence[int | str]) -> None:
