@@ -24,6 +24,7 @@ from qkf_deploy.writing import new_folder
 Format = Literal["npz", "aer"]
 _MANIFEST = "manifest.json"
 _VERSION = 1
+_LONGEST_STEM = 120  # characters; common file systems allow 255 bytes
 _COLUMNS = ("t", "c", "y", "x", "value")
 #: Largest tensor that is rebuilt from a file, in elements: a manifest is data from elsewhere.
 _MOST_ELEMENTS = 2**32
@@ -36,10 +37,12 @@ class Layer:
     Attributes:
         name: node name.
         shape: ``(T, *shape)`` of one image.
+        stem: of its files' names.
     """
 
     name: str
     shape: tuple[int, ...]
+    stem: str
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -50,9 +53,22 @@ class Layer:
 
     def file(self, directory: Path, image: int, format_: str) -> Path:
         """Where the events of an image are."""
-        return (
-            directory / f"image_{image:05d}" / f"{quote(self.name, safe='.#')}.{'npz' if format_ == 'npz' else 'aer'}"
-        )
+        return directory / f"image_{image:05d}" / f"{self.stem}.{format_}"
+
+
+def _layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
+    """Layers whose files have names of their own everywhere: escaped, short, numbered where only case differs."""
+    taken: set[str] = set()
+    out: list[Layer] = []
+    for name, shape in shapes.items():
+        short = quote(name, safe=".#")[:_LONGEST_STEM]
+        stem, count = short, 1
+        while stem.lower() in taken:
+            count += 1
+            stem = f"{short}#{count}"
+        taken.add(stem.lower())
+        out.append(Layer(name, shape, stem))
+    return out
 
 
 def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
@@ -79,14 +95,14 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
     if not recorded:
         raise UsageError("no layer with events was recorded", hint="record the values of some neurons")
     root = Path(directory)
-    layers = [Layer(name, (v.shape[0], *v.shape[2:])) for name, v in recorded.items()]
+    layers = _layers({name: (v.shape[0], *v.shape[2:]) for name, v in recorded.items()})
     images = next(iter(recorded.values())).shape[1]
     manifest = {
         "version": _VERSION,
         "format": fmt,
         "images": images,
         "columns": _COLUMNS,
-        "layers": [{"name": layer.name, "shape": layer.shape} for layer in layers],
+        "layers": [{"name": layer.name, "shape": layer.shape, "file": layer.stem} for layer in layers],
     }
     with new_folder(root) as folder:
         for image in range(images):
@@ -141,7 +157,7 @@ def read_events(directory: str | Path) -> dict[str, np.ndarray]:
 def _read_manifest(path: Path) -> tuple[int, str, list[Layer]]:
     try:
         manifest = json.loads(path.read_text())
-        layers = [Layer(str(e["name"]), tuple(int(n) for n in e["shape"])) for e in manifest["layers"]]
+        layers = _layers({str(e["name"]): tuple(int(n) for n in e["shape"]) for e in manifest["layers"]})
         images, format_ = int(manifest["images"]), str(manifest["format"])
         known = manifest["version"] == _VERSION and format_ in ("npz", "aer")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

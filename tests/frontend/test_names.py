@@ -11,6 +11,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 import qkf_deploy as qd
+from qkf_deploy.converters.event_streams import read_events
 
 #: What the graph and its passes call their own nodes, what exporters call theirs, and what files cannot hold.
 NAMES = (
@@ -106,3 +107,28 @@ def test_recorded_values_never_take_the_place_of_the_logits(tmp_path: Path) -> N
         assert np.array_equal(saved["raw_output"], run.raw_output)
         for key, node in (("logits#3", "logits"), ("raw_output#2", "raw_output"), ("file", "file"), ("all", "all")):
             assert np.array_equal(saved[key], run.values[node])
+
+
+EXPORTED = (
+    ("logits", "raw_output", "pool", "LIF", "lif", "readOut"),
+    ("input", "n" * 300, "pool", "fc", "é" * 90, "output"),
+    ("readout", "N" * 300, "pool", "fc", "n" * 299 + "m", "scale"),
+)
+
+
+@pytest.mark.parametrize("names", EXPORTED, ids=["results and case", "long", "long and case"])
+def test_exports_keep_every_node_apart(names: tuple[str, ...], tmp_path: Path) -> None:
+    net = network(names)
+    integer = qd.quantize(net.graph)
+    run = qd.simulate(integer, net.images, record="events")
+    qd.export_events(run, tmp_path / "events")
+    read = read_events(tmp_path / "events")
+    assert set(read) == set(run.values)
+    assert all(np.array_equal(read[name], run.values[name]) for name in read)
+    files = [path.name.lower() for path in (tmp_path / "events" / "image_00000").iterdir()]
+    assert len(set(files)) == len(files) == len(read)
+    assert [(r.compared > 0, r.different, r.refused) for r in qd.check_export(integer, "onnx", net.images)] == [
+        (True, 0, "")
+    ] * 2
+    qd.export_nir(net.graph, tmp_path / "net.nir", mode="annotated")
+    assert list(qd.import_nir(tmp_path / "net.nir").nodes) == list(net.graph.nodes)

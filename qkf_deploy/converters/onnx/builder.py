@@ -19,6 +19,8 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 #: Largest magnitude up to which every integer is representable (IEEE 754: 24 and 53 significant bits).
 _EXACT = ((TensorProto.FLOAT, 2**24), (TensorProto.DOUBLE, 2**53))
 _SHARED_BYTES = 256
+#: Outputs of every file; a node of the graph that is called like one is numbered.
+RESULTS = ("raw_output", "logits")
 
 
 def carrier(reach: int, where: str) -> int:
@@ -67,7 +69,7 @@ class OnnxWriter:
     def unique(self, name: str) -> str:
         """``name``, with a number where it is taken."""
         candidate, number = name, 1
-        while candidate in self._taken:
+        while candidate in self._taken or candidate in RESULTS:
             candidate, number = f"{name}.{number}", number + 1
         self._taken.add(candidate)
         return candidate
@@ -142,5 +144,6 @@ class OnnxWriter:
 
     def add_output(self, value: str, name: str, dtype: int, shape: Sequence[int | str]) -> None:
         """Expose ``value`` as a graph output called ``name``."""
-        label = self.op("Identity", [value], name)
+        label = name if name in RESULTS else self.unique(name)
+        self.nodes.append(helper.make_node("Identity", [value], [label], name=label))
         self.outputs.append(helper.make_tensor_value_info(label, dtype, list(shape)))
