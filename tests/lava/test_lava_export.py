@@ -80,4 +80,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "run run.py" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "lava_net").iterdir()) == [SCRIPT, WEIGHTS]
     assert cli.run(command) == 3
-    assert cli.run([*command, "--check"]) == 2
+    assert cli.run([*command[:-1], str(tmp_path / "other"), "--check"]) == 2
