@@ -44,10 +44,13 @@ TABLE = table()
 
 
 def traced(build: str, image_size: int) -> Graph:
-    """The graph of a build whose weights are memory that nobody has written: only shapes matter here."""
+    """The graph of a build whose weights are zero: only shapes matter here."""
     with torch.device("meta"):
-        model = QKFormer(build_config(build, image_size=image_size))
-    return qd.trace(model.to_empty(device="cpu"))
+        model = QKFormer(build_config(build, image_size=image_size)).to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    return qd.trace(model)
 
 
 def node_name(layer: str) -> str:

@@ -97,7 +97,7 @@ def test_verify_takes_a_module_that_is_called_once_per_step() -> None:
 
 def test_spiking_vgg() -> None:
     """Its classifier reads 512 maps of 7x7; here the maps are smaller, which changes no operator."""
-    model = call_factory(ZOO + "spiking_vgg:spiking_vgg11_bn", SPIKING, {})
+    model = call_factory(ZOO + "spiking_vgg:spiking_vgg11_bn", SPIKING, {})[0]
     model.avgpool.output_size = (1, 1)
     step = model.classifier[0]
     model.classifier[0] = type(step)(512, 64)
@@ -113,13 +113,13 @@ def test_spikingjelly_has_no_batch_carry_over() -> None:
 
 
 def test_neurons_without_an_exact_form_are_refused_all_at_once() -> None:
-    model = call_factory(ZOO + "spiking_vggws_ottt:ottt_spiking_vgg11", {"num_classes": 5}, {})
+    model = call_factory(ZOO + "spiking_vggws_ottt:ottt_spiking_vgg11", {"num_classes": 5}, {})[0]
     with pytest.raises(UnsupportedError, match="OTTTLIFNode") as caught:
         traced(model, image_size=32, time_steps=2)
     assert caught.value.message.count("OTTTLIFNode") == 10
 
 
 def test_attention_over_time_is_refused_by_name() -> None:
-    model = call_factory(ZOO + "masnn:att_ms_resnet18", {"num_classes": 5, "T": 2}, {})
+    model = call_factory(ZOO + "masnn:att_ms_resnet18", {"num_classes": 5, "T": 2}, {})[0]
     with pytest.raises(UnsupportedError, match=r"attention\.ca\.avg_pool: adaptive_avg_pool3d has no spiking"):
         traced(model, image_size=64)

@@ -149,7 +149,7 @@ def test_wrong_rank() -> None:
 def test_heads_that_do_not_fit_say_which_option() -> None:
     with pytest.raises(CheckpointError, match="8 heads do not divide 20 channels") as caught:
         recognise(shapes_of(build_config("qkformer-4-384-cifar10", embed_dim=80, heads=4)))
-    assert caught.value.hint == "give --heads, they are not stored in a state dict"
+    assert caught.value.hint == "give --heads, which a state dict does not hold"
 
 
 def test_configurations_need_no_torch() -> None:
