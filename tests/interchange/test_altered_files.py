@@ -118,6 +118,20 @@ def test_nir(tmp_path: Path) -> None:
     assert set(found) == {"refused", "same"}
 
 
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("member", [b"version", b"qkf", b"node"])
+def test_names_of_the_file_s_members(member: bytes, bit: int, tmp_path: Path) -> None:
+    """Every bit of the entries behind the name that a member is found by."""
+    graph, path = network(), tmp_path / "net.nir"
+    data, expected = nir_bytes(graph), bundle.to_bytes(graph)
+    place = data.index(member + b"\0")
+    near = range(place, place + len(member))
+    found = in_children(
+        len(near), lambda i: outcome(read_nir_here, _written(path, flipped(data, near[i], bit))), expected
+    )
+    assert set(found) <= {"refused", "same"}
+
+
 def _written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path

@@ -103,10 +103,13 @@ def read_content(path: Path, stock_only: bool) -> NirContent:
     Raises:
         InputError: see :func:`read_stock`; a sidecar that is gone, damaged, or no longer belongs to the stock nodes.
     """
-    with open_file(path) as file:
-        stock = read_stock(file)
-        sidecar = None if stock_only else read_sidecar(file)
-        version = _version(file)
+    try:
+        with open_file(path) as file:
+            stock = read_stock(file)
+            sidecar = None if stock_only else read_sidecar(file)
+            version = _version(file)
+    except _DAMAGED as error:
+        raise InputError(f"a damaged file: {type(error).__name__}: {error}", hint=_HINT) from error
     return NirContent(stock if sidecar is None else None, sidecar, version)
 
 
