@@ -30,7 +30,7 @@ class Chip:
         supports: operator kinds the chip can execute.
         synapses_per_core: stored weights (connections, where weights are not shared).
         fan_in_max: connections of one neuron.
-        axons_in_per_core: distinct inputs of one core.
+        axons_in_per_core: distinct inputs of one core, over all neurons that it holds.
         assumptions: sentences printed under a mapping.
     """
 

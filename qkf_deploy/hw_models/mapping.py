@@ -8,14 +8,15 @@ beat it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import networkx as nx
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.chips import Chip
+from qkf_deploy.hw_models.reach import distinct_inputs
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.values import Kind
@@ -124,14 +125,45 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
 def place(graph: Graph, unit: Unit, chip: Chip, first_core: int = 0) -> Placement:
     """The cut of one unit with the fewest cores; ties go to fewer tiles (events then reach fewer cores)."""
     broken = _broken(graph, unit, chip)
-    best: Placement | None = None
+    for _, tiles, channels in sorted(_cuts(unit, chip)):
+        piece = _piece(unit, chip, channels, tiles, first_core, broken)
+        limit = chip.axons_in_per_core
+        if limit is None or all(inputs <= limit for inputs in _inputs_of_pieces(graph, piece)):
+            return piece
+    smallest = _piece(unit, chip, 1, unit.positions, first_core, broken)
+    return replace(smallest, limits_broken=(*broken, _smallest_does_not_fit(graph, smallest, chip)))
+
+
+def _cuts(unit: Unit, chip: Chip) -> Iterator[tuple[int, int, int]]:
+    """(cores, tiles, channels of a core) of the cuts that fit; with fewer channels where inputs are limited."""
     for tiles in _tile_counts(unit):
         channels = _channels_that_fit(unit, chip, -(-unit.positions // tiles))
-        if channels and (best is None or -(-unit.channels // channels) * tiles < best.channel_groups * best.tiles):
-            best = _piece(unit, chip, channels, tiles, first_core, broken)
-    if best is not None:
-        return best
-    return _piece(unit, chip, 1, unit.positions, first_core, (*broken, _smallest_does_not_fit(unit, chip)))
+        while channels:
+            yield -(-unit.channels // channels) * tiles, tiles, channels
+            channels = channels // 2 if chip.axons_in_per_core is not None else 0
+
+
+def most_inputs(graph: Graph, placement: Placement) -> int:
+    """Distinct inputs of the core that reads most, over all tiles."""
+    return max(_inputs_of_pieces(graph, placement))
+
+
+def _inputs_of_pieces(graph: Graph, placement: Placement) -> Iterator[int]:
+    """Every tile of the first and the last channels and some between: channel groups of one size read alike."""
+    unit = placement.unit
+    channels = -(-unit.channels // placement.channel_groups)
+    positions = -(-unit.positions // placement.tiles)
+    for group in _spread(-(-unit.channels // channels)):
+        for tile in range(-(-unit.positions // positions)):
+            piece = (
+                slice(start, start + n) for start, n in ((group * channels, channels), (tile * positions, positions))
+            )
+            yield distinct_inputs(graph, unit, *piece)
+
+
+def _spread(count: int, most: int = 5) -> list[int]:
+    """All of ``count`` indices, or ``most`` of them from the first to the last."""
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else list(range(count))
 
 
 def _tile_counts(unit: Unit) -> list[int]:
@@ -198,17 +230,15 @@ def _broken(graph: Graph, unit: Unit, chip: Chip) -> tuple[str, ...]:
         problems.append(f"{unit.state_bits}-bit state, at most {chip.state_bits_max}")
     if chip.fan_in_max is not None and unit.connections_per_neuron > chip.fan_in_max:
         problems.append(f"fan-in {unit.connections_per_neuron}, at most {chip.fan_in_max}")
-    inputs = unit.connections_per_neuron
-    if chip.axons_in_per_core is not None and inputs > chip.axons_in_per_core:
-        problems.append(f"{inputs} input axons for a single neuron, at most {chip.axons_in_per_core} per core")
     return tuple(problems)
 
 
-def _smallest_does_not_fit(unit: Unit, chip: Chip) -> str:
-    synapses, memory = _synapses(unit, chip, 1, 1), _memory(unit, chip, 1, 1)
-    if chip.synapses_per_core is not None and synapses > chip.synapses_per_core:
-        return f"one neuron needs {synapses} synapses, at most {chip.synapses_per_core} per core"
-    return f"one neuron needs {memory} bytes, a core has {chip.memory_per_core_bytes}"
+def _smallest_does_not_fit(graph: Graph, piece: Placement, chip: Chip) -> str:
+    if chip.synapses_per_core is not None and piece.synapses_per_core > chip.synapses_per_core:
+        return f"one neuron needs {piece.synapses_per_core} synapses, at most {chip.synapses_per_core} per core"
+    if piece.memory_per_core_bytes > chip.memory_per_core_bytes:
+        return f"one neuron needs {piece.memory_per_core_bytes} bytes, a core has {chip.memory_per_core_bytes}"
+    return f"one neuron reads {most_inputs(graph, piece)} distinct inputs, at most {chip.axons_in_per_core} per core"
 
 
 def _traffic(graph: Graph, placements: tuple[Placement, ...], chip: Chip, ledger: Ledger) -> tuple[Traffic, ...]:

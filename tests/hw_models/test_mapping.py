@@ -6,15 +6,21 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from digits_network import DigitsNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from netbuild import Net, small_transformer
 
+import qkf_deploy as qd
 from qkf_deploy.errors import ProfileError, UsageError
 from qkf_deploy.hw_models.chips import Chip, chip_names, load_chip
-from qkf_deploy.hw_models.mapping import map_network, place, tiles_reached
+from qkf_deploy.hw_models.mapping import map_network, most_inputs, place, tiles_reached
+from qkf_deploy.hw_models.reach import distinct_inputs
 from qkf_deploy.hw_models.units import Unit, unit_of, units
+from qkf_deploy.ir import Graph
+from qkf_deploy.ops import Add, MaxPool, SumPool
 from qkf_deploy.report.mapping_table import render_mapping
 
 CHIP = load_chip("generic-digital")
@@ -150,7 +156,6 @@ def test_unshared_convolutions_store_every_connection(network: DigitsNetwork) ->
         ({"fan_in_max": 100}, "fan-in 144, at most 100"),
         ({"weight_bits_max": 4}, "8-bit weights, at most 4"),
         ({"state_bits_max": 8}, "14-bit state, at most 8"),
-        ({"axons_in_per_core": 100}, "144 input axons"),
         ({"memory_per_core_bytes": 100}, "bytes, a core has 100"),
         ({"synapses_per_core": 100}, "one neuron needs 144 synapses"),
     ],
@@ -159,6 +164,81 @@ def test_limits_are_named(network: DigitsNetwork, change: dict[str, int], text: 
     found = place(network.integer_graph, unit(), replace(CHIP, **change))
     assert found.cores == 0
     assert text in "; ".join(found.limits_broken)
+
+
+def perturbed_inputs(graph: Graph, unit: Unit, piece: np.ndarray) -> int:
+    """Distinct inputs found by running the unit: every outside element that changes some output of the piece.
+
+    Weights are made 1, neurons the identity, maxima sums, so that nothing cancels or hides.
+    """
+    shapes = {n: graph[n].type.shape for n in unit.sources}
+
+    def run(values: dict[str, np.ndarray]) -> np.ndarray:
+        for name in unit.nodes:
+            node = graph[name]
+            x = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
+            op = SumPool(node.op.kernel, node.op.stride, node.op.padding) if isinstance(node.op, MaxPool) else node.op
+            weights = {"weight": np.ones_like(node.params["weight"])} if "weight" in node.params else {}
+            values[name] = x[0] if node.op.kind in ("integer_neuron", "readout", "shift") else op.run(x, weights, 1)
+        return values[unit.name][0, 0]
+
+    base = run({n: np.ones((1, 1, *s), np.int64) for n, s in shapes.items()})
+    found = 0
+    for name, shape in shapes.items():
+        for index in np.ndindex(shape):
+            values = {n: np.ones((1, 1, *s), np.int64) for n, s in shapes.items()}
+            values[name][(0, 0, *index)] = 2
+            found += bool((run(values) != base)[piece].any())
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_inputs_of_a_core_are_those_that_change_its_outputs(seed: int) -> None:
+    graph = qd.quantize(small_transformer(seed))
+    rng = np.random.default_rng(seed)
+    checked = set()
+    for unit in units(graph):
+        if any(graph[s].op.kind in ("add", "mask") for s in unit.sources):
+            continue  # routing: below
+        channels = slice(int(rng.integers(unit.channels)), None)
+        positions = slice(int(rng.integers(unit.positions)), int(rng.integers(unit.positions)) + 1)
+        piece = np.zeros((unit.channels, unit.positions), bool)
+        piece[channels, positions] = True
+        wanted = perturbed_inputs(graph, unit, piece.reshape(graph[unit.name].type.shape))
+        assert distinct_inputs(graph, unit, channels, positions) == wanted, unit.name
+        checked |= {graph[n].op.kind for n in unit.nodes}
+    assert {"conv", "max_pool", "sum", "matmul"} <= checked
+
+
+def test_both_operands_of_a_residual_addition_are_inputs() -> None:
+    """A core with every neuron of a 1x1 convolution behind spikes + spikes reads both tensors, each element once."""
+    net = Net(0, (2, 4, 4))
+    a, b = net.lif("a", net.conv("conv_a", "input", 3)), net.lif("b", net.conv("conv_b", "input", 3))
+    net.head(net.lif("c", net.conv("conv_c", net.add("add", Add(), a, b), 5, kernel=1, padding=0)))
+    graph = qd.quantize(net.build())
+    (unit,) = (u for u in units(graph) if u.name == "c")
+    assert distinct_inputs(graph, unit, slice(None), slice(None)) == 2 * 3 * 16
+    assert distinct_inputs(graph, unit, slice(0, 1), slice(3, 4)) == 2 * 3
+
+
+def test_input_axons_are_counted_for_the_whole_core() -> None:
+    """A 3x3 convolution on 2 x 8 x 8 inputs: 18 for one neuron, 128 for a core that holds all of them.
+
+    Half of the rows read one more at the cut: 5 x 8 x 2; two rows in the middle read four: 64. Three tiles of 22
+    positions cut through rows and read more than 79.
+    """
+    net = Net(0, (4, 8, 8))
+    spikes = net.lif("a", net.conv("first", "input", 2))
+    net.head(net.lif("b", net.conv("second", spikes, 4)))
+    graph = qd.quantize(net.build())
+    (unit,) = (u for u in units(graph) if u.name == "b")
+    for limit, tiles in ((128, 1), (127, 2), (96, 2), (80, 2), (79, 4), (64, 4), (18, 64)):
+        found = place(graph, unit, replace(CHIP, axons_in_per_core=limit))
+        assert found.limits_broken == ()
+        assert most_inputs(graph, found) <= limit
+        assert (found.channel_groups, found.tiles) == (1, tiles), limit
+    refused = place(graph, unit, replace(CHIP, axons_in_per_core=17))
+    assert refused.limits_broken == ("one neuron reads 18 distinct inputs, at most 17 per core",)
 
 
 def test_halo_of_a_window() -> None:
