@@ -15,6 +15,8 @@ from qkf_deploy.passes.widths import UNREACHABLE
 #: Fraction bits of neurons whose floor would change spikes: soft resets, several spikes per step, and decays other
 #: than 1 and 1 / 2^k.
 _FRACTION_BITS = 8
+#: From this many units on, a threshold rounded up to the next unit is as good as the weights.
+_FINE = 64
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
     Args:
         node, op: the neuron.
         scale: of its drive, broadcastable to its per-step shape.
-        fraction_bits: extra membrane bits; ``None`` for 0 where flooring never changes a spike, else 8.
+        fraction_bits: extra membrane bits; ``None`` for 0 where flooring never changes a spike, else up to 8.
         decay_bits: largest k of m / 2^k for decays that are not dyadic.
 
     Raises:
@@ -45,10 +47,14 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
     """
     levels = op.levels(node.params)
     multiplier, shift, decays = _decay(levels.tau, decay_bits)
+    given = fraction_bits
     if fraction_bits is None:
         fraction_bits = default_fraction_bits(node, op, decay_bits)
     gain = levels.tau if levels.tau is not None and op.decay_input else np.ones(())
-    threshold = gain * (levels.v_threshold - levels.base) * 2.0**fraction_bits / scale
+    threshold = gain * (levels.v_threshold - levels.base) / scale
+    if given is None and fraction_bits == 0 and any(d.shift for d in decays):
+        fraction_bits = _bits_between(threshold)
+    threshold = threshold * 2.0**fraction_bits
     theta = np.minimum(_ceil(threshold), UNREACHABLE).astype(np.int64)
     params = {"theta": theta}
     starts = {"initial": node.params.get("initial")}
@@ -74,10 +80,25 @@ def default_fraction_bits(node: Node, op: Neuron, decay_bits: int) -> int:
     return 0 if one_spike and all(d.lossless_without_fraction for d in decays) else _FRACTION_BITS
 
 
+def _bits_between(threshold: np.ndarray) -> int:
+    """Fraction bits that tell a leaking membrane below a coarse threshold, in units of the drive, from one above it.
+
+    Floors nest only where the threshold is whole: a membrane of 3.5 units reaches 3.5, its floor does not reach 4.
+    """
+    if threshold.min() >= _FINE:
+        return 0
+    enough = (bits for bits in range(_FRACTION_BITS) if _near(threshold * 2.0**bits).all())
+    return next(enough, _FRACTION_BITS)
+
+
+def _near(x: np.ndarray) -> np.ndarray:
+    """True where a quotient of floats is an integer up to the rounding of its operands."""
+    return np.asarray(np.abs(x - np.rint(x)) <= 8 * np.finfo(np.float64).eps * np.abs(x))
+
+
 def _ceil(x: np.ndarray) -> np.ndarray:
-    """Ceiling; a quotient of floats that is an integer up to the rounding of its operands is that integer."""
-    nearest = np.rint(x)
-    return np.where(np.abs(x - nearest) <= 8 * np.finfo(np.float64).eps * np.abs(x), nearest, np.ceil(x))
+    """Ceiling; what is an integer up to rounding is that integer."""
+    return np.where(_near(x), np.rint(x), np.ceil(x))
 
 
 def _decay(tau: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, list[Decay]]:

@@ -128,3 +128,22 @@ def test_a_bias_between_the_levels_gets_a_finer_unit() -> None:
     for bias, factor in ((np.full(6, 1 / 8), 8), (rng.normal(size=6), 16)):
         graph = net([weight / 4.0], 1.0, [bias / 4])
         assert np.array_equal(qd.quantize(graph, 8)["f0"].params["weight"], weight * factor)
+
+
+@pytest.mark.parametrize(("threshold", "bits"), [(1.0, 0), (0.90625, 1), (0.859375, 2), (0.83, 8)])
+def test_a_threshold_between_the_levels_of_a_leaking_neuron(threshold: float, bits: int) -> None:
+    """A membrane of 3.5 units reaches a threshold of 3.5, and its floor would not: extra bits tell them apart."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-4, 5, (40, 12)) / 4
+    b = GraphBuilder()
+    b.add("input", Input((12,), format="frames"))
+    b.add("f", Linear(), ["input"], {"weight": weight * 0.5})
+    b.add("n", Neuron(2.0, threshold, 0.0), ["f"])
+    b.add("output", Output(), [b.add("readout", Readout(), ["n"])])
+    graph = b.build(time_steps=8, input_encoding="frames")
+    x = (rng.random((40, 8, 12)) < 0.6).astype(np.int64)
+    integer = qd.quantize(graph, 8)
+    assert integer["n"].op.fraction_bits == bits
+    runs = [qd.simulate(g, x, record=["n"], engine="reference").spikes["n"] for g in (graph, integer)]
+    assert np.array_equal(*runs)
+    assert 0 < runs[0].mean() < 1
