@@ -48,26 +48,7 @@ def load(path: str | Path, graph: Graph, *, resize: bool = False, limit: int | N
     Raises:
         InputError: missing, unreadable, empty, of another size, or with labels beyond the network's classes.
     """
-    found = _load(Path(path), graph, resize=resize, limit=limit)
-    if found.labels is not None:
-        _check_labels(found.labels, graph, str(path))
-    return found
-
-
-def _check_labels(labels: np.ndarray, graph: Graph, where: str) -> None:
-    """Raises InputError for labels that are no class of a network that has classes."""
-    if labels.dtype.kind not in "ui":
-        raise InputError(f"labels of type {labels.dtype}", where=where, hint="use whole numbers from 0")
-    shape = graph.output.type.shape
-    if len(shape) == 1 and labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < shape[0]:
-        raise InputError(
-            f"labels from {labels.min()} to {labels.max()}, the network has {shape[0]} classes: 0 to {shape[0] - 1}",
-            where=where,
-            hint="are the labels, or the network, of another data set?",
-        )
-
-
-def _load(path: Path, graph: Graph, *, resize: bool, limit: int | None) -> Images:
+    path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint="name images, a folder, a .npy or a .npz file")
     if path.suffix in (".npy", ".npz"):
@@ -138,6 +119,6 @@ def _checked_labels(labels: np.ndarray, count: int, graph: Graph, path: Path) ->
         raise InputError(
             f"label {labels[index]} of image {index} is not a class",
             where=str(path),
-            hint=f"classes are 0 to {sizes[0] - 1}",
+            hint=f"classes are 0 to {sizes[0] - 1}; are the labels, or the network, of another data set?",
         )
     return labels.astype(np.int64)

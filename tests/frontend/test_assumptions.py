@@ -139,7 +139,7 @@ def test_options_and_labels_that_would_be_lost(bare: Path, tmp_path: Path, capsy
     np.savez(tmp_path / "floats.npz", images=images, labels=np.array([0.5, 1.0]))
     np.save(tmp_path / "x.npy", images)
     assert run(["simulate", str(net), str(tmp_path / "x.npz")]) == 3
-    assert "labels from 0 to 10, the network has 10 classes: 0 to 9" in capsys.readouterr().err
+    assert "label 10 of image 1 is not a class\n  try: classes are 0 to 9" in capsys.readouterr().err
     assert run(["simulate", str(net), str(tmp_path / "floats.npz")]) == 3
     assert run(["simulate", str(net), str(tmp_path / "x.npy"), "--record", "head"]) == 2
     assert "--record keeps values for --save" in capsys.readouterr().err
