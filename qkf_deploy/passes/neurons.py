@@ -92,8 +92,9 @@ def _bits_between(threshold: np.ndarray) -> int:
 
 
 def _near(x: np.ndarray) -> np.ndarray:
-    """True where a quotient of floats is an integer up to the rounding of its operands."""
-    return np.asarray(np.abs(x - np.rint(x)) <= 8 * np.finfo(np.float64).eps * np.abs(x))
+    """True where a quotient of floats is an integer up to the rounding of its operands, or never reached (infinite)."""
+    finite = np.where(np.isfinite(x), x, 0.0)
+    return np.asarray(np.abs(finite - np.rint(finite)) <= 8 * np.finfo(np.float64).eps * np.abs(finite))
 
 
 def _ceil(x: np.ndarray) -> np.ndarray:
