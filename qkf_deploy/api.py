@@ -23,6 +23,7 @@ from qkf_deploy.pipeline.networks import (
     save,
     trace,
     widths,
+    with_time_steps,
 )
 from qkf_deploy.pipeline.running import (
     default_batch,
@@ -73,5 +74,6 @@ __all__ = [
     "trace",
     "verify",
     "widths",
+    "with_time_steps",
     "write_report",
 ]

@@ -17,6 +17,7 @@ from qkf_deploy.passes import audit as _audit
 from qkf_deploy.passes import fold as _fold
 from qkf_deploy.passes import layers as _layers
 from qkf_deploy.passes import quantize as _quantize
+from qkf_deploy.passes import steps as _steps
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +163,24 @@ def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.n
     from qkf_deploy.evaluate.carry import carry as _carry
 
     return _carry(graph, mode, images)
+
+
+@checked
+def with_time_steps(graph: Graph, time_steps: int) -> Graph:
+    """The folded float network for another T; see :func:`qkf_deploy.passes.steps.with_time_steps`.
+
+    Its accuracy off the T it was trained with is what it is: weights and batch norms were fitted to that one.
+
+    Args:
+        graph: float graph that shows one image at every step, folded or not.
+        time_steps: T.
+
+    Raises:
+        UsageError: an integer graph, or no possible T.
+        UnsupportedError: T is part of the network: event frames, membranes stored per step, a factor behind the sum
+            over time that may or may not have T in it.
+    """
+    return _steps.with_time_steps(graph, time_steps)
 
 
 @checked
