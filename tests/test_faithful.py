@@ -14,7 +14,7 @@ import qkf_deploy as qd
 from qkf_deploy.converters.torch.pixels import PRESETS
 from qkf_deploy.converters.torch.run import torch_oracle
 from qkf_deploy.converters.torch.source import TraceOptions, resolve
-from qkf_deploy.evaluate.agreement import Agreement, compare_chain
+from qkf_deploy.evaluation.agreement import Agreement, compare_chain
 from qkf_deploy.ir import Graph
 from qkf_deploy.models import QKFormer, build, calibrate_batchnorm, randomize_norms
 from qkf_deploy.simulators.inputs import normalize

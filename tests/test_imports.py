@@ -40,7 +40,7 @@ LAYERS = {
     "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops"},
     "datasets": {"errors", "ir", "limits", "simulators"},
     "converters": {
-        *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluate"),
+        *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluation"),
         *("children", "limits"),
     },
     # ONNX Runtime runs the export

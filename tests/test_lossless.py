@@ -11,7 +11,7 @@ import qkf_deploy as qd
 from qkf_deploy.converters.torch.run import torch_oracle
 from qkf_deploy.converters.torch.source import TraceOptions, resolve
 from qkf_deploy.datasets.digits import Digits, normalize
-from qkf_deploy.evaluate.agreement import compare_chain
+from qkf_deploy.evaluation.agreement import compare_chain
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode

@@ -40,7 +40,7 @@ def paper(
     Example:
       qkf-deploy paper net.int.qkf images/ --figure figure3.png
     """
-    from qkf_deploy.evaluate.paper.check import network_checks, render, shape_checks
+    from qkf_deploy.evaluation.paper.check import network_checks, render, shape_checks
     from qkf_deploy.writing import write_atomically
 
     if (network is None) != (images is None) or (figure is not None and network is None):

@@ -40,7 +40,7 @@ def verify(
     Example:
       qkf-deploy verify net.int.qkf images/ --against checkpoint.pth
     """
-    from qkf_deploy.evaluate.agreement import require
+    from qkf_deploy.evaluation.agreement import require
     from qkf_deploy.report.agreement_table import agreement_sheet, summary
 
     graph = qd.load(network)

@@ -18,7 +18,7 @@ from qkf_deploy.pipeline.running import as_batch
 if TYPE_CHECKING:
     import torch
 
-    from qkf_deploy.evaluate.agreement import Agreement
+    from qkf_deploy.evaluation.agreement import Agreement
 
 
 @takes(VerifyOptions)
@@ -39,7 +39,7 @@ def verify(
     Raises:
         InputError: images or a model that do not fit the graph.
     """
-    from qkf_deploy.evaluate.agreement import compare_chain
+    from qkf_deploy.evaluation.agreement import compare_chain
     from qkf_deploy.models.lazy import import_torch_module
 
     runner = import_torch_module("qkf_deploy.converters.torch.run")
@@ -94,7 +94,7 @@ def compare(graph: Graph, reference: Graph, images: np.ndarray, options: Compare
         GraphError: the reference lacks one of the graph's neurons.
         InputError: images that do not fit.
     """
-    from qkf_deploy.evaluate.agreement import compare_chain, graph_oracle
+    from qkf_deploy.evaluation.agreement import compare_chain, graph_oracle
 
     oracle, batch = graph_oracle(reference), as_batch(graph, images)
     return compare_chain(oracle, (graph,), batch, options.batch, options.progress)[0]

@@ -160,7 +160,7 @@ def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.n
     Raises:
         UsageError: no such neuron, an integer graph, another mode, or missing calibration images.
     """
-    from qkf_deploy.evaluate.carry import carry as _carry
+    from qkf_deploy.evaluation.carry import carry as _carry
 
     return _carry(graph, mode, images)
 

@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.report.formats import Column, Sheet
 
 if TYPE_CHECKING:
-    from qkf_deploy.evaluate.agreement import Agreement
+    from qkf_deploy.evaluation.agreement import Agreement
 
 _COLUMNS = (
     Column("layer", "layer", True),

@@ -18,7 +18,7 @@ from netbuild import Net, random_pixels, small_transformer
 import qkf_deploy as qd
 from qkf_deploy.display.overview import ROWS, SelfDescribing
 from qkf_deploy.errors import GraphError, InputError
-from qkf_deploy.evaluate.agreement import Agreement, LayerAgreement
+from qkf_deploy.evaluation.agreement import Agreement, LayerAgreement
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger

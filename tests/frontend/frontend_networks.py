@@ -15,7 +15,7 @@ import qkf_deploy as qd
 from qkf_deploy.converters.torch.run import _tensor, torch_oracle
 from qkf_deploy.converters.torch.source import Source, TraceOptions, resolve
 from qkf_deploy.converters.torch.trace import InputSpec, trace_module
-from qkf_deploy.evaluate.agreement import Agreement, compare_chain
+from qkf_deploy.evaluation.agreement import Agreement, compare_chain
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.models import calibrate_batchnorm, randomize_norms

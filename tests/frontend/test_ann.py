@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qkf_deploy.errors import InputError, UsageError
-from qkf_deploy.evaluate.paper import dense
+from qkf_deploy.evaluation.paper import dense
 from qkf_deploy.models import QKFormer, build_config
 from qkf_deploy.models.ann import ann_macs, count_macs
 from qkf_deploy.passes.twin import ann_twin

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import qkf_deploy as qd
 from qkf_deploy.converters.torch.trace import NeuronModule, register_neuron
 from qkf_deploy.errors import UnsupportedError
-from qkf_deploy.evaluate.agreement import compare_chain, graph_oracle
+from qkf_deploy.evaluation.agreement import compare_chain, graph_oracle
 from qkf_deploy.ops import Neuron, Shift
 from qkf_deploy.passes.audit import audit
 

@@ -13,8 +13,8 @@ from digits_network import DigitsNetwork
 from PIL import Image
 
 from qkf_deploy import api
-from qkf_deploy.evaluate.paper import check, dense, growth, published, statistics, tables
-from qkf_deploy.evaluate.paper.spiking import SpikingCost, spiking_cost
+from qkf_deploy.evaluation.paper import check, dense, growth, published, statistics, tables
+from qkf_deploy.evaluation.paper.spiking import SpikingCost, spiking_cost
 
 #: Dense MACs of one step: torch's FLOP counter on the official files, halved.
 OFFICIAL_MACS = {
@@ -170,7 +170,7 @@ def network_checks(network: DigitsNetwork) -> list[tables.Check]:
 
 
 def test_table_4_is_the_rate_of_the_recorded_spikes(network: DigitsNetwork) -> None:
-    from qkf_deploy.evaluate.paper.network import block_rates, figure_3, moments, recorded_nodes
+    from qkf_deploy.evaluation.paper.network import block_rates, figure_3, moments, recorded_nodes
 
     graph = network.integer_graph
     run = api.simulate(graph, network.pixels, record=recorded_nodes(graph), engine="reference")

@@ -12,7 +12,7 @@ from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace.capture import named_modules, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
 from qkf_deploy.converters.torch.untouched import undisturbed, working_copy
-from qkf_deploy.evaluate.agreement import Oracle, Spikes
+from qkf_deploy.evaluation.agreement import Oracle, Spikes
 from qkf_deploy.simulators.inputs import normalize
 
 

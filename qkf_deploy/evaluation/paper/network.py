@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from qkf_deploy.evaluate.paper import statistics
+from qkf_deploy.evaluation.paper import statistics
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.ops import Mask, MatMul, Sum

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.evaluate.statistics import (
+from qkf_deploy.evaluation.statistics import (
     Confusion,
     Flips,
     Range,

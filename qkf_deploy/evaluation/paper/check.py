@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qkf_deploy.evaluate.paper import tables as paper_tables
-from qkf_deploy.evaluate.paper.tables import Check
+from qkf_deploy.evaluation.paper import tables as paper_tables
+from qkf_deploy.evaluation.paper.tables import Check
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.lazy import import_torch_module
 from qkf_deploy.report.formats import to_csv, to_json, to_markdown, to_text
@@ -26,8 +26,8 @@ def shape_checks(progress: Callable[[int, int], None] | None = None) -> list[Che
     Raises:
         MissingComponent: torch or SpikingJelly is not installed.
     """
-    spiking = import_torch_module("qkf_deploy.evaluate.paper.spiking")
-    growth = import_torch_module("qkf_deploy.evaluate.paper.growth")
+    spiking = import_torch_module("qkf_deploy.evaluation.paper.spiking")
+    growth = import_torch_module("qkf_deploy.evaluation.paper.growth")
     cost = lru_cache(maxsize=None)(spiking.spiking_cost)
     tokens, channels = _BASE
     sizes = [(tokens, channels), (2 * tokens, channels), (tokens, 2 * channels)]
@@ -56,7 +56,7 @@ def network_checks(
 ) -> tuple[list[Check], bytes | None]:
     """Table 4, the moments of Eq. 15-20 and Figure 3 (PNG) of a network on images."""
     from qkf_deploy import api
-    from qkf_deploy.evaluate.paper import network
+    from qkf_deploy.evaluation.paper import network
 
     run = api.simulate(graph, images, record=network.recorded_nodes(graph), engine=engine, **options)
     checks = [

@@ -8,14 +8,14 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from qkf_deploy.evaluate.paper import dense, published, statistics
-from qkf_deploy.evaluate.paper.published import DENSE_ROWS, E_AC, E_MAC, SPIKING_ROWS, TABLE_4, TABLE_9
+from qkf_deploy.evaluation.paper import dense, published, statistics
+from qkf_deploy.evaluation.paper.published import DENSE_ROWS, E_AC, E_MAC, SPIKING_ROWS, TABLE_4, TABLE_9
 from qkf_deploy.report.formats import Column, Sheet, si
 
 if TYPE_CHECKING:
-    from qkf_deploy.evaluate.paper.growth import Growth
-    from qkf_deploy.evaluate.paper.network import BlockRates, MeasuredMoments
-    from qkf_deploy.evaluate.paper.spiking import SpikingCost
+    from qkf_deploy.evaluation.paper.growth import Growth
+    from qkf_deploy.evaluation.paper.network import BlockRates, MeasuredMoments
+    from qkf_deploy.evaluation.paper.spiking import SpikingCost
 
 Cost = Callable[[str, int], "SpikingCost"]
 
@@ -178,7 +178,7 @@ def memory_growth(measured: Sequence[Growth]) -> Check:
 
 
 def _slope(small: float, large: float, factor: float) -> float:
-    from qkf_deploy.evaluate.paper.growth import exponent
+    from qkf_deploy.evaluation.paper.growth import exponent
 
     return exponent(small, large, factor)
 
