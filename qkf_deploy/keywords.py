@@ -104,6 +104,12 @@ def keywords(options: type[Options]) -> tuple[Keyword, ...]:
     return tuple(found)
 
 
+def part(values: Options | dict[str, Any], options: type[Options]) -> dict[str, Any]:
+    """Those values that belong to an options class; they are taken out of a dictionary."""
+    names = [keyword.name for keyword in keywords(options)]
+    return {name: values.pop(name) if isinstance(values, dict) else getattr(values, name) for name in names}
+
+
 @dataclass(frozen=True)
 class Options:
     """Base of all options: choices and limits are checked when they are made.

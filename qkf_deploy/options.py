@@ -162,15 +162,22 @@ class SimulateOptions(EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions(Options):
-    """How image files are read."""
+class DataOptions(Options):
+    """How a data set is read."""
 
     resize: Annotated[bool, Help("Scale and centre-crop image files of another size (otherwise an error).")] = False
-    limit: Annotated[int | None, Help("Use at most this many images.", least=1)] = None
+    limit: Annotated[int | None, Help("Use at most this many images, the first ones.", least=1)] = None
+    images_key: Annotated[
+        str | None,
+        Help("Array of an .npz file that holds the images [default: images, x_test, x, data or the only one]."),
+    ] = None
+    labels_key: Annotated[
+        str | None, Help("Array of an .npz file that holds the labels [default: labels, y_test, y or targets].")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ImageOptions, EngineOptions):
+class MeasureOptions(DataOptions, EngineOptions):
     """How a network is run for its counts."""
 
     progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None

@@ -38,7 +38,7 @@ LAYERS = {
     "children": set(),
     "bundle": {"errors", "ir", "limits", "ops", "writing"},
     "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops"},
-    "datasets": {"errors", "ir", "limits", "simulators"},
+    "datasets": {"errors", "ir", "limits", "options", "simulators"},
     "converters": {
         *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluation"),
         *("children", "limits"),

@@ -12,7 +12,8 @@ from qkf_deploy.cli.common import PATH, command, emit, format_option, note, prog
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.cli.outputs import Output
 from qkf_deploy.errors import UsageError
-from qkf_deploy.options import EngineOptions, ImageOptions, TableFormat
+from qkf_deploy.keywords import part
+from qkf_deploy.options import DataOptions, EngineOptions, TableFormat
 
 
 @command()
@@ -20,15 +21,13 @@ from qkf_deploy.options import EngineOptions, ImageOptions, TableFormat
 @click.argument("images", type=PATH, required=False)
 @click.option("--figure", type=Output(), help="Write Figure 3 of this network as PNG.")
 @options_of(EngineOptions)
-@options_of(ImageOptions)
+@options_of(DataOptions)
 @format_option
 def paper(
     network: Path | None,
     images: Path | None,
     figure: Path | None,
     engine: str,
-    resize: bool,
-    limit: int | None,
     fmt: TableFormat,
     **options: Any,
 ) -> None:
@@ -48,7 +47,7 @@ def paper(
     own, picture = [], None
     if network is not None and images is not None:  # first: a wrong one is found before the long part
         graph = qd.load(network)
-        given = qd.load_images(images, graph, resize=resize, limit=limit)
+        given = qd.load_images(images, graph, **part(options, DataOptions))
         own, picture = network_checks(graph, given.array, engine, options)
     with progress("recomputing") as tick:
         checks = [*shape_checks(tick), *own]

@@ -13,7 +13,8 @@ from qkf_deploy.cli.common import PATH, command, emit, format_option, note, noti
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.cli.outputs import Output
 from qkf_deploy.errors import UsageError
-from qkf_deploy.options import EngineOptions, EventFormat, ImageOptions, TableFormat
+from qkf_deploy.keywords import part
+from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFormat
 
 
 @command()
@@ -26,7 +27,7 @@ from qkf_deploy.options import EngineOptions, EventFormat, ImageOptions, TableFo
 @click.option("--event-format", type=click.Choice(get_args(EventFormat)), default="npz", show_default=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
 @options_of(EngineOptions)
-@options_of(ImageOptions)
+@options_of(DataOptions)
 @format_option
 def simulate(
     network: Path,
@@ -37,10 +38,8 @@ def simulate(
     events: Path | None,
     event_format: EventFormat,
     top: int,
-    resize: bool,
-    limit: int | None,
     fmt: TableFormat,
-    **engine: Any,
+    **options: Any,
 ) -> None:
     """Run a network on images: classes per image and operation counts.
 
@@ -55,10 +54,10 @@ def simulate(
     if record and save is None and events is None:
         raise UsageError("--record keeps values for --save and --events", hint="add --save values.npz")
     graph = qd.load(network)
-    given = qd.load_images(images, graph, resize=resize, limit=limit)
+    given = qd.load_images(images, graph, **part(options, DataOptions))
     wanted = [*record, *(["gates"] if output else []), *(["events"] if events else [])]
     with progress("simulating") as tick:
-        run = qd.simulate(graph, given.array, record=wanted, progress=tick, **engine)
+        run = qd.simulate(graph, given.array, record=wanted, progress=tick, **options)
     run = replace(run, notices=(*given.notices, *run.notices))
     notices(run.notices)
     show(answer_sheet(run, given.names, given.labels, graph.class_names, top), fmt, run_summary(run, given.labels))

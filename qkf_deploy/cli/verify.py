@@ -10,7 +10,8 @@ import click
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, format_option, note, notices, progress, show
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.options import ImageOptions, TableFormat, VerifyOptions
+from qkf_deploy.keywords import part
+from qkf_deploy.options import DataOptions, TableFormat, VerifyOptions
 
 
 @command()
@@ -19,15 +20,13 @@ from qkf_deploy.options import ImageOptions, TableFormat, VerifyOptions
 @click.option("--against", required=True, help="The model it came from: a checkpoint or module:factory.")
 @click.option("--exact", is_flag=True, help="Fail if a single spike of the integer graph differs (lossless mode).")
 @options_of(VerifyOptions)
-@options_of(ImageOptions)
+@options_of(DataOptions)
 @format_option
 def verify(
     network: Path,
     images: Path,
     against: str,
     exact: bool,
-    resize: bool,
-    limit: int | None,
     fmt: TableFormat,
     **options: Any,
 ) -> None:
@@ -44,7 +43,7 @@ def verify(
     from qkf_deploy.report.agreement_table import agreement_sheet, summary
 
     graph = qd.load(network)
-    given = qd.load_images(images, graph, resize=resize, limit=limit)
+    given = qd.load_images(images, graph, **part(options, DataOptions))
     notices(given.notices)
     with progress("comparing") as tick:
         first, second = qd.verify(graph, given.array, against, progress=tick, **options)

@@ -1,4 +1,4 @@
-"""`.npy` and `.npz` files: headers are read and checked first, then only the rows that are wanted."""
+"""`.npy` and `.npz` files: heads are read and checked first, rows when they are wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,17 +44,71 @@ class Header:
         return math.prod(shape) * self.dtype.itemsize
 
 
-def read_npy(path: Path, rows: int | None = None) -> np.ndarray:
-    """An array, or its first rows.
+class Rows:
+    """Rows of a stored array, read when they are asked for.
 
-    Raises:
-        InputError: not a whole array of numbers, or larger than the memory limit.
+    Reading forward is cheap; in a compressed archive, going back means unpacking from its beginning.
     """
-    try:
-        with path.open("rb") as file:
-            return _read(file, path.stat().st_size, rows, str(path), "the array")
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        """Look at the head of an array.
+
+        Args:
+            path: a ``.npy`` file, or an archive with ``name``.
+            name: of an array in an archive.
+
+        Raises:
+            InputError: not a whole array of numbers.
+        """
+        self._path = path
+        self.what = "the array" if name is None else f"the array {name[:60]!r}"
+        try:
+            self._file, size = _opened(path, name)
+            self.header = _header(self._file)
+            self._start = self._file.tell()
+        except _DAMAGE as error:
+            raise _unreadable(path, error) from error
+        self._check(size - self._start)
+
+    def __len__(self) -> int:
+        return self.header.shape[0] if self.header.shape else 0
+
+    def read(self, index: int) -> np.ndarray:
+        """One row. Raises InputError if the file is damaged there."""
+        if self.header.fortran_order:
+            return self.whole[index]
+        size = self.header.bytes_of(1)
+        data = self._bytes(self._start + index * size, size)
+        return np.frombuffer(data, self.header.dtype).reshape(self.header.shape[1:])
+
+    @cached_property
+    def whole(self) -> np.ndarray:
+        """All rows. Raises InputError if they are beyond the memory limit, or the file is damaged."""
+        size = self.header.bytes_of(None)
+        limits.check(size, self.what, str(self._path))
+        order = "F" if self.header.fortran_order else "C"
+        return np.ndarray(self.header.shape, self.header.dtype, self._bytes(self._start, size), order=order)
+
+    def _check(self, available: int) -> None:
+        header, where = self.header, str(self._path)
+        if header.dtype.hasobject or header.dtype.kind not in "biuf" or not all(n >= 0 for n in header.shape):
+            raise InputError(
+                f"{self.what} holds {header.dtype} of shape {header.shape}, not numbers", where=where, hint=_HINT
+            )
+        if header.bytes_of(None) > available:
+            raise InputError(
+                f"{self.what} is cut off: {header.shape} of {header.dtype} do not fit the file", where=where
+            )
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        try:
+            self._file.seek(start)
+            data = self._file.read(size)
+        except _DAMAGE as error:
+            raise _unreadable(self._path, error) from error
+        if len(data) != size:
+            raise InputError(f"{self.what} is cut off", where=str(self._path), hint=_HINT)
+        return data
 
 
 def npz_names(path: Path) -> tuple[str, ...]:
@@ -72,40 +127,17 @@ def npz_names(path: Path) -> tuple[str, ...]:
     return tuple(m.removesuffix(_MEMBER) for m in members)
 
 
-def read_npz(path: Path, name: str, rows: int | None = None) -> np.ndarray:
-    """One array of an archive, or its first rows.
-
-    Raises:
-        InputError: not a whole array of numbers, or larger than the memory limit.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(name + _MEMBER)
-            with archive.open(member) as file:
-                return _read(file, member.file_size, rows, str(path), f"the array {name[:60]!r}")
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-
-
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"not a readable array file: {error}", where=str(path), hint=_HINT)
 
 
-def _read(file: IO[bytes], size: int, rows: int | None, where: str, what: str) -> np.ndarray:
-    header = _header(file)
-    if header.dtype.hasobject or header.dtype.kind not in "biuf" or not all(n >= 0 for n in header.shape):
-        raise InputError(f"{what} holds {header.dtype} of shape {header.shape}, not numbers", where=where, hint=_HINT)
-    rows = rows if header.shape and not header.fortran_order else None
-    if header.bytes_of(None) > size - file.tell():
-        raise InputError(f"{what} is cut off: {header.shape} of {header.dtype} do not fit the file", where=where)
-    wanted = header.bytes_of(rows)
-    limits.check(wanted, what, where)
-    data = file.read(wanted)
-    if len(data) != wanted:
-        raise InputError(f"{what} is cut off", where=where, hint=_HINT)
-    shape = header.shape if rows is None else (min(rows, header.shape[0]), *header.shape[1:])
-    order = "F" if header.fortran_order else "C"
-    return np.ndarray(shape, header.dtype, data, order=order)
+def _opened(path: Path, name: str | None) -> tuple[IO[bytes], int]:
+    """An array's bytes, head included, and how many there should be."""
+    if name is None:
+        return path.open("rb"), path.stat().st_size
+    archive = zipfile.ZipFile(path)
+    member = archive.getinfo(name + _MEMBER)
+    return archive.open(member), member.file_size
 
 
 def _header(file: IO[bytes]) -> Header:

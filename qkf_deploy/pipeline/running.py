@@ -10,8 +10,8 @@ import numpy as np
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
-from qkf_deploy.keywords import checked, takes
-from qkf_deploy.options import ImageOptions, MeasureOptions, SimulateOptions
+from qkf_deploy.keywords import checked, part, takes
+from qkf_deploy.options import DataOptions, MeasureOptions, SimulateOptions
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators import engines
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _BATCH_ELEMENTS = 40_000_000
 
 
-@takes(ImageOptions)
-def load_images(path: str | Path, graph: Graph, options: ImageOptions) -> Images:
+@takes(DataOptions)
+def load_images(path: str | Path, graph: Graph, options: DataOptions) -> Images:
     """Read images for a network.
 
     Args:
@@ -42,7 +42,7 @@ def load_images(path: str | Path, graph: Graph, options: ImageOptions) -> Images
     """
     from qkf_deploy.datasets import images
 
-    return images.load(path, graph, resize=options.resize, limit=options.limit)
+    return images.load(path, graph, **part(options, DataOptions))
 
 
 @takes(SimulateOptions)
@@ -123,7 +123,7 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     if isinstance(images, np.ndarray):
         images = as_batch(graph, images)[: options.limit]
     else:
-        given = load_images(images, graph, resize=options.resize, limit=options.limit)
+        given = load_images(images, graph, **part(options, DataOptions))
         images, said = given.array, given.notices
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
     run = simulate(graph, images, record="gates", progress=options.progress, **chosen)

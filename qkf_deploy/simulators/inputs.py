@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qkf_deploy.errors import InputError
@@ -50,29 +52,34 @@ def check_shape(x: np.ndarray, graph: Graph) -> None:
     Raises:
         InputError: another rank, size or type, naming the axis, or values that are not finite.
     """
+    check_axes(x.shape, x.dtype, graph)
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise InputError("the input has values that are not finite")
+
+
+def check_axes(shape: tuple[int, ...], dtype: np.dtype[Any], graph: Graph) -> None:
+    """As :func:`check_shape`, for an array that is not read yet."""
     names = _axis_names(graph)
     sizes = (*([graph.time_steps] if "T" in names else []), *graph.input.type.shape)
     wanted = f"(B, {', '.join(map(str, sizes))}), axes ({', '.join(names)})"
-    if x.size == 0:
+    if 0 in shape:
         raise InputError(f"the input is empty, the network takes {wanted}")
-    if x.ndim not in (len(names) - 1, len(names)):
+    if len(shape) not in (len(names) - 1, len(names)):
         raise InputError(
-            f"the input has {x.ndim} axes {x.shape}, the network takes {wanted}", hint=_axes_hint(x, graph)
+            f"the input has {len(shape)} axes {shape}, the network takes {wanted}", hint=_hint(shape, graph)
         )
-    own = x.shape[x.ndim - len(sizes) :]
+    own = shape[len(shape) - len(sizes) :]
     wrong = [k for k, (a, b) in enumerate(zip(own, sizes, strict=True)) if a != b]
     if wrong:
-        axis = wrong[0] + x.ndim - len(sizes)
-        name = names[len(names) - x.ndim + axis]
+        axis = wrong[0] + len(shape) - len(sizes)
+        name = names[len(names) - len(shape) + axis]
         raise InputError(
-            f"the input has shape {x.shape}: axis {axis} ({name}) is {x.shape[axis]}, not {sizes[wrong[0]]}; "
+            f"the input has shape {shape}: axis {axis} ({name}) is {shape[axis]}, not {sizes[wrong[0]]}; "
             f"the network takes {wanted}",
-            hint=_axes_hint(x, graph),
+            hint=_hint(shape, graph),
         )
-    if x.dtype.kind not in "uif":
-        raise InputError(f"the input has type {x.dtype}", hint="use uint8 pixels, floats, or integer event counts")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise InputError("the input has values that are not finite")
+    if dtype.kind not in "uif":
+        raise InputError(f"the input has type {dtype}", hint="use uint8 pixels, floats, or integer event counts")
 
 
 def _axis_names(graph: Graph) -> tuple[str, ...]:
@@ -81,21 +88,21 @@ def _axis_names(graph: Graph) -> tuple[str, ...]:
     return (*lead, *(("C", "H", "W") if rank == 3 else tuple(f"x{i}" for i in range(rank))))
 
 
-def _axes_hint(x: np.ndarray, graph: Graph) -> str:
+def _hint(given: tuple[int, ...], graph: Graph) -> str:
     """What most likely happened to an array of another shape."""
     shape = graph.input.type.shape
     if len(shape) == 3:
         channels, *size = shape
-        if x.shape[-3:] == (*size, channels):
+        if given[-3:] == (*size, channels):
             return "channels are last: move them with numpy.moveaxis(x, -1, -3)"
-        if channels == 1 and x.shape[-2:] == tuple(size) and x.shape[-3:-2] != (1,):
+        if channels == 1 and given[-2:] == tuple(size) and given[-3:-2] != (1,):
             return "the channel axis is missing: add it with x[..., None, :, :]"
-        if x.shape[-2:] == tuple(size) and x.shape[-3:-2] == (1,):
+        if given[-2:] == tuple(size) and given[-3:-2] == (1,):
             return f"grey images for {channels} channels: repeat them with numpy.repeat(x, {channels}, axis=-3)"
     if graph.input_encoding == "frames":
-        if x.ndim == len(shape) + 2 and x.shape[0] == graph.time_steps and x.shape[2:] == shape:
+        if len(given) == len(shape) + 2 and given[0] == graph.time_steps and given[2:] == shape:
             return "time is first: swap it with the batch, x.swapaxes(0, 1)"
-        if x.shape[-len(shape) :] == shape:
+        if given[-len(shape) :] == shape:
             return f"bin the events into {graph.time_steps} frames, or trace with another --time-steps"
     return "resize the images, or trace the network with --image-size"
 
