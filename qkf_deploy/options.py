@@ -178,8 +178,11 @@ class DataOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions(DataOptions, EngineOptions):
-    """How a network is run for its counts."""
+    """How a network is run for its counts, or which stored run has them."""
 
+    point: Annotated[
+        str | None, Help("Number or name of a run, in a file that holds several.", metavar="POINT")
+    ] = None
     progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
 
 

@@ -43,7 +43,7 @@ def demo(output: Path, checkpoint: Path, bits: int, fmt: TableFormat) -> None:
     digits.save_held_out(data, output / "held_out.npz")
     qd.save(graph, output / "digits.qkf")
     qd.save(integer, output / "digits.int.qkf")
-    qd.save_run(integer, run, output / "run.json")
+    qd.save_run(integer, run, output / "run.sqlite")
     reports = [qd.price(run.ledger, name) for name in ("paper-eq23", "exact-fp32")]
     show(agreement_sheet(first, second), fmt)
     emit(render_energy(reports[0], fmt))

@@ -28,7 +28,7 @@ def map_command(
 
     \b
     Example:
-      qkf-deploy map net.int.qkf --chip loihi2 --run run.json
+      qkf-deploy map net.int.qkf --chip loihi2 --run run.sqlite
     """
     from qkf_deploy.report.mapping_table import render_mapping
 

@@ -24,11 +24,11 @@ from qkf_deploy.options import MeasureOptions
 def report(run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], **options: Any) -> None:
     """Write one self-contained HTML page about a run.
 
-    RUN is what `simulate -o run.json` wrote, or a .qkf file with IMAGES as for `simulate`.
+    RUN is what `simulate -o run.sqlite` wrote, or a .qkf file with IMAGES as for `simulate`.
 
     \b
     Example:
-      qkf-deploy report run.json -o report.html
+      qkf-deploy report run.sqlite -o report.html
     """
     prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
     stored = qd.load_run(run) if images is None else measured(run, images, options)

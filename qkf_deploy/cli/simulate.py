@@ -20,7 +20,7 @@ from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFor
 @command()
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH)
-@output_option("Write the run (counts, widths, provenance) as JSON, for `qkf-deploy report`.", required=False)
+@output_option("Write the run (predictions, counts, widths, provenance) for `energy`, `map`, `report`.", required=False)
 @click.option("--save", "save", type=Output(), help="Write logits and --record values as .npz.")
 @click.option("--record", multiple=True, metavar="NODE", help="Keep a node's output in --save; 'all' keeps every node.")
 @click.option("--events", type=Output(folder=True), help="Write every layer's events (t,c,y,x,value) here.")
@@ -67,5 +67,5 @@ def simulate(
         qd.save_arrays(run, save)
         emit(f"wrote {save}")
     if output is not None:
-        qd.save_run(graph, run, output)
+        qd.save_run(graph, run, output, names=given.names, labels=given.labels, data=given.digest)
         note(f"wrote {output}")

@@ -25,12 +25,19 @@ class Images:
         names: one per image.
         labels: class indices ``(B,)`` where known.
         notices: what was done to the files that a user should know (16-bit pixels, orientation ...).
+        dataset: where they come from.
     """
 
     array: np.ndarray
     names: Sequence[str]
     labels: np.ndarray | None = None
     notices: tuple[str, ...] = ()
+    dataset: Dataset | None = None
+
+    @property
+    def digest(self) -> str:
+        """The data set's (:attr:`Dataset.digest`); empty for images that come from none."""
+        return self.dataset.digest if self.dataset is not None else ""
 
 
 def load(path: str | Path, graph: Graph, **options: Any) -> Images:
@@ -44,7 +51,7 @@ def load(path: str | Path, graph: Graph, **options: Any) -> Images:
     data.check_memory(count)
     samples = [_sample(data, index) for index in range(count)]
     notices = dict.fromkeys([*data.notices, *(n for s in samples for n in s.notices)])
-    return Images(np.stack([s.array for s in samples]), data.names, data.labels, tuple(notices))
+    return Images(np.stack([s.array for s in samples]), data.names, data.labels, tuple(notices), data)
 
 
 def _sample(data: Dataset, index: int) -> Sample:

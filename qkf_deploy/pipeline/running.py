@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,8 @@ from qkf_deploy.simulators.run import Record, Run, join
 if TYPE_CHECKING:
     from qkf_deploy.datasets.images import Images
 
+#: Names that only runs have: today's, and those that were JSON.
+_RUNS = (".sqlite", ".json")
 #: Values of one batch that an engine may hold at a time, in array elements (int64: 8 bytes each).
 _BATCH_ELEMENTS = 40_000_000
 
@@ -100,7 +103,7 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     """What a network does on images, in counts: read from a stored run, or found by running it.
 
     Args:
-        source: a run file (``.json``), which takes no images; a ``.qkf`` file, or a graph.
+        source: a run file, which takes no images; a ``.qkf`` file, or a graph.
         images: as :func:`load_images` or :func:`simulate` takes them; ``None`` with a run file.
 
     Returns:
@@ -110,56 +113,73 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
         UsageError: images with a run file, or a network without them.
         InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
     """
-    from qkf_deploy.runs import content
+    from qkf_deploy.runs import content, database
 
-    if not isinstance(source, Graph) and Path(source).suffix == ".json":
+    if not isinstance(source, Graph) and (database.is_run(source) or Path(source).suffix in _RUNS):
         if images is not None:
             raise UsageError("a run file has its counts already", hint="leave IMAGES out, or give the .qkf file")
-        return load_run(source)
+        return load_run(source, options.point)
+    if options.point is not None:
+        raise UsageError("--point chooses among the runs of a file; this is a network", where=str(source))
     if images is None:
         raise UsageError("no images to count on", hint="give the images, or a run file instead of the network")
     graph = source if isinstance(source, Graph) else load(source)
     said: tuple[str, ...] = ()
+    about = content.About()
     if isinstance(images, np.ndarray):
         images = as_batch(graph, images)[: options.limit]
     else:
         given = load_images(images, graph, **part(options, DataOptions))
-        images, said = given.array, given.notices
+        images, said, about = given.array, given.notices, content.About(given.names, given.labels)
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
     run = simulate(graph, images, record="gates", progress=options.progress, **chosen)
-    return content.stored(graph, replace(run, notices=(*said, *run.notices)))
+    return content.stored(graph, replace(run, notices=(*said, *run.notices)), about)
 
 
 @checked
-def load_run(path: str | Path) -> RunFile:
-    """Read what :func:`save_run` (``simulate -o``) wrote.
+def load_run(path: str | Path, run: int | str | None = None) -> RunFile:
+    """Read what :func:`save_run` (``simulate -o``) or ``evaluate`` wrote.
 
     Args:
         path: of the file.
+        run: number or name of a run, where the file holds several.
 
     Raises:
-        InputError: missing, truncated, not JSON, or not a run file.
+        UsageError: several runs and none chosen, or no such run.
+        InputError: missing, truncated, not a run file, damaged, or nothing has run yet.
     """
     from qkf_deploy.runs.file import read_run
 
-    return read_run(path)
+    return read_run(path, run)
 
 
 @checked
-def save_run(graph: Graph, run: Run, path: str | Path) -> None:
-    """Write counts, widths and provenance of a run as JSON, atomically.
+def save_run(
+    graph: Graph,
+    run: Run,
+    path: str | Path,
+    *,
+    names: Sequence[str] = (),
+    labels: Sequence[int] | np.ndarray | None = None,
+    data: str = "",
+) -> None:
+    """Write predictions, counts, widths and provenance of a run, atomically.
 
     Args:
         graph: the network that ran.
         run: its result; gate pictures appear where it was made with ``record="gates"``.
-        path: of the file.
+        path: of the file, ``.sqlite`` by custom.
+        names: of the images, one each.
+        labels: class of each image, negative where unknown.
+        data: digest of the data set.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the place cannot be written, or not one name and label per image.
     """
+    from qkf_deploy.runs.content import About
     from qkf_deploy.runs.file import write_run
 
-    write_run(path, graph, run)
+    write_run(path, graph, run, About(names, labels, data))
 
 
 @checked

@@ -32,9 +32,20 @@ def check_content(run: RunFile) -> None:
     _check_graph(run.graph)
     for index, row in enumerate(run.widths):
         _check_widths(row, f"widths[{index}]")
+    _check_samples(run)
     for index, gate in enumerate(run.gates):
         _check_table(gate, _GATE, f"gates[{index}]")
         _check_gate(gate, f"gates[{index}]")
+
+
+def _check_samples(run: RunFile) -> None:
+    """Every sample has a class that exists, or none."""
+    outputs = run.graph["nodes"][-1]["shape"]
+    sizes = [n for n in outputs if isinstance(n, int) and n > 1]
+    classes = sizes[0] if len(sizes) == 1 else 0
+    for index, prediction, top in zip(run.indices, run.predictions, run.top, strict=True):
+        if any(c >= classes for c in (*top, *(() if prediction is None else (prediction,)))):
+            raise InputError(f"a damaged run file: the classes of sample {index}")
 
 
 def _check_graph(graph: Any) -> None:

@@ -77,6 +77,13 @@ class Account:
         return Ledger(g.time_steps, images, g.arithmetic, g.input_encoding, layers, g.provenance)
 
 
+def empty_ledger(graph: Graph) -> Ledger:
+    """The ledger of no image: what is static about every layer that a run of the network counts."""
+    counted = graph if graph.arithmetic == "integer" else fold(graph)
+    layers = tuple(layer_record(counted, node, {}, None) for node in counted if node.op.kind != "input")
+    return Ledger(counted.time_steps, 0, counted.arithmetic, counted.input_encoding, layers, counted.provenance)
+
+
 def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.ndarray | None) -> LayerRecord:
     """Ledger record of a node: its static description and the given counts."""
     types = graph.input_types(node)

@@ -1,0 +1,117 @@
+"""SQLite as a file format: opened without trust, every failure of it an error with its place."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from qkf_deploy.errors import InputError
+
+APPLICATION_ID = 0x514B4652
+"""Says "QKFR" in the file's header."""
+SCHEMA_VERSION = 1
+
+#: The tables, as SQLite keeps them. `run.head` and `run.gates` are JSON, `sample.top` a JSON list, `sample.counts` what
+#: :mod:`qkf_deploy.runs.packing` makes.
+TABLES = (
+    "CREATE TABLE run (id INTEGER PRIMARY KEY, network TEXT NOT NULL, data TEXT NOT NULL, samples INTEGER NOT NULL, "
+    "head TEXT NOT NULL, gates TEXT NOT NULL)",
+    "CREATE TABLE sample (run INTEGER NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, label INTEGER, "
+    "prediction INTEGER, top TEXT NOT NULL, error TEXT, counts BLOB NOT NULL, PRIMARY KEY (run, position))",
+    "CREATE TABLE notice (run INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (run, text))",
+)
+_MAGIC = b"SQLite format 3\x00"
+AGAIN = "write it again with `qkf-deploy simulate ... -o run.sqlite`"
+
+
+def new(path: Path) -> sqlite3.Connection:
+    """A database with empty tables for a file that has no final name yet: without a journal."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = OFF")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("BEGIN")
+    for table in TABLES:
+        db.execute(table)
+    return db
+
+
+def connect(path: Path, write: bool) -> sqlite3.Connection:
+    """Open a database of :func:`create`.
+
+    A file that nobody writes is opened as it stands, so that a read-only folder is no hindrance.
+
+    Raises:
+        InputError: missing, not a run file, of another version, damaged, or with anything in it besides our tables.
+    """
+    check_header(path)
+    waiting = path.with_name(path.name + "-wal")
+    still = not (waiting.exists() and waiting.stat().st_size)
+    mode = "mode=rw" if write else "mode=ro&immutable=1" if still else "mode=ro"
+    with reported(path):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=0)
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA mmap_size = 0")
+        db.execute("PRAGMA synchronous = FULL")
+        if write:
+            db.execute("PRAGMA journal_mode = WAL")
+        held = sorted(sql for (sql,) in db.execute("SELECT sql FROM sqlite_master") if sql is not None)
+    if held != sorted(TABLES):
+        db.close()
+        raise InputError("not a run file: it holds other tables", where=str(path), hint=AGAIN)
+    return db
+
+
+def check_header(path: Path) -> None:
+    """Raises InputError unless the file says that it is a run file of this version."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint=AGAIN) from error
+    if head.lstrip()[:1] == b"{":
+        raise InputError("runs are no longer kept as JSON", where=str(path), hint=AGAIN)
+    if len(head) < 100 or not head.startswith(_MAGIC) or _number(head, 68) != APPLICATION_ID:
+        raise InputError("not a run file", where=str(path), hint=AGAIN)
+    if _number(head, 60) != SCHEMA_VERSION:
+        found = _number(head, 60)
+        raise InputError(f"run schema {found}, this version reads {SCHEMA_VERSION}", where=str(path), hint=AGAIN)
+
+
+def is_run(path: str | Path) -> bool:
+    """True if a file says that it is a run file, of any version."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return False
+    return head.startswith(_MAGIC) and len(head) == 72 and _number(head, 68) == APPLICATION_ID
+
+
+def _number(head: bytes, place: int) -> int:
+    return int(struct.unpack_from(">I", head, place)[0])
+
+
+@contextlib.contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """SQLite's failures in the block as InputError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise InputError(f"cannot be read or written: {error}", where=str(path), hint=_hint(error)) from error
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        raise InputError("a damaged run file", where=str(path), hint=AGAIN) from error
+
+
+def _hint(error: sqlite3.OperationalError) -> str:
+    text = str(error)
+    if "full" in text:
+        return "make room; what was written before stays, `qkf-deploy evaluate --resume` goes on from there"
+    if "locked" in text:
+        return "another program writes this file; wait until it is done"
+    return "choose a place that can be written"
+
