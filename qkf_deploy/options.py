@@ -180,9 +180,7 @@ class DataOptions(Options):
 class MeasureOptions(DataOptions, EngineOptions):
     """How a network is run for its counts, or which stored run has them."""
 
-    point: Annotated[
-        str | None, Help("Number or name of a run, in a file that holds several.", metavar="POINT")
-    ] = None
+    point: Annotated[str | None, Help("Number or name of a run, in a file that holds several.", metavar="POINT")] = None
     progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
 
 

@@ -87,11 +87,11 @@ def test_from_checkpoint_to_energy(
     again = qd.load(tmp_path / "int.qkf")
     for node in digits_int8:
         assert all(np.array_equal(v, again[node.name].params[k]) for k, v in node.params.items())
-    out, err = shell("simulate", tmp_path / "int.qkf", files / "images.npz", *REFERENCE, "-o", tmp_path / "run.json")
+    out, err = shell("simulate", tmp_path / "int.qkf", files / "images.npz", *REFERENCE, "-o", tmp_path / "run.sqlite")
     assert "accuracy: 4 of 4 (100.00 %)" in out
-    assert f"wrote {tmp_path / 'run.json'}" in err
+    assert f"wrote {tmp_path / 'run.sqlite'}" in err
     direct, _ = shell("energy", tmp_path / "int.qkf", files / "images.npz", *REFERENCE, "--format", "json")
-    from_run, _ = shell("energy", tmp_path / "run.json", "--format", "json")
+    from_run, _ = shell("energy", tmp_path / "run.sqlite", "--format", "json")
     assert json.loads(direct) == json.loads(from_run)
 
 
@@ -222,7 +222,7 @@ def test_demo(tmp_path: Path) -> None:
         "digits.qkf",
         "digits.int.qkf",
         "held_out.npz",
-        "run.json",
+        "run.sqlite",
     }
 
 
@@ -358,7 +358,7 @@ def test_bad_images(shell: Shell, tmp_path: Path, files: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     assert "holds object of shape (1,), not numbers" in shell.fails("simulate", net, tmp_path / "objects.npy")
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
-    assert "name one of them `images`" in shell.fails("simulate", net, tmp_path / "two.npz")
+    assert "say which are the images: --images-key" in shell.fails("simulate", net, tmp_path / "two.npz")
     np.save(tmp_path / "wide.npy", np.zeros((2, 3, 16, 16), np.uint8))
     assert "the network takes (B, 1, 16, 16)" in shell.fails("simulate", net, tmp_path / "wide.npy")
 
@@ -376,7 +376,7 @@ def test_outputs_that_cannot_be_written(shell: Shell, files: Path, tmp_path: Pat
     bad = tmp_path / "no" / "where"
     assert "cannot write here" in shell.fails("trace", digits_checkpoint, "-o", bad / "net.qkf")
     assert "cannot write here" in shell.fails("quantize", files / "net.qkf", "-o", bad / "net.qkf")
-    for option in (["-o", bad / "run.json"], ["--save", bad / "a.npz"]):
+    for option in (["-o", bad / "run.sqlite"], ["--save", bad / "a.npz"]):
         _, err = shell("simulate", files / "net.int.qkf", files / "images.npy", *REFERENCE, *option, code=3)
         assert "cannot write here" in err
     assert list(tmp_path.iterdir()) == []

@@ -82,10 +82,10 @@ def test_two_outputs_in_one_place(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_force_replaces_files_and_folders_stay(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "run.json").write_text("old")
+    (folder / "run.sqlite").write_text("old")
     command = ["simulate", "net.qkf", "x.npy", "--engine", "reference"]
-    assert run([*command, "-o", "run.json", "--force"]) == 0
-    assert qd.load_run("run.json").ledger.images == 1
+    assert run([*command, "-o", "run.sqlite", "--force"]) == 0
+    assert qd.load_run("run.sqlite").ledger.images == 1
     assert run([*command, "--events", "events"]) == 0
     assert run([*command, "--events", "events", "--force"]) == 3
     assert "events: exists already and has files" in capsys.readouterr().err

@@ -81,21 +81,22 @@ def test_commands(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     np.savez("x.npz", images=PIXELS, labels=np.zeros(5, np.int64))
     assert command(["quantize", "float.qkf", "-o", "net.qkf"]) == 0
     capsys.readouterr()
-    assert command(["simulate", "net.qkf", "x.npz", "-o", "run.json", "--save", "run.npz"]) == 0
+    assert command(["simulate", "net.qkf", "x.npz", "-o", "run.sqlite", "--save", "run.npz"]) == 0
     shown = capsys.readouterr().out
     vector = form.startswith("vector")
     assert ("accuracy: not defined" in shown) != vector
     assert ("correct" in shown or " of 5 (" in shown) == vector
     with np.load("run.npz") as saved:
         assert saved["logits"].shape == qd.simulate(qd.load("net.qkf"), PIXELS).logits.shape
-    assert len(qd.load_run("run.json").predictions) == (5 if vector else 0)
+    predicted = qd.load_run("run.sqlite").predictions
+    assert sum(p is not None for p in predicted) == (5 if vector else 0)
     assert command(["simulate", "net.qkf", "x.npz", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert len(rows) == 5
     if not vector:
         outputs = qd.simulate(qd.load("net.qkf"), PIXELS).outputs
         assert [r["largest"] for r in rows] == [float(y.max()) for y in outputs]
-    for line in (["energy", "run.json"], ["report", "run.json", "-o", "page.html"], ["inspect", "net.qkf"],
+    for line in (["energy", "run.sqlite"], ["report", "run.sqlite", "-o", "page.html"], ["inspect", "net.qkf"],
                  ["widths", "net.qkf"],
                  ["export", "net.qkf", "--to", "onnx", "-o", "net.onnx", "--check"]):  # fmt: skip
         assert command(line) in (0, 3), line

@@ -172,15 +172,15 @@ def test_a_measured_run_is_the_stored_run(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", images)
     measured = qd.measure(tmp_path / "net.qkf", tmp_path / "images.npy", engine="reference", limit=2)
     run_ = qd.simulate(graph, images[:2], record="gates", engine="reference")
-    qd.save_run(graph, run_, tmp_path / "run.json")
-    stored = qd.measure(tmp_path / "run.json", None)
+    qd.save_run(graph, run_, tmp_path / "run.sqlite")
+    stored = qd.measure(tmp_path / "run.sqlite", None)
     assert measured.ledger.to_dict() == stored.ledger.to_dict() == run_.ledger.to_dict()
     assert measured.predictions == stored.predictions
     assert measured.gates == stored.gates != ()
     assert [dict(row) for row in measured.widths] == [dict(row) for row in stored.widths]
     assert qd.measure(graph, images, engine="reference").ledger.images == 3
     assert qd.measure(graph, images[0], engine="reference", limit=1).ledger.images == 1
-    for source, given in ((tmp_path / "run.json", images), (tmp_path / "net.qkf", None)):
+    for source, given in ((tmp_path / "run.sqlite", images), (tmp_path / "net.qkf", None)):
         with pytest.raises(UsageError, match=r"has its counts already|no images to count on"):
             qd.measure(source, given)
 
@@ -194,7 +194,7 @@ def test_report_and_map_take_images_too(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 images of 3x9x7" in Path(page).read_text()
     assert run(["map", net, images, "--engine", "reference", "--limit", "1"]) == 0
     assert "Events between units per image" in capsys.readouterr().out
-    assert run(["map", net, images, "--run", "run.json"]) == 2
+    assert run(["map", net, images, "--run", "run.sqlite"]) == 2
 
 
 def test_every_command_has_one_line_of_help() -> None:

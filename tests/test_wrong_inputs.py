@@ -199,7 +199,7 @@ simulate integer.qkf images.npy --engine lava --timeout nan
 simulate integer.qkf images.npy --format yaml
 simulate integer.qkf images.npy --record nothing --save out.npz
 simulate integer.qkf images.npy --event-format csv
-simulate integer.qkf images.npy -o missing/run.json
+simulate integer.qkf images.npy -o missing/run.sqlite
 simulate integer.qkf images.npy --events read_only
 simulate integer.qkf images.npy --events runs
 simulate integer.qkf images.npy --save images.npy --force
@@ -211,22 +211,22 @@ simulate vector.qkf images.npy
 --memory 1 simulate integer.qkf images.npy
 energy integer.qkf
 energy integer.qkf images.npy --profile nothing
-energy run.json --profile nothing
-energy run.json --profile wrong
-energy run.json --profile float.qkf
-energy run.json --profile good.chip.toml
-energy run.json images.npy
+energy run.sqlite --profile nothing
+energy run.sqlite --profile wrong
+energy run.sqlite --profile float.qkf
+energy run.sqlite --profile good.chip.toml
+energy run.sqlite images.npy
 profiles nothing
 profiles good.chip.toml
 profiles /dev/null
-report run.json -o run.json --force
-report run.json -o missing/page.html
-report run.json -o out.html --profile nothing
+report run.sqlite -o run.sqlite --force
+report run.sqlite -o missing/page.html
+report run.sqlite -o out.html --profile nothing
 map float.qkf
 map integer.qkf --chip nothing
 map integer.qkf --chip good.profile.toml
-map integer.qkf images.npy --run run.json
-map integer.qkf --run other_run.json
+map integer.qkf images.npy --run run.sqlite
+map integer.qkf --run other_run.sqlite
 paper integer.qkf
 paper --figure out.png
 paper integer.qkf images.npy --engine nothing

@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 from safetensors.numpy import save as pack
+from stored_runs import put_together, taken_apart
 
 import qkf_deploy as qd
 from qkf_deploy.ir import Graph, GraphBuilder, Preprocessing
@@ -22,7 +23,7 @@ SIZE = (3, 8, 8)
 GOOD = {
     "float": {"float.qkf", "scalar.float.qkf"},
     "integer": {"integer.qkf", "other.qkf", "scalar.qkf", "vector.qkf"},
-    "run": {"run.json", "other_run.json"},
+    "run": {"run.sqlite", "other_run.sqlite"},
     "images": {"images.npy", "labelled.npz", "picture.png", "pictures"},
     "nir": {"net.nir"},
     "model": {"weights.pth", "model.py:fine"},
@@ -141,9 +142,9 @@ def _networks(folder: Path) -> None:
     qd.save(qd.quantize(network("scalar"), 8), folder / "scalar.qkf")
     qd.save(qd.quantize(network("vector"), 8, input="fixed", input_max=1.0), folder / "vector.qkf")
     pixels = np.random.default_rng(0).integers(0, 256, (2, *SIZE), dtype=np.uint8)
-    qd.save_run(integer, qd.simulate(integer, pixels), folder / "run.json")
+    qd.save_run(integer, qd.simulate(integer, pixels), folder / "run.sqlite")
     other = qd.load(folder / "other.qkf")
-    qd.save_run(other, qd.simulate(other, pixels), folder / "other_run.json")
+    qd.save_run(other, qd.simulate(other, pixels), folder / "other_run.sqlite")
     qd.export_onnx(integer, folder / "net.onnx")
 
 
@@ -240,7 +241,8 @@ def _damaged_networks(folder: Path) -> None:
 
 def _damaged_runs(folder: Path) -> None:
     (folder / "runs").mkdir()
-    whole = json.loads((folder / "run.json").read_text())
+    good = folder / "run.sqlite"
+    whole = taken_apart(good)
     for number, (place, value) in enumerate(damages(whole)):
         changed = json.loads(json.dumps(whole))
         parent = changed
@@ -250,22 +252,30 @@ def _damaged_runs(folder: Path) -> None:
             del parent[place[-1]]
         else:
             parent[place[-1]] = value
-        (folder / "runs" / f"{number}.json").write_text(json.dumps(changed))
-    text = (folder / "run.json").read_text()
-    (folder / "cut_run.json").write_text(text[: len(text) // 2])
+        put_together(folder / "runs" / f"{number}.sqlite", good, changed)
+    content = good.read_bytes()
+    (folder / "cut_run.sqlite").write_bytes(content[: len(content) // 2])
+    (folder / "old_run.json").write_text('{"kind": "qkf-run", "schema_version": 1}')
 
 
-def damages(run: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
-    """(place, wrong value) of every field of a run; ``...`` leaves it out."""
+def damages(tables: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
+    """(place, wrong value) of every field of a run; ``...`` leaves it out. All of them are damage."""
     wrong = (..., None, "text", -1)
-    found: list[tuple[tuple[Any, ...], Any]] = []
-    for key in ("schema_version", "kind", "ledger", "widths", "graph", "gates", "predictions", "provenance", "notices"):
-        found += [((key,), value) for value in (*wrong, {"a": []}, [[]])]
-    for key in ("images", "time_steps", "layers"):
-        found += [(("ledger", key), value) for value in (*wrong, 1.5, 10**400, [])]
-    found += [(("ledger", "layers", 1, key), value) for key in run["ledger"]["layers"][1] for value in (*wrong, [[]])]
-    found += [(("graph", "nodes", 1, key), value) for key in run["graph"]["nodes"][1] for value in (*wrong, {})]
-    found += [(("widths", 1, key), value) for key in run["widths"][1] for value in (..., "text", [], 1.5)]
+    head = ("run", 0, "head")
+    found: list[tuple[tuple[Any, ...], Any]] = [(("run", 0, "samples"), value) for value in ("text", -1, 0, 1.5)]
+    for key in ("ledger", "widths", "graph", "config", "class_names", "provenance", "notices"):
+        found += [((*head, key), value) for value in (..., None, -1, 7)]
+    for key in ("time_steps", "layers"):
+        found += [((*head, "ledger", key), value) for value in (*wrong, 1.5, 10**400, [])]
+    layer = tables["run"][0]["head"]["ledger"]["layers"][1]
+    static = [key for key in layer if key not in ("counts", "spikes_per_step")]
+    found += [((*head, "ledger", "layers", 1, key), value) for key in static for value in (*wrong, [[]])]
+    node = tables["run"][0]["head"]["graph"]["nodes"][1]
+    found += [((*head, "graph", "nodes", 1, key), value) for key in node for value in (*wrong, {})]
+    row = tables["run"][0]["head"]["widths"][1]
+    found += [((*head, "widths", 1, key), value) for key in row for value in (..., "text", [], 1.5)]
+    for key in ("label", "prediction", "top", "counts"):
+        found += [(("sample", 0, key), value) for value in ("text", -1, 1.5)]
     return found
 
 

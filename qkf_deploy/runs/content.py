@@ -129,7 +129,7 @@ def head(graph: Graph, data: str, samples: int, config: Mapping[str, Any]) -> He
     )
 
 
-def rows(run: Run, about: About = About()) -> list[Row]:  # noqa: B008 - frozen
+def rows(run: Run, about: About = About()) -> list[Row]:
     """One row per image of a run, numbered from 0; an image whose logits are not finite is an error."""
     images = run.ledger.images
     for what, given in (("names", about.names), ("labels", () if about.labels is None else about.labels)):
@@ -138,10 +138,10 @@ def rows(run: Run, about: About = About()) -> list[Row]:  # noqa: B008 - frozen
     names = about.names or [f"image {i}" for i in range(images)]
     labels = [None] * images if about.labels is None else [int(c) if c >= 0 else None for c in about.labels]
     best: list[tuple[int, ...]] = [()] * images
-    finite = np.ones(images, bool)
+    finite: list[bool] = [True] * images
     if run.classifies:
         logits = run.class_logits
-        finite = np.isfinite(logits).all(axis=-1)
+        finite = [bool(np.isfinite(image).all()) for image in logits]
         best = [tuple(order) for order in np.argsort(-logits, axis=-1, kind="stable")[:, :TOP].tolist()]
     found: list[Row] = []
     for index, blob in enumerate(pack(run.ledger)):
@@ -153,7 +153,7 @@ def rows(run: Run, about: About = About()) -> list[Row]:  # noqa: B008 - frozen
     return found
 
 
-def stored(graph: Graph, run: Run, about: About = About()) -> RunFile:  # noqa: B008 - frozen
+def stored(graph: Graph, run: Run, about: About = About()) -> RunFile:
     """What is kept of a network's run."""
     described = head(graph, about.data, run.ledger.images, {})
     return content(described, rows(run, about), gate_pictures(graph, run), run.notices)

@@ -71,8 +71,9 @@ def check_header(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(100)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint=AGAIN) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot be read: {reason}", where=str(path), hint=AGAIN) from error
     if head.lstrip()[:1] == b"{":
         raise InputError("runs are no longer kept as JSON", where=str(path), hint=AGAIN)
     if len(head) < 100 or not head.startswith(_MAGIC) or _number(head, 68) != APPLICATION_ID:
@@ -87,7 +88,7 @@ def is_run(path: str | Path) -> bool:
     try:
         with Path(path).open("rb") as file:
             head = file.read(72)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return head.startswith(_MAGIC) and len(head) == 72 and _number(head, 68) == APPLICATION_ID
 
@@ -114,4 +115,3 @@ def _hint(error: sqlite3.OperationalError) -> str:
     if "locked" in text:
         return "another program writes this file; wait until it is done"
     return "choose a place that can be written"
-

@@ -60,7 +60,7 @@ def chosen(held: Store, which: int | str | None) -> int:
         return 0
     if which in names:
         return names.index(str(which))
-    number = int(which) if isinstance(which, int) or (which or "").isdecimal() else -1
+    number = int(which) if which is not None and str(which).isdecimal() else -1
     if 0 <= number < len(names):
         return number
     listed = "; ".join(f"{i}: {name}" if name else str(i) for i, name in enumerate(names))

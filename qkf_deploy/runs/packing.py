@@ -15,19 +15,20 @@ _CLASSES = tuple(COUNT_CLASSES)
 #: Bit of a layer's mask that says that spikes per step follow its counts; the others are classes, in their order.
 _STEPS = 63
 _LEVEL = 1
+_WORD = 8
 
 
 def pack(ledger: Ledger) -> list[bytes]:
     """One blob per image.
 
-    A blob is a zlib stream of a 64-bit mask per layer (which classes follow, and spikes per step), then of all values
-    as 64-bit integers in that order. Both are little-endian and stored byte plane by byte plane: counts are small, so
-    most planes are zeros. HST-10-384 takes about 4 kB per image.
+    A blob is a zlib stream of the number of layers, then of a mask per layer (which classes follow, and spikes per
+    step), then of all values in that order; all are 64-bit little-endian integers. Masks and values are stored byte
+    plane by byte plane: counts are small, so most planes are zeros.
     """
     masks = np.array([_mask(layer) for layer in ledger], np.uint64)
     columns = [column for layer in ledger for column in _columns(layer)]
     values = np.stack(columns) if columns else np.zeros((0, ledger.images), np.int64)
-    head = _planes(masks)
+    head = len(masks).to_bytes(_WORD, "little") + _planes(masks)
     return [zlib.compress(head + _planes(np.ascontiguousarray(v)), _LEVEL) for v in values.T]
 
 
@@ -42,17 +43,21 @@ def unpack(layers: Sequence[LayerRecord], blobs: Sequence[bytes], time_steps: in
     Raises:
         InputError: a blob that is damaged or of another network, or counts beyond the memory limit.
     """
-    masks = _masks(blobs[0], len(layers))
-    wanted = [_names(int(mask)) for mask in masks]
-    steps = [bool(int(mask) >> _STEPS) for mask in masks]
+    start = _WORD * (1 + len(layers))
+    first = _inflated(blobs[0], start, whole=False)
+    if int.from_bytes(first[:_WORD], "little") != len(layers):
+        raise InputError("the counts are of another network")
+    masks = _from_planes(first[_WORD:]).tolist()
+    wanted = [_names(mask) for mask in masks]
+    steps = [bool(mask >> _STEPS) for mask in masks]
     size = sum(len(names) + time_steps * has for names, has in zip(wanted, steps, strict=True))
-    limits.check(8 * size * len(blobs), f"the counts of {len(blobs):,} images")
+    limits.check(_WORD * size * len(blobs), f"the counts of {len(blobs):,} images")
     values = np.empty((size, len(blobs)), np.int64)
     for image, blob in enumerate(blobs):
-        found = _inflated(blob, 8 * (len(layers) + size))
-        if not np.array_equal(_from_planes(found[: 8 * len(layers)]), masks):
+        found = _inflated(blob, start + _WORD * size)
+        if found[:start] != first:
             raise InputError("the counts of two images are of different networks")
-        values[:, image] = _from_planes(found[8 * len(layers) :]).view(np.int64)
+        values[:, image] = _from_planes(found[start:]).view(np.int64)
     rows = iter(values)
     records: list[LayerRecord] = []
     for layer, names, has in zip(layers, wanted, steps, strict=True):
@@ -83,10 +88,6 @@ def _planes(values: np.ndarray) -> bytes:
 def _from_planes(data: bytes) -> np.ndarray:
     planes = np.frombuffer(data, np.uint8).reshape(8, -1)
     return np.ascontiguousarray(planes.T).view("<u8").ravel().astype(np.uint64, copy=False)
-
-
-def _masks(blob: bytes, layers: int) -> np.ndarray:
-    return _from_planes(_inflated(blob, 8 * layers, whole=False))
 
 
 def _inflated(blob: bytes, size: int, whole: bool = True) -> bytes:

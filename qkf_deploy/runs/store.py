@@ -281,7 +281,11 @@ class Store:
         best = self._json(top)
         whole = isinstance(name, str) and isinstance(error, str | None) and isinstance(counts, bytes)
         classes = [label, prediction, *(best if isinstance(best, list) else [None, ""])]
-        if not whole or not all(c is None or (type(c) is int and c >= 0) for c in classes) or bool(counts) is bool(error):
+        if (
+            not whole
+            or not all(c is None or (type(c) is int and c >= 0) for c in classes)
+            or bool(counts) is bool(error)
+        ):
             raise InputError(f"a damaged run file: sample {index}", where=str(self.path), hint=database.AGAIN)
         return Row(index, name, label, prediction, tuple(best), counts, error)
 

@@ -106,8 +106,8 @@ def test_they_stay_with_the_network_its_file_and_its_run(bare: Path, tmp_path: P
     assert integer.assumptions == graph.assumptions
     qd.save(integer, tmp_path / "net.qkf")
     assert qd.load(tmp_path / "net.qkf").assumptions == graph.assumptions
-    write_run(tmp_path / "run.json", integer, qd.simulate(integer, np.zeros((1, 1, 16, 16), np.uint8)))
-    stored = read_run(tmp_path / "run.json")
+    write_run(tmp_path / "run.sqlite", integer, qd.simulate(integer, np.zeros((1, 1, 16, 16), np.uint8)))
+    stored = read_run(tmp_path / "run.sqlite")
     assert stored.assumed == lines(graph.assumptions)
     stored.check_network(integer)
     with pytest.raises(InputError, match="the run belongs to another network"):
@@ -159,6 +159,6 @@ def test_the_commands_print_them(bare: Path, tmp_path: Path, capsys: pytest.Capt
     assert run(["quantize", net, "-o", integer]) == 0
     assert run(["verify", integer, images, "--against", str(bare)]) == 0
     assert "a wrong one shows no difference here: heads 4, T 4" in capsys.readouterr().err
-    assert run(["simulate", net, images, "-o", str(tmp_path / "run.json")]) == 0
-    assert run(["map", integer, "--run", str(tmp_path / "run.json")]) == 3
+    assert run(["simulate", net, images, "-o", str(tmp_path / "run.sqlite")]) == 0
+    assert run(["map", integer, "--run", str(tmp_path / "run.sqlite")]) == 3
     assert "the run belongs to another network" in capsys.readouterr().err

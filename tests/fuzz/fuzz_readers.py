@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from fuzz_mutations import Damage, damaged_bytes, damaged_json, damaged_member
 from netbuild import Net
 from PIL import Image
 from safetensors.numpy import load, save
+from stored_runs import put_together, taken_apart
 
 import qkf_deploy as qd
 from qkf_deploy import bundle
@@ -115,7 +117,7 @@ def safetensors_checkpoint() -> bytes:
 
 @cache
 def run_file(folder: str) -> bytes:
-    path = Path(folder) / "honest.json"
+    path = Path(folder) / "honest.sqlite"
     graph = network()
     images = np.ones((2, graph.time_steps, 2, 4, 4), np.int64)
     write_run(path, graph, qd.simulate(graph, images, engine="reference"))
@@ -124,8 +126,13 @@ def run_file(folder: str) -> bytes:
     return data
 
 
-def altered_json(data: bytes, rng: random.Random) -> bytes:
-    return json.dumps(damaged_json(json.loads(data), rng)).encode()
+def altered_run(data: bytes, rng: random.Random) -> bytes:
+    """A row, or something in its JSON, altered."""
+    with tempfile.TemporaryDirectory() as folder:
+        honest, altered = Path(folder) / "honest", Path(folder) / "altered"
+        honest.write_bytes(data)
+        put_together(altered, honest, damaged_json(taken_apart(honest), rng))
+        return altered.read_bytes()
 
 
 def toml(folder: str) -> bytes:
@@ -161,7 +168,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "checkpoint": Reader(checkpoint, load_model, (damaged_bytes, damaged_member), ".pth"),
         "legacy checkpoint": Reader(legacy_checkpoint, read_state_dict, plain, ".pt"),
         "safetensors": Reader(safetensors_checkpoint, load_model, plain, ".safetensors"),
-        "run": Reader(lambda: run_file(str(folder)), qd.load_run, (damaged_bytes, altered_json), ".json"),
+        "run": Reader(lambda: run_file(str(folder)), qd.load_run, (damaged_bytes, altered_run, altered_run), ".sqlite"),
         "profile": Reader(lambda: toml("profiles"), qd.load_profile, plain, ".toml"),
         "chip": Reader(lambda: toml("chips"), qd.load_chip, plain, ".toml"),
         "npy": Reader(lambda: array(np.save, _BYTES), read_pictures, plain, ".npy"),

@@ -1,7 +1,7 @@
 """Blocks of the documentation that commands made: ``python tests/report/docs_blocks.py`` writes them again.
 
 A block stands between ``<!-- made by: qkf-deploy ... -->`` and ``<!-- end -->``. Commands run in a folder that holds
-``net.int.qkf`` (the 8-bit digits network), ``images.npz`` (its first 20 held-out images) and ``run.json`` (their run).
+``net.int.qkf`` (the 8-bit digits network), ``images.npz`` (its first 20 held-out images), ``run.sqlite`` (their run).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prepare(folder: Path, graph: Graph) -> None:
     images, labels = data.test_images[:20], data.test_labels[:20]
     api.save(graph, folder / "net.int.qkf")
     np.savez(folder / "images.npz", images=images, labels=labels)
-    write_run(folder / "run.json", graph, api.simulate(graph, images, engine="reference", record=gate_nodes(graph)))
+    write_run(folder / "run.sqlite", graph, api.simulate(graph, images, engine="reference", record=gate_nodes(graph)))
 
 
 def output(folder: Path, line: str) -> str:

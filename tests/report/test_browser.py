@@ -10,8 +10,7 @@ from chromium import BINARY, Browser
 from digits_network import DigitsNetwork
 
 from qkf_deploy.report.page import write_page
-from qkf_deploy.runs.content import run_data
-from qkf_deploy.runs.file import from_data
+from qkf_deploy.runs.content import stored
 
 pytestmark = [
     pytest.mark.browser,
@@ -47,7 +46,7 @@ CONTRAST = """
 @pytest.fixture(scope="module")
 def page(network: DigitsNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, from_data(run_data(network.integer_graph, network.run)))
+    write_page(path, stored(network.integer_graph, network.run))
     return path
 
 
@@ -151,7 +150,7 @@ def test_the_page_of_an_imagenet_network_is_small_and_quick(browser: Browser, tm
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 224, 224), dtype=np.uint8)
     run = api.simulate(graph, image, record=gate_nodes(graph))
     path = tmp_path / "hst.html"
-    write_page(path, from_data(run_data(graph, run)))
+    write_page(path, stored(graph, run))
     assert path.stat().st_size < 3_000_000
     loaded = []
     for _ in range(2):

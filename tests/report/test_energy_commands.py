@@ -21,7 +21,7 @@ def folder(network: DigitsNetwork, tmp_path_factory: pytest.TempPathFactory) -> 
     api.save(network.integer_graph, path / "net.int.qkf")
     api.save(network.float_graph, path / "net.qkf")
     np.save(path / "images.npy", network.pixels[:2])
-    write_run(path / "run.json", network.integer_graph, network.run)
+    write_run(path / "run.sqlite", network.integer_graph, network.run)
     return path
 
 
@@ -39,7 +39,7 @@ def test_energy_of_images_and_of_a_run_file_agree(
     ]
     assert command(two) == 0
     direct = json.loads(capsys.readouterr().out, parse_float=Decimal)["reports"][0]
-    assert command(["energy", str(folder / "run.json"), "--format", "json"]) == 0
+    assert command(["energy", str(folder / "run.sqlite"), "--format", "json"]) == 0
     stored = json.loads(capsys.readouterr().out, parse_float=Decimal)["reports"][0]
     assert direct["energy_pj_of_each_image"] == stored["energy_pj_of_each_image"][:2]
     assert direct["profile"]["id"] == "paper-eq23"
@@ -47,7 +47,7 @@ def test_energy_of_images_and_of_a_run_file_agree(
 
 
 def test_compare_movement_and_formats(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ["energy", str(folder / "run.json"), "--profile", "exact-fp32", "--profile", "odin2019"]
+    base = ["energy", str(folder / "run.sqlite"), "--profile", "exact-fp32", "--profile", "odin2019"]
     for extra, words in (
         (["--compare"], "Not like with like"),
         (["--movement"], "SRAM 8 KB"),
@@ -66,7 +66,7 @@ def test_a_users_profile_and_chip(folder: Path, capsys: pytest.CaptureFixture[st
     broken = folder / "broken.toml"
     broken.write_text('schema = 1\nid = "x"\nid = "y"\n')
     for arguments in (
-        ["energy", str(folder / "run.json"), "--profile", str(broken)],
+        ["energy", str(folder / "run.sqlite"), "--profile", str(broken)],
         ["map", str(folder / "net.int.qkf"), "--chip", str(broken)],
         ["profiles", str(broken)],
     ):
@@ -81,13 +81,13 @@ def test_a_users_profile_and_chip(folder: Path, capsys: pytest.CaptureFixture[st
     [
         (["energy", "{}/absent.json"], 3, "cannot be read"),
         (["energy", "{}/net.int.qkf"], 2, "no images to count on"),
-        (["energy", "{}/run.json", "{}/images.npy"], 2, "has its counts already"),
-        (["energy", "{}/run.json", "--profile", "papr-eq23"], 2, "did you mean 'paper-eq23'"),
+        (["energy", "{}/run.sqlite", "{}/images.npy"], 2, "has its counts already"),
+        (["energy", "{}/run.sqlite", "--profile", "papr-eq23"], 2, "did you mean 'paper-eq23'"),
         (["widths", "{}/net.qkf"], 2, "no proven widths"),
         (["map", "{}/net.qkf"], 2, "only integer networks"),
         (["map", "{}/net.int.qkf", "--chip", "loihi3"], 2, "did you mean 'loihi2'"),
-        (["report", "{}/net.qkf", "-o", "{}/x.html"], 3, "not a complete JSON file"),
-        (["report", "{}/run.json", "-o", "{}/no/x.html"], 3, "cannot write here"),
+        (["report", "{}/net.qkf", "-o", "{}/x.html"], 3, "not a run file"),
+        (["report", "{}/run.sqlite", "-o", "{}/no/x.html"], 3, "cannot write here"),
         (["paper", "{}/net.int.qkf"], 2, "NETWORK and IMAGES go together"),
     ],
 )
@@ -101,10 +101,10 @@ def test_errors(folder: Path, capsys: pytest.CaptureFixture[str], arguments: lis
 
 
 def test_report_map_widths(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["report", str(folder / "run.json"), "-o", str(folder / "r.html"), "--profile", "odin2019"]) == 0
+    assert command(["report", str(folder / "run.sqlite"), "-o", str(folder / "r.html"), "--profile", "odin2019"]) == 0
     assert "odin2019" in (folder / "r.html").read_text()
     capsys.readouterr()
-    arguments = ["map", str(folder / "net.int.qkf"), "--chip", "generic-digital", "--run", str(folder / "run.json")]
+    arguments = ["map", str(folder / "net.int.qkf"), "--chip", "generic-digital", "--run", str(folder / "run.sqlite")]
     assert command([*arguments, "--format", "json"]) == 0
     mapped = json.loads(capsys.readouterr().out)
     assert mapped["cores"] == sum(u["cores"] for u in mapped["units"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,13 +14,12 @@ from digits_network import DigitsNetwork
 from qkf_deploy.errors import UsageError
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.page import DEFAULT_PROFILES, render_page, write_page
-from qkf_deploy.runs.content import RunFile, run_data
-from qkf_deploy.runs.file import from_data
+from qkf_deploy.runs.content import RunFile, stored
 
 
 @pytest.fixture(scope="module")
 def run(network: DigitsNetwork) -> RunFile:
-    return from_data(run_data(network.integer_graph, network.run))
+    return stored(network.integer_graph, network.run)
 
 
 class Outline(HTMLParser):
@@ -84,21 +84,18 @@ def test_the_same_run_gives_the_same_page(run: RunFile, tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_escaped(network: DigitsNetwork) -> None:
-    data = run_data(network.integer_graph, network.run)
     evil = '<script>alert("x")</script>'
-    data["provenance"] = {"source": evil, evil: evil}
-    data["notices"] = [evil]
-    data["graph"]["nodes"][0]["attributes"] = {evil: evil}
-    page = render_page(from_data(data))
+    run = stored(network.integer_graph, network.run)
+    first, *others = run.graph["nodes"]
+    graph = {**run.graph, "nodes": [{**first, "attributes": {evil: evil}}, *others]}
+    page = render_page(replace(run, provenance={"source": evil, evil: evil}, notices=(evil,), graph=graph))
     assert evil not in page
     assert page.count("<script>") == 1
     assert "&lt;script&gt;" in page
 
 
 def test_float_runs_and_runs_without_gates(network: DigitsNetwork) -> None:
-    data = run_data(network.integer_graph, network.run)
-    data.update(widths=[], gates=[])
-    page = render_page(from_data(data))
+    page = render_page(replace(stored(network.integer_graph, network.run), widths=(), gates=()))
     assert 'id="widths"' not in page
     assert 'id="gates"' not in page
     assert 'href="#gates"' not in page

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from digits_network import DigitsNetwork
+from stored_runs import put_together, taken_apart
 
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, QkfError
+from qkf_deploy.report.page import render_page
 from qkf_deploy.report.widths import width_sheet
-from qkf_deploy.runs.content import run_data
 from qkf_deploy.runs.file import read_run, write_run
 from qkf_deploy.runs.gates import gate_nodes, gate_pictures
 from qkf_deploy.runs.widths import width_rows
@@ -19,7 +22,7 @@ from qkf_deploy.runs.widths import width_rows
 
 @pytest.fixture(scope="module")
 def path(network: DigitsNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "run.json"
+    path = tmp_path_factory.mktemp("run") / "run.sqlite"
     write_run(path, network.integer_graph, network.run)
     return path
 
@@ -53,33 +56,32 @@ def test_gate_pictures_are_the_recorded_spikes(network: DigitsNetwork) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda d: d.pop("kind"), "not a run file"),
-        (lambda d: d.update(schema_version=99), "run schema 99"),
-        (lambda d: d.pop("widths"), "damaged run file"),
-        (lambda d: d["ledger"].update(schema_version=0), "ledger schema"),
-        (lambda d: d["ledger"]["layers"][3].pop("counts"), "not a ledger layer"),
-        (lambda d: d.update(predictions="x"), "damaged run file"),
+        (lambda head: head.pop("widths"), "'widths' is missing"),
+        (lambda head: head["ledger"].update(schema_version=0), "ledger schema"),
+        (lambda head: head["ledger"]["layers"][3].pop("counts"), "not a ledger layer"),
+        (lambda head: head["ledger"]["layers"].pop(), "counts are of another network"),
+        (lambda head: head.update(provenance="x"), "damaged run file"),
     ],
 )
-def test_damaged_content(network: DigitsNetwork, tmp_path: Path, change: object, text: str) -> None:
-    data = json.loads(json.dumps(run_data(network.integer_graph, network.run)))
-    change(data)  # type: ignore[operator]
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(data))
+def test_damaged_content(path: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], text: str) -> None:
+    tables = taken_apart(path)
+    change(tables["run"][0]["head"])
+    put_together(tmp_path / "run.sqlite", path, tables)
     with pytest.raises(InputError, match=text) as caught:
-        read_run(path)
-    assert str(path) in str(caught.value.where)
+        read_run(tmp_path / "run.sqlite")
+    assert str(tmp_path) in str(caught.value.where)
 
 
 def test_files_that_are_no_run(network: DigitsNetwork, path: Path, tmp_path: Path) -> None:
-    truncated = tmp_path / "half.json"
-    truncated.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="not a complete JSON file"):
-        read_run(truncated)
+    for size in (0, 50, 99, 1000, 5000, path.stat().st_size - 1):
+        truncated = tmp_path / f"{size}.sqlite"
+        truncated.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(InputError, match="not a run file" if size < 100 else "damaged"):
+            read_run(truncated)
     with pytest.raises(InputError, match="cannot be read"):
-        read_run(tmp_path / "absent.json")
+        read_run(tmp_path / "absent.sqlite")
     with pytest.raises(InputError, match="cannot write here"):
-        write_run(tmp_path / "no" / "folder.json", network.integer_graph, network.run)
+        write_run(tmp_path / "no" / "folder.sqlite", network.integer_graph, network.run)
 
 
 def test_widths_cover_every_partial_sum(network: DigitsNetwork) -> None:
@@ -102,17 +104,13 @@ def test_widths_cover_every_partial_sum(network: DigitsNetwork) -> None:
     assert len(width_sheet(list(rows.values())).rows) == len(rows)
 
 
-def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
+def test_mutated_files_are_read_or_refused(path: Path, tmp_path: Path) -> None:
     """Whatever is changed in a run file: an InputError, or a page without a traceback."""
-    from qkf_deploy.errors import QkfError
-    from qkf_deploy.report.page import render_page
-    from qkf_deploy.runs.file import from_data
-
     rng = random.Random(11)
-    source = json.dumps(run_data(network.integer_graph, network.run))
+    source = json.dumps(taken_apart(path))
     junk = [None, -1, 0, 10**30, 1.5, "x", [], {}, True, [[]], {"a": 1}]
     refused = 0
-    for _ in range(60):
+    for _ in range(80):
         data = json.loads(source)
         place = data
         while True:  # walk to a random place of the tree
@@ -126,10 +124,11 @@ def test_mutated_files_are_read_or_refused(network: DigitsNetwork) -> None:
             del place[key]
         else:
             place[key] = rng.choice(junk)
+        put_together(tmp_path / "run.sqlite", path, data)
         try:
-            run = from_data(data)
+            run = read_run(tmp_path / "run.sqlite")
         except QkfError:
             refused += 1
             continue
         assert "</html>" in render_page(run, ["exact-fp32"])
-    assert 15 < refused < 60
+    assert 20 < refused < 80
