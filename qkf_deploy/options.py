@@ -121,12 +121,13 @@ class EngineOptions(Options):
     engine: Annotated[
         str,
         Help(
-            "auto, reference, event, onnx or lava; auto is the event engine for integer graphs where it is installed, "
-            "else the reference.",
+            "auto, reference, event, torch, onnx or lava; auto is the event engine for integer graphs where it is "
+            "installed, else the reference.",
             flags=("--engine", "--backend"),
         ),
     ] = "auto"
-    threads: Annotated[int | None, Help("Threads (event and onnx engines).", least=1)] = None
+    threads: Annotated[int | None, Help("Threads (event, torch and onnx engines).", least=1)] = None
+    device: Annotated[str | None, Help("Torch: cpu, cuda or cuda:N [default: cpu].")] = None
     timeout_s: Annotated[
         float | None, Help("Seconds after which a run in Lava is stopped [default: 600].", flags=("--timeout",))
     ] = None
@@ -136,7 +137,7 @@ class EngineOptions(Options):
     form: Annotated[Form | None, Help("ONNX: the exported form that runs [default: step].", command_line=False)] = None
     precision: Annotated[
         Precision | None,
-        Help("ONNX: element type of float graphs [default: float32].", command_line=False),
+        Help("Element type of float graphs [default: float64 in the torch engine, float32 in ONNX]."),
     ] = None
 
 

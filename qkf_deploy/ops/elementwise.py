@@ -11,7 +11,8 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image
+from qkf_deploy.ops.activity import both_nonzero, elements_per_image, nonzero_per_image
+from qkf_deploy.ops.exact import broadcasts_to
 
 
 def _joint_timing(a: ValueType, b: ValueType) -> Timing:
@@ -46,8 +47,8 @@ class Add(Operator):
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         if all(t.is_events for t in types):
-            return {"residual_adds": nonzero_per_image((inputs[0] != 0) & (inputs[1] != 0))}
-        return {"residual_adds": np.full(output.shape[1], output[:, 0].size, np.int64)}
+            return {"residual_adds": both_nonzero(inputs[0], inputs[1])}
+        return {"residual_adds": np.full(output.shape[1], elements_per_image(output), np.int64)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Mask(Operator):
         return Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
-        met = nonzero_per_image(np.broadcast_to(inputs[1], output.shape))
+        met = nonzero_per_image(inputs[1]) * (output.shape[0] // inputs[1].shape[0])
         return {"gate_ands": met, "events_stopped": met - nonzero_per_image(output)}
 
 
@@ -108,7 +109,7 @@ class Scale(Operator):
         raise GraphError("a scale has no integer form", hint="fold and quantize the graph")
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
-        return {"scale_multiplies": np.full(output.shape[1], output[:, 0].size, np.int64)}
+        return {"scale_multiplies": np.full(output.shape[1], elements_per_image(output), np.int64)}
 
 
 @dataclass(frozen=True)
@@ -152,4 +153,4 @@ class Shift(Operator):
         return Interval(self._rounded(inputs[0].low, rank), self._rounded(inputs[0].high, rank))
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
-        return {"scale_multiplies": np.full(output.shape[1], output[:, 0].size, np.int64)}
+        return {"scale_multiplies": np.full(output.shape[1], elements_per_image(output), np.int64)}

@@ -40,16 +40,6 @@ def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all(n in (1, wanted) for n, wanted in ends)
 
 
-def per_image(x: np.ndarray) -> np.ndarray:
-    """Sum of a ``(T, B, ...)`` array over everything but the batch, as int64 ``(B,)``."""
-    return x.sum(axis=(0, *range(2, x.ndim)), dtype=np.int64)
-
-
-def nonzero_per_image(x: np.ndarray) -> np.ndarray:
-    """Number of non-zero elements per image of a ``(T, B, ...)`` array, int64 ``(B,)``."""
-    return np.count_nonzero(x, axis=(0, *range(2, x.ndim))).astype(np.int64)
-
-
 def signed_bits(low: int, high: int) -> int:
     """Bits of the smallest two's-complement integer that holds ``low..high``; exact at powers of two."""
     return max((~low if low < 0 else low).bit_length(), (~high if high < 0 else high).bit_length()) + 1

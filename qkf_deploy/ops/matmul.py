@@ -11,7 +11,8 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, StaticCost, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.exact import matmul, nonzero_per_image, per_image
+from qkf_deploy.ops.activity import coincidences, nonzero_per_image, per_image
+from qkf_deploy.ops.exact import matmul
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ class MatMul(Operator):
         if not all(t.is_events for t in types):
             macs = self.static_cost(types, params).dense_macs
             return {"mac": np.full(output.shape[1], macs * output.shape[0], np.int64)}
-        pairs = matmul((left != 0).astype(np.int64), (right != 0).astype(np.int64))
         return {
-            "coincidences": per_image(pairs),
+            "coincidences": coincidences(left, right),
             "coincidences_unary": per_image(output),
             "fanout_left": nonzero_per_image(left) * right.shape[-1],
             "fanout_right": nonzero_per_image(right) * left.shape[-2],

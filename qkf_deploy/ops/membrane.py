@@ -10,7 +10,8 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Operator, Params, Types
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ops.exact import broadcasts_to, nonzero_per_image, per_image
+from qkf_deploy.ops.activity import nonzero_per_image, per_image
+from qkf_deploy.ops.exact import broadcasts_to
 
 #: How the membrane is carried from step to step. ``own``: each image its own, from its initial value. ``official``: the
 #: neuron's time axis is time x batch (as the published code runs it), so a step starts from what the previous image

@@ -13,7 +13,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import ValueType
-from qkf_deploy.ops.exact import per_image
+from qkf_deploy.ops.activity import per_image
 from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.ops.synapse import channel_bounds
 

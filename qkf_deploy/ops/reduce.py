@@ -12,7 +12,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.exact import nonzero_per_image, per_image
+from qkf_deploy.ops.activity import elements_per_image, nonzero_per_image, per_image
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Sum(Operator):
         (x,) = inputs
         name = "head_adds" if self.role == "readout" else "attention_sum_adds"
         if not types[0].is_events:
-            return {f"{name}_unary": np.full(x.shape[1], x[:, 0].size, np.int64)}
+            return {f"{name}_unary": np.full(x.shape[1], elements_per_image(x), np.int64)}
         return {f"{name}_unary": per_image(output), f"{name}_graded": nonzero_per_image(x)}
 
 
@@ -99,6 +99,6 @@ class Readout(Operator):
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         (x,) = inputs
         if not types[0].is_events:
-            return {"head_adds_unary": np.full(x.shape[1], x[0, 0].size * time_steps, np.int64)}
+            return {"head_adds_unary": np.full(x.shape[1], types[0].size * time_steps, np.int64)}
         repeat = time_steps // x.shape[0]
         return {"head_adds_unary": per_image(output), "head_adds_graded": nonzero_per_image(x) * repeat}

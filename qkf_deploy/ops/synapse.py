@@ -9,6 +9,7 @@ import numpy as np
 from qkf_deploy.errors import ProofError
 from qkf_deploy.ir.operator import Counts, Interval, Params
 from qkf_deploy.ir.values import Timing, ValueType
+from qkf_deploy.ops.activity import elements_per_image, weighted, weighted_nonzero
 
 _PROOF_LIMIT = 2.0**62
 #: Float graphs are counted as stored in float32, the precision of the checkpoints.
@@ -94,28 +95,22 @@ def count(
         counts = {"head_macs": np.full(images, full, np.int64)}
         reads = counts["head_macs"]
     elif type_.is_events:
-        present, nonzero = x != 0, nonzero_fanout()
+        nonzero = nonzero_fanout()
         counts = {
-            "ac_unary": _weighted(x, fanout),
-            "ac_graded": _weighted(present, fanout),
-            "ac_unary_nonzero_weights": _weighted(x, nonzero),
-            "ac_graded_nonzero_weights": _weighted(present, nonzero),
+            "ac_unary": weighted(x, fanout),
+            "ac_graded": weighted_nonzero(x, fanout),
+            "ac_unary_nonzero_weights": weighted(x, nonzero),
+            "ac_graded_nonzero_weights": weighted_nonzero(x, nonzero),
         }
         reads = counts["ac_graded"]
     else:
         counts = {
             "mac": np.full(images, full * x.shape[0], np.int64),
             "mac_every_step": np.full(images, full * time_steps, np.int64),
-            "mac_nonzero": _weighted(x != 0, nonzero_fanout()),
+            "mac_nonzero": weighted_nonzero(x, nonzero_fanout()),
         }
         reads = counts["mac"]
     counts["weight_bytes"] = reads * word
     if "bias" in params:
-        counts["bias_adds"] = np.full(images, output[:, 0].size, np.int64)
+        counts["bias_adds"] = np.full(images, elements_per_image(output), np.int64)
     return counts
-
-
-def _weighted(x: np.ndarray, fanout: np.ndarray) -> np.ndarray:
-    """Σ x · fan-out per image, exactly."""
-    per_position = x.astype(np.int64).sum(axis=0)
-    return (per_position * fanout).sum(axis=tuple(range(1, per_position.ndim)), dtype=np.int64)

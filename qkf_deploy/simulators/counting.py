@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from qkf_deploy.ir import Graph, Node
-from qkf_deploy.ir.operator import Arrays, Counts
+from qkf_deploy.ir import Graph, Node, Operand
+from qkf_deploy.ir.operator import Counts
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ledger import LayerRecord, Ledger
-from qkf_deploy.ops.exact import nonzero_per_image, per_image, signed_bits
+from qkf_deploy.ops.activity import nonzero_per_image, per_image, per_step
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.ops.synapse import FLOAT_BITS
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.simulators.run import is_neuron
 
 
-class Account:
-    """Fills the ledger of a run, node by node.
+class Arrays:
+    """What counting does with values besides asking the operators: here on numpy arrays."""
+
+    def read(self, value: Any, operand: Operand) -> Any:
+        """The value as an operand sees it."""
+        return value if operand.view is None else operand.view.apply(value)
+
+    def divided(self, value: Any, factor: float) -> Any:
+        """The whole numbers that ``value`` is ``factor`` times of."""
+        return np.rint(value / factor)
+
+    def shaped(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """Something with the time steps and images of ``value``, and that per-step shape; nothing is asked of it."""
+        return np.broadcast_to(np.zeros((), value.dtype), (*value.shape[:2], *shape))
+
+    def run(self, node: Node, inputs: Sequence[Any], time_steps: int) -> Any:
+        """The node's own output."""
+        return node.op.run(inputs, node.params, time_steps)
+
+    def counted(self, layers: Sequence[NodeCounts]) -> Sequence[NodeCounts]:
+        """Counts as int64 arrays."""
+        return layers
+
+
+NodeCounts = tuple[Counts, "np.ndarray | None"]
+_NUMPY = Arrays()
+
+
+class CountedGraph:
+    """What a graph is counted as.
 
     A float graph is counted as the network it folds to: nobody executes a batch norm or a divisor that its weights can
     hold. Spikes are the same in both, so the values of the graph that runs are counted, divided by the factors that
@@ -25,55 +57,67 @@ class Account:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self._given = graph
-        self._graph = graph if graph.arithmetic == "integer" else fold(graph)
-        self._layers: dict[str, LayerRecord] = {}
-        self._moved = [n for n in self._graph if n.name not in graph.nodes]
-        self._merged = {n.name: n.inputs[0] for n in self._graph if "weight" in n.params and self._reads_other(n)}
-        self._kept: dict[str, np.ndarray] = {}
+        self.given = graph
+        self.graph = graph if graph.arithmetic == "integer" else fold(graph)
+        self.moved = [n for n in self.graph if n.name not in graph.nodes]
+        self.merged = {n.name: n.inputs[0] for n in self.graph if "weight" in n.params and self._reads_other(n)}
+        self.records = {n.name: layer_record(self.graph, n, {}, None) for n in self.graph if n.op.kind != "input"}
 
     def _reads_other(self, counted: Node) -> bool:
         """True for a synapse that folding merged with others: it reads what the first of them reads."""
-        if self._graph is self._given:
+        if self.graph is self.given:
             return False
-        source = self._given[self._given[counted.name].inputs[0].node] if counted.name in self._given.nodes else None
+        source = self.given[self.given[counted.name].inputs[0].node] if counted.name in self.given.nodes else None
         while source is not None and source.op.kind == "scale":
-            source = self._given[source.inputs[0].node]
+            source = self.given[source.inputs[0].node]
         return source is None or source.name != counted.inputs[0].node
 
-    def enter(self, node: Node, inputs: Arrays, output: np.ndarray) -> None:
+
+class Account:
+    """Fills the ledger of a run, node by node."""
+
+    def __init__(self, graph: Graph | CountedGraph, arrays: Arrays = _NUMPY) -> None:
+        self._rules = graph if isinstance(graph, CountedGraph) else CountedGraph(graph)
+        self._arrays = arrays
+        self._layers: dict[str, NodeCounts] = {}
+        self._kept: dict[str, Any] = {}
+
+    def enter(self, node: Node, inputs: Sequence[Any], output: Any) -> None:
         """Count a node of the graph that runs: operands (views applied) and output, ``(T or 1, B, *shape)``."""
-        if any(operand.node == node.name for operand in self._merged.values()):
+        rules = self._rules
+        if any(operand.node == node.name for operand in rules.merged.values()):
             self._kept[node.name] = output
-        counted = self._graph.nodes.get(node.name)
+        counted = rules.graph.nodes.get(node.name)
         if counted is None or node.op.kind == "input":
             return
         inputs, output = self._as_folded(node, counted, inputs, output)
-        self._layers[node.name] = count_node(self._graph, counted, inputs, output)
-        for scale in self._moved:  # a divisor that folding moved behind this node
+        self._layers[node.name] = node_counts(rules.graph, counted, inputs, output)
+        for scale in rules.moved:  # a divisor that folding moved behind this node
             if scale.inputs[0].node == node.name:
-                self._layers[scale.name] = count_node(self._graph, scale, [output], output)
+                self._layers[scale.name] = node_counts(rules.graph, scale, [output], output)
 
-    def _as_folded(
-        self, node: Node, counted: Node, inputs: Arrays, output: np.ndarray
-    ) -> tuple[Sequence[np.ndarray], np.ndarray]:
-        if node.name in self._merged:
-            operand = self._merged[node.name]
-            value = self._kept[operand.node]
-            inputs = [value if operand.view is None else operand.view.apply(value)]
-            output = np.broadcast_to(np.zeros((), output.dtype), (*output.shape[:2], *counted.type.shape))
-        given, folded = self._given.input_factors(node), self._graph.input_factors(counted)
+    def _as_folded(self, node: Node, counted: Node, inputs: Sequence[Any], output: Any) -> tuple[Sequence[Any], Any]:
+        rules, arrays = self._rules, self._arrays
+        if node.name in rules.merged:
+            operand = rules.merged[node.name]
+            inputs = [arrays.read(self._kept[operand.node], operand)]
+            output = arrays.shaped(output, counted.type.shape)
+        given, folded = rules.given.input_factors(node), rules.graph.input_factors(counted)
         if given == folded:
             return inputs, output
-        inputs = [np.rint(x / float(b / a)) if a != b else x for x, a, b in zip(inputs, given, folded, strict=True)]
+        inputs = [
+            arrays.divided(x, float(b / a)) if a != b else x for x, a, b in zip(inputs, given, folded, strict=True)
+        ]
         if "weight" not in counted.params:
-            output = counted.op.run(inputs, counted.params, self._given.time_steps)
+            output = arrays.run(counted, inputs, rules.given.time_steps)
         return inputs, output
 
     def ledger(self, images: int) -> Ledger:
         """Everything entered, in the order of the network."""
-        g = self._graph
-        layers = tuple(self._layers[name] for name in g.nodes if name in self._layers)
+        g = self._rules.graph
+        names = [name for name in g.nodes if name in self._layers]
+        counts = self._arrays.counted([self._layers[name] for name in names])
+        layers = tuple(self._rules.records[n].with_counts(*c) for n, c in zip(names, counts, strict=True))
         return Ledger(g.time_steps, images, g.arithmetic, g.input_encoding, layers, g.provenance)
 
 
@@ -112,31 +156,34 @@ def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.n
     )
 
 
-def count_node(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> LayerRecord:
-    """Ledger record of a node from its operands (views applied) and its output, ``(T or 1, B, *shape)``."""
-    return layer_record(graph, node, *node_counts(graph, node, inputs, output))
+def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) -> NodeCounts:
+    """(ledger classes, spikes per step if there are any) of a node from its operands and output.
 
-
-def node_counts(graph: Graph, node: Node, inputs: Arrays, output: np.ndarray) -> tuple[Counts, np.ndarray | None]:
-    """(ledger classes, spikes per step if there are any) of :func:`count_node`."""
+    Args:
+        graph: the graph that is counted.
+        node: of it.
+        inputs: operands, views applied, ``(T or 1, B, *shape)``: arrays, or what :mod:`qkf_deploy.ops.activity` knows.
+        output: its value.
+    """
     types = graph.input_types(node)
     steps = graph.time_steps
     counts = dict(node.op.count(inputs, output, node.params, types, steps))
     entering = [_events(x, t, steps) for x, t in zip(inputs, types, strict=True) if t.is_events]
     if entering:
-        counts["events_in_unary"] = np.sum([unary for unary, _ in entering], axis=0)
-        counts["events_in_graded"] = np.sum([graded for _, graded in entering], axis=0)
+        counts["events_in_unary"], counts["events_in_graded"] = (
+            functools.reduce(operator.add, column) for column in zip(*entering, strict=True)
+        )
     spikes = None
     if node.type.is_events and node.op.kind != "output":
         counts["events_out_unary"], counts["events_out_graded"] = _events(output, node.type, steps)
         if node.type.timing is Timing.STEP:
-            spikes = output.sum(axis=tuple(range(2, output.ndim)), dtype=np.int64)
+            spikes = per_step(output)
     if is_neuron(node.op.kind):
         counts["state_bytes"] = np.full(output.shape[1], 2 * node.type.size * steps * state_word(graph, node), np.int64)
     return counts, spikes
 
 
-def _events(x: np.ndarray, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _events(x: Any, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """(unary, graded) events of a value per image; one constant over time arrives at every step."""
     repeat = steps if type_.timing is Timing.CONSTANT else 1
     return per_image(x) * repeat, nonzero_per_image(x) * repeat

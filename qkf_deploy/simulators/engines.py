@@ -46,6 +46,7 @@ class EngineInfo:
 ENGINES: Mapping[str, EngineInfo] = {
     "reference": EngineInfo("qkf_deploy.simulators.reference"),
     "event": EngineInfo("qkf_deploy.simulators.event", "numba", "event", True, ("threads",)),
+    "torch": EngineInfo("qkf_deploy.simulators.torch", "torch", "torch", options=("device", "precision", "threads")),
     "onnx": EngineInfo("qkf_deploy.simulators.onnx", "onnxruntime", "onnx", options=("threads", "form", "precision")),
     "lava": EngineInfo("qkf_deploy.simulators.lava.bridge", integer_only=True, options=("timeout_s", "granularity")),
 }

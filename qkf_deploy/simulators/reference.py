@@ -12,7 +12,7 @@ import numpy as np
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops import IntegerNeuron, Neuron, Output
 from qkf_deploy.simulators.counting import Account
-from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, last_uses
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     Returns:
         See :class:`qkf_deploy.simulators.run.Run`.
     """
-    last_use = _last_uses(graph)
+    last_use = last_uses(graph)
     values: dict[str, np.ndarray] = {}
     membranes: dict[str, np.ndarray] = {}
     account = Account(graph)
@@ -59,15 +59,3 @@ def run(
             progress(index + 1, len(graph.nodes))
     spikes = {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)}
     return Run(logits, raw, account.ledger(inputs.shape[1]), spikes, kept, membranes)
-
-
-def _last_uses(graph: Graph) -> dict[int, list[str]]:
-    """Values that are not read after the node at each position."""
-    last = {name: index for index, name in enumerate(graph.nodes)}
-    for index, node in enumerate(graph):
-        for operand in node.inputs:
-            last[operand.node] = index
-    out: dict[int, list[str]] = {}
-    for name, index in last.items():
-        out.setdefault(index, []).append(name)
-    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,23 @@ def _chosen(
 def is_neuron(kind: str) -> bool:
     """True for both neuron operators."""
     return kind in ("neuron", "integer_neuron")
+
+
+def last_uses(graph: Graph, also: Mapping[str, Collection[str]] | None = None) -> dict[int, list[str]]:
+    """Values that are not read after the node at each position.
+
+    Args:
+        graph: what runs.
+        also: values that a node reads besides its operands.
+    """
+    last = {name: index for index, name in enumerate(graph.nodes)}
+    for index, node in enumerate(graph):
+        for name in (*(o.node for o in node.inputs), *(also or {}).get(node.name, ())):
+            last[name] = index
+    out: dict[int, list[str]] = {}
+    for name, index in last.items():
+        out.setdefault(index, []).append(name)
+    return out
 
 
 @dataclass(frozen=True, repr=False)

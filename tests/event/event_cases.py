@@ -1,4 +1,4 @@
-"""Helpers of the event engine's tests: comparison with the reference engine, random integer graphs."""
+"""Helpers of the exact engines' tests: comparison with the reference engine, random integer graphs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
 from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Output, Readout, Sum
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import event, reference
+from qkf_deploy.simulators import torch as torch_engine
 from qkf_deploy.simulators.event import cpu
 from qkf_deploy.simulators.event.engine import Engine
 from qkf_deploy.simulators.run import Record, Run
@@ -42,11 +43,15 @@ def assert_equal(ours: Run, wanted: Run) -> None:
 
 
 def check(graph: Graph, inputs: np.ndarray, tier: str | None = None, threads: int = 1) -> None:
-    """Fused (neurons seen), and with every value and membrane seen, the engine equals the reference."""
+    """Fused (neurons seen), and with every value and membrane seen, the event engine equals the reference.
+
+    So does the torch engine, with every value and membrane.
+    """
     fused, everything = Record.of(graph, neurons(graph)), Record.of(graph, "all", "all")
     wanted = reference.run(graph, inputs, everything)
     ours = event.run(graph, inputs, everything, tier=tier, threads=threads)
     assert_equal(ours, wanted)
+    assert_equal(torch_engine.run(graph, inputs, everything), wanted)
     seen = {n: wanted.values[n] for n in fused.values}
     expected = Run(wanted.logits, wanted.raw_output, wanted.ledger, seen, seen, {})
     assert_equal(event.run(graph, inputs, fused, tier=tier, threads=threads), expected)

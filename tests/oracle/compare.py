@@ -125,6 +125,10 @@ def compare(network: Network, graph: qd.Graph, case: tuple[int, int], bits: Sequ
         run = qd.simulate(floating, images, record=list(spikes), engine="reference")
         if not out.close:
             out.faults += [f"{what}: {n}" for n in spikes if not np.array_equal(run.spikes[n], spikes[n])]
+        on_torch = qd.simulate(floating, images, record=list(spikes), engine="torch")
+        same = all(np.array_equal(on_torch.spikes[n], run.spikes[n]) for n in spikes)
+        if not same or on_torch.ledger != run.ledger:
+            out.faults.append(f"{what}: the torch engine differs from the reference")
     for width in bits:
         try:
             integer = qd.quantize(folded, width, first_bits=width)
@@ -143,9 +147,10 @@ def compare(network: Network, graph: qd.Graph, case: tuple[int, int], bits: Sequ
 
 def _compare_engines(out: Outcome, integer: qd.Graph, images: np.ndarray, width: int) -> qd.Run:
     expected = qd.simulate(integer, images, record="all", engine="reference")
-    for engine in ("event", "onnx")[: 1 + (out.case[1] % 2 == 0)]:  # making a session takes as long as all the rest
+    # Making a session of ONNX takes as long as all the rest.
+    for engine in ("event", "torch", "onnx")[: 2 + (out.case[1] % 2 == 0)]:
         try:
-            run = qd.simulate(integer, images, record="all" if engine == "event" else (), engine=engine)
+            run = qd.simulate(integer, images, record=() if engine == "onnx" else "all", engine=engine)
         except UnsupportedError:  # sums beyond the 53 bits of ONNX's doubles
             continue
         same = np.array_equal(run.raw_output, expected.raw_output)

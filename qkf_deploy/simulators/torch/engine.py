@@ -1,0 +1,131 @@
+"""The torch engine: a graph prepared for a device, then node after node over all time steps and a batch of images."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops import Output
+from qkf_deploy.passes.widths import proven
+from qkf_deploy.simulators.counting import Account, CountedGraph
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, last_uses
+from qkf_deploy.simulators.torch.carriers import FLOAT32, FLOAT64
+from qkf_deploy.simulators.torch.devices import Device
+from qkf_deploy.simulators.torch.doubts import Judge
+from qkf_deploy.simulators.torch.neurons import Fired
+from qkf_deploy.simulators.torch.operators import STEPS, by_numpy, neuron
+from qkf_deploy.simulators.torch.setting import Setting, Step
+from qkf_deploy.simulators.torch.values import DeviceArrays, Value
+
+Replace = Callable[[str, np.ndarray], np.ndarray]
+
+
+class Engine:
+    """A graph ready to run: widths proven, parameters on the device in numbers that hold every sum.
+
+    Args:
+        graph: float or integer.
+        device: from :func:`qkf_deploy.simulators.torch.devices.open_device`.
+        single: float graphs in float32, which need not equal the reference.
+
+    Raises:
+        ProofError: stored widths are narrower than what the weights can reach.
+    """
+
+    def __init__(self, graph: Graph, device: Device, single: bool = False) -> None:
+        self.graph = graph
+        self.setting = Setting(graph, proven(graph), device, FLOAT32 if single else FLOAT64)
+        self._host: type[Any] = np.int64 if self.setting.whole else np.float64
+        self._neurons = {n.name: neuron(self.setting, n) for n in graph if is_neuron(n.op.kind)}
+        self._steps = {n.name: self._step(n) for n in graph if n.name not in self._neurons and n.op.kind != "input"}
+        self._judge = None if self.setting.whole or single else Judge(self.setting)
+        roots = self._judge.roots if self._judge else {}
+        self._last_use = last_uses(graph, roots)
+        self._counted = CountedGraph(graph)
+
+    def _step(self, node: Node) -> Step:
+        after_readout = node.type.timing is Timing.IMAGE and node.op.kind not in ("readout", "output")
+        if node.op.kind not in STEPS or (after_readout and not self.setting.whole):
+            return by_numpy(self.setting, node)
+        return STEPS[node.op.kind](self.setting, node)
+
+    def run(
+        self, inputs: np.ndarray, record: Record, progress: Progress | None = None, replace: Replace | None = None
+    ) -> Run:
+        """Simulate a batch; see :func:`qkf_deploy.simulators.torch.run`."""
+        graph = self.graph
+        account = Account(self._counted, DeviceArrays(self._run_node))
+        values: dict[str, Value] = {}
+        kept: dict[str, np.ndarray] = {}
+        membranes: dict[str, np.ndarray] = {}
+        logits = raw = inputs
+        for index, node in enumerate(graph):
+            operands = [values[o.node].read(o.view) for o in node.inputs]
+            if node.name in self._neurons:
+                operands, fired = self._fire(node, operands, values, node.name in record.membranes)
+                value = fired.spikes
+                if fired.charged is not None:
+                    membranes[node.name] = fired.charged.cpu().numpy().astype(self._host)
+            else:
+                value = self._input(inputs) if node.op.kind == "input" else self._steps[node.name](operands)
+            values[node.name] = value if replace is None else self._replaced(node, value, replace)
+            account.enter(node, operands, value)
+            if node.name in record.values:
+                kept[node.name] = inputs if node.op.kind == "input" else value.host(self._host)
+            if isinstance(node.op, Output):
+                raw = value.host(self._host)
+                logits = node.op.logits(raw, node.params)
+            for name in self._last_use.get(index, ()):
+                del values[name]
+            if progress is not None:
+                progress(index + 1, len(graph.nodes))
+        spikes = {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)}
+        return Run(logits, raw, account.ledger(inputs.shape[1]), spikes, kept, membranes)
+
+    def _fire(
+        self, node: Node, operands: list[Value], values: Mapping[str, Value], keep: bool
+    ) -> tuple[list[Value], Fired]:
+        fired = self._neurons[node.name].run(operands[0], self.graph.time_steps, keep)
+        if self._judge is None:
+            return operands, fired
+        drive, fired = self._judge.settle(node, operands[0], fired, values, keep)
+        return [drive], fired
+
+    def _input(self, inputs: np.ndarray) -> Value:
+        largest = max(abs(float(inputs.max(initial=0))), abs(float(inputs.min(initial=0))))
+        node = self.graph.input
+        dtype = self.setting.dtype(node)
+        return self.setting.value(node, self.setting.put(inputs, dtype), largest)
+
+    def _replaced(self, node: Node, value: Value, replace: Replace) -> Value:
+        given = value.host(self._host)
+        new = replace(node.name, given)
+        if new is given:
+            return value
+        largest = float(np.abs(new).max(initial=0))
+        return self.setting.value(node, self.setting.put(new, value.tensor.dtype), largest)
+
+    def _run_node(self, node: Node, inputs: Sequence[Value]) -> Value:
+        """An operator of the folded graph on values of the one that runs."""
+        return STEPS[node.op.kind](self.setting, node)(inputs)
+
+
+_engines: dict[tuple[int, str, bool], tuple[weakref.ref[Graph], Engine]] = {}
+_MOST_ENGINES = 4
+
+
+def engine_for(graph: Graph, device: Device, single: bool) -> Engine:
+    """The engine of a graph; the last few are kept, so that widths are proven and weights copied once."""
+    key = (id(graph), str(device.torch), single)
+    found = _engines.pop(key, None)
+    if found is None or found[0]() is not graph:
+        found = (weakref.ref(graph), Engine(graph, device, single))
+    _engines[key] = found
+    while len(_engines) > _MOST_ENGINES:
+        del _engines[next(iter(_engines))]
+    return found[1]

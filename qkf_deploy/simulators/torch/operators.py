@@ -1,0 +1,192 @@
+"""What the engine does with each operator: one function per kind, which prepares a node and returns how it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qkf_deploy.ir import Node
+from qkf_deploy.ops import BatchNorm, IntegerNeuron, Mask, Neuron, Scale, Shift, Sum
+from qkf_deploy.simulators.torch.carriers import exact_dtype
+from qkf_deploy.simulators.torch.neurons import (
+    FloatNeuron,
+    WholeNeuron,
+    largest_intermediate,
+    largest_magnitude,
+    on_device,
+)  # fmt: skip
+from qkf_deploy.simulators.torch.pools import max_pool, sum_pool
+from qkf_deploy.simulators.torch.products import matmul
+from qkf_deploy.simulators.torch.setting import Setting, Step, elementwise, total
+from qkf_deploy.simulators.torch.synapses import conv, linear
+from qkf_deploy.simulators.torch.values import Value
+
+
+def batch_norm(s: Setting, node: Node) -> Step:
+    """Scale and shift per channel."""
+    op = node.op
+    if not isinstance(op, BatchNorm):
+        raise AssertionError(op)
+    shape = (-1, *[1] * (len(node.type.shape) - 1))
+    scale, shift = op.affine(node.params)
+    factor, offset = (s.put(v.reshape(shape), s.carrier.dtype) for v in (scale, shift))
+    gain, most = float(np.abs(scale).max()), float(np.abs(shift).max())
+
+    def run(inputs: Sequence[Value]) -> Value:
+        (x,) = inputs
+        return elementwise(s, node, torch.mul(x.tensor, factor).add_(offset), inputs, gain * x.largest + most, gain)
+
+    return run
+
+
+def add(s: Setting, node: Node) -> Step:
+    """Element by element."""
+    dtype = s.dtype(node)
+
+    def run(inputs: Sequence[Value]) -> Value:
+        a, b = inputs
+        return elementwise(s, node, a.tensor.to(dtype) + b.tensor.to(dtype), inputs, a.largest + b.largest)
+
+    return run
+
+
+def mask(s: Setting, node: Node) -> Step:
+    """A product with the gate."""
+    op = node.op
+    if not isinstance(op, Mask):
+        raise AssertionError(op)
+
+    def run(inputs: Sequence[Value]) -> Value:
+        gate, x = inputs
+        opened = gate.tensor.to(x.tensor.dtype)
+        y = x.tensor * (1 - opened) if op.invert else x.tensor * opened
+        return elementwise(s, node, y, inputs, x.largest)
+
+    return run
+
+
+def scale(s: Setting, node: Node) -> Step:
+    """A product with a constant."""
+    op = node.op
+    if not isinstance(op, Scale):
+        raise AssertionError(op)
+    factor = on_device(np.array(op.factor), s.device.torch, s.carrier.dtype)
+
+    def run(inputs: Sequence[Value]) -> Value:
+        gain = abs(op.factor)
+        return elementwise(s, node, inputs[0].tensor * factor, inputs, gain * inputs[0].largest, gain)
+
+    return run
+
+
+def shift(s: Setting, node: Node) -> Step:
+    """A rounding shift to the right; in floating point a product with a power of two and a floor."""
+    op = node.op
+    if not isinstance(op, Shift):
+        raise AssertionError(op)
+    amounts = op.amounts(len(node.type.shape))
+    half = np.where(amounts > 0, np.int64(1) << np.maximum(amounts - 1, 0), 0)
+    dtype = exact_dtype(s.sums(node) + largest_magnitude(half))
+    offset = s.put(half, dtype)
+    if dtype == torch.int64:
+        bits = s.put(amounts, dtype)
+        return lambda inputs: s.value(node, (inputs[0].tensor.to(dtype) + offset) >> bits)
+    factor = s.put(np.ldexp(1.0, -amounts), dtype)
+    return lambda inputs: s.value(node, (inputs[0].tensor.to(dtype) + offset).mul_(factor).floor_())
+
+
+def multiply(s: Setting, node: Node) -> Step:
+    """Matrix product of two activations."""
+    carrier = s.device.carrier(max(s.magnitude(o.node) for o in node.inputs), s.sums(node)) if s.whole else s.carrier
+    terms = s.graph.input_types(node)[0].shape[-1]
+
+    def run(inputs: Sequence[Value]) -> Value:
+        a, b = inputs
+        y = matmul(a.tensor, b.tensor, carrier)
+        if s.whole:
+            return s.value(node, y)
+        largest = terms * a.largest * b.largest
+        return total(s, node, y, inputs, largest, terms, terms * (a.largest * b.error + b.largest * a.error))
+
+    return run
+
+
+def sum_axes(s: Setting, node: Node) -> Step:
+    """Sum over axes of the per-step shape."""
+    op = node.op
+    if not isinstance(op, Sum):
+        raise AssertionError(op)
+    shape = s.operand_shape(node)
+    axes, dtype, terms = [a + 2 for a in op.axes], s.dtype(node), math.prod(shape[a] for a in op.axes)
+
+    def run(inputs: Sequence[Value]) -> Value:
+        (x,) = inputs
+        y = x.tensor.to(dtype).sum(axes, keepdim=op.keepdims)
+        return total(s, node, y, inputs, terms * x.largest, terms, terms * x.error)
+
+    return run
+
+
+def readout(s: Setting, node: Node) -> Step:
+    """Sum over time."""
+    dtype, steps = s.dtype(node), s.graph.time_steps
+
+    def run(inputs: Sequence[Value]) -> Value:
+        (x,) = inputs
+        y = x.tensor.to(dtype).sum(0, keepdim=True) * (steps // x.shape[0])
+        return total(s, node, y, inputs, steps * x.largest, steps, steps * x.error)
+
+    return run
+
+
+def output(s: Setting, node: Node) -> Step:
+    """The value itself."""
+    return lambda inputs: inputs[0]
+
+
+def neuron(s: Setting, node: Node) -> FloatNeuron | WholeNeuron:
+    """Either neuron."""
+    if isinstance(node.op, Neuron):
+        return FloatNeuron(node.op, node.params, s.device.torch, s.carrier.dtype)
+    if not isinstance(node.op, IntegerNeuron):
+        raise AssertionError(node.op)
+    widths, drive = s.widths[node.name], s.widths[node.inputs[0].node].value
+    if widths.membrane is None:
+        raise AssertionError(node.name)
+    dtype = exact_dtype(largest_intermediate(node.op, node.params, drive, widths.membrane))
+    return WholeNeuron(node.op, node.params, s.device.torch, dtype, s.magnitude(node.name))
+
+
+def by_numpy(s: Setting, node: Node) -> Step:
+    """The operator's own semantics, on the host: for what has no function here, and after the readout, where little is
+    computed and a float64 sum shall have the reference's own order."""
+    dtype: type[Any] = np.int64 if s.whole else np.float64
+
+    def run(inputs: Sequence[Value]) -> Value:
+        y = node.op.run([x.host(dtype) for x in inputs], node.params, s.graph.time_steps)
+        error = math.inf if any(x.error for x in inputs) else 0.0
+        kept = torch.int64 if s.whole else s.carrier.dtype
+        return s.value(node, s.put(y, kept), float(np.abs(y).max(initial=0)), error)
+
+    return run
+
+
+STEPS: Mapping[str, Callable[[Setting, Node], Step]] = {
+    "conv": conv,
+    "linear": linear,
+    "batch_norm": batch_norm,
+    "max_pool": max_pool,
+    "sum_pool": sum_pool,
+    "add": add,
+    "mask": mask,
+    "scale": scale,
+    "shift": shift,
+    "matmul": multiply,
+    "sum": sum_axes,
+    "readout": readout,
+    "output": output,
+}

@@ -1,0 +1,210 @@
+"""Values on a device, and how they answer the counting rules: sums there, a few numbers per image back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qkf_deploy.ir import Node, Operand, View
+from qkf_deploy.ops import activity
+from qkf_deploy.simulators.counting import Arrays, NodeCounts
+
+#: Integers below these are exact in float32 and float64.
+_EXACT = {torch.float32: 2**24, torch.float64: 2**53}
+
+
+class Value:
+    """A value ``(T or 1, B, *shape)`` on a device.
+
+    Attributes:
+        tensor: the numbers; integers may be held in floating point, where that is exact.
+        binary: every element is 0 or 1.
+        integral: every element is a whole number.
+        largest: bound of the magnitude of every element.
+        error: bound of the difference from the reference engine's number (float graphs; 0: the same number).
+    """
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        largest: float,
+        *,
+        binary: bool = False,
+        integral: bool = True,
+        error: float = 0.0,
+        whole: Value | None = None,
+    ) -> None:
+        self.tensor, self.largest, self.binary, self.integral, self.error = tensor, largest, binary, integral, error
+        self._whole = whole  # a value of the same elements, whose sums are this one's
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(T or 1, B, *shape)``."""
+        return tuple(self.tensor.shape)
+
+    def read(self, view: View | None) -> Value:
+        """The value as an operand sees it."""
+        if view is None:
+            return self
+        head = self.tensor.shape[:2]
+        y = self.tensor.reshape(*head, *view.split)
+        for axis, ((start, stop), n) in enumerate(zip(view.take, view.split, strict=True)):
+            if stop - start != n:
+                y = y.narrow(axis + 2, start, stop - start)
+        y = y.permute(0, 1, *(p + 2 for p in view.perm)).reshape(*head, *view.shape)
+        whole = self if view.keeps_all else None
+        return Value(y, self.largest, binary=self.binary, integral=self.integral, error=self.error, whole=whole)
+
+    def present(self) -> Tensor:
+        """1 where an element is not zero, in the tensor's own type."""
+        if self.binary:
+            return self.tensor
+        if not self.tensor.dtype.is_floating_point:
+            return (self.tensor != 0).to(torch.float64)
+        return torch.ne(self.tensor, 0, out=torch.empty_like(self.tensor))
+
+    def per_step(self) -> Tensor:
+        """Sum at each step, int64 ``(T, B)``."""
+        if self._whole is not None:
+            return self._whole.per_step()
+        if "per_step" not in self._sums:
+            self._sums["per_step"] = _summed(self.tensor, self.largest)
+        return self._sums["per_step"]
+
+    def per_image(self) -> Tensor:
+        """Sum over all but the batch, int64 ``(B,)``."""
+        return self.per_step().sum(0)
+
+    def nonzero_per_image(self) -> Tensor:
+        """Number of elements that are not zero, int64 ``(B,)``."""
+        if self.binary:
+            return self.per_image()
+        if self._whole is not None:
+            return self._whole.nonzero_per_image()
+        if "nonzero" not in self._sums:
+            self._sums["nonzero"] = self._nonzero()
+        return self._sums["nonzero"]
+
+    def _nonzero(self) -> Tensor:
+        if self.tensor.dtype.is_floating_point and bool(self.tensor.abs().amin() > 0):
+            return torch.full((self.shape[1],), math.prod(self.shape) // self.shape[1], device=self.tensor.device)
+        return _summed(self.present(), 1).sum(0)
+
+    def weighted(self, fanout: np.ndarray, *, present: bool = False) -> Tensor:
+        """Σ fan-out, times the elements or of those that are not zero, int64 ``(B,)``."""
+        low, high = int(fanout.min()), int(fanout.max())
+        if low == high:
+            return low * (self.nonzero_per_image() if present else self.per_image())
+        present = present and not self.binary
+        largest = 1 if present else self.largest
+        shape = self.shape[2:]
+        bound = self.shape[0] * largest * int(np.broadcast_to(fanout, shape).sum())
+        over_time = self._over_time(present)
+        weights = torch.from_numpy(np.array(np.broadcast_to(fanout, shape))).to(over_time.device).reshape(-1)
+        if bound < _EXACT[torch.float64]:
+            return (over_time.to(torch.float64) @ weights.to(torch.float64)).to(torch.int64)
+        return (over_time.to(torch.int64) * weights).sum(1)
+
+    def _over_time(self, present: bool) -> Tensor:
+        """Elements, or whether they are not zero, summed over time, ``(B, elements)``."""
+        key = f"over_time {present}"
+        if key not in self._sums:
+            x = (self.present() if present else self.tensor).flatten(2)
+            exact = self.shape[0] * (1 if present else self.largest) < _EXACT.get(x.dtype, math.inf)
+            self._sums[key] = x.sum(0) if exact else x.to(torch.int64).sum(0)
+        return self._sums[key]
+
+    def host(self, dtype: type[np.generic]) -> np.ndarray:
+        """As a numpy array."""
+        return self.tensor.cpu().numpy().astype(dtype)
+
+
+def _summed(x: Tensor, largest: float) -> Tensor:
+    """Sum of whole numbers over the per-step shape, int64 ``(T, B)``."""
+    rows = x.reshape(*x.shape[:2], -1)
+    bound = largest * rows.shape[2]
+    if x.dtype.is_floating_point and bound < _EXACT[x.dtype]:
+        return rows.sum(2).to(torch.int64)
+    if x.dtype.is_floating_point and bound < _EXACT[torch.float64]:
+        return rows.sum(2, dtype=torch.float64).to(torch.int64)
+    return rows.to(torch.int64).sum(2)
+
+
+# A count stays on the device, as an int64 tensor, until the whole ledger is fetched.
+
+
+@activity.per_image.register(Value)
+def _(x: Value) -> Any:
+    return x.per_image()
+
+
+@activity.nonzero_per_image.register(Value)
+def _(x: Value) -> Any:
+    return x.nonzero_per_image()
+
+
+@activity.per_step.register(Value)
+def _(x: Value) -> Any:
+    return x.per_step()
+
+
+@activity.weighted.register(Value)
+def _(x: Value, fanout: np.ndarray) -> Any:
+    return x.weighted(fanout)
+
+
+@activity.weighted_nonzero.register(Value)
+def _(x: Value, fanout: np.ndarray) -> Any:
+    return x.weighted(fanout, present=True)
+
+
+@activity.both_nonzero.register(Value)
+def _(a: Value, b: Value) -> Any:
+    return _summed(a.present().to(torch.float32) * b.present().to(torch.float32), 1).sum(0)
+
+
+@activity.coincidences.register(Value)
+def _(left: Value, right: Value) -> Any:
+    # Σ_k (non-zero elements of column k on the left) x (of row k on the right): no product is computed.
+    columns, rows = left.present().sum(-2, dtype=torch.float64), right.present().sum(-1, dtype=torch.float64)
+    return (columns * rows).flatten(2).sum(2).to(torch.int64).sum(0)
+
+
+class DeviceArrays(Arrays):
+    """Counting with values on a device; see :class:`qkf_deploy.simulators.counting.Arrays`."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def read(self, value: Value, operand: Operand) -> Value:
+        return value.read(operand.view)
+
+    def divided(self, value: Value, factor: float) -> Value:
+        return Value(torch.round(value.tensor / factor), math.ceil(value.largest / abs(factor)))
+
+    def shaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        return Value(value.tensor.new_zeros(()).expand(*value.shape[:2], *shape), 0)
+
+    def run(self, node: Node, inputs: Sequence[Value], time_steps: int) -> Value:
+        return self._run(node, inputs)
+
+    def counted(self, layers: Sequence[NodeCounts]) -> Sequence[NodeCounts]:
+        """All numbers in one transfer."""
+        numbers: list[Any] = [x for counts, steps in layers for x in (*counts.values(), steps)]
+        tensors = [x for x in numbers if isinstance(x, Tensor)]
+        if not tensors:
+            return layers
+        flat = torch.cat([t.reshape(-1) for t in tensors]).cpu().numpy()
+        ends = np.cumsum([t.numel() for t in tensors])
+        found = iter(part.reshape(t.shape) for part, t in zip(np.split(flat, ends[:-1]), tensors, strict=True))
+
+        def on_host(x: Any) -> Any:
+            return next(found) if isinstance(x, Tensor) else x
+
+        return [({k: on_host(v) for k, v in counts.items()}, on_host(steps)) for counts, steps in layers]
