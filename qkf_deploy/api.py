@@ -35,6 +35,7 @@ from qkf_deploy.pipeline.running import (
     save_run,
     simulate,
 )
+from qkf_deploy.pipeline.summarizing import compare_runs, load_runs, summarize
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators.run import Run
 
@@ -48,6 +49,7 @@ __all__ = [
     "carry",
     "check_export",
     "compare",
+    "compare_runs",
     "default_batch",
     "export_events",
     "export_lava",
@@ -61,6 +63,7 @@ __all__ = [
     "load_images",
     "load_profile",
     "load_run",
+    "load_runs",
     "map_network",
     "measure",
     "movement",
@@ -71,6 +74,7 @@ __all__ = [
     "save_arrays",
     "save_run",
     "simulate",
+    "summarize",
     "trace",
     "verify",
     "widths",

@@ -46,7 +46,8 @@ LAYERS = {
     # ONNX Runtime runs the export
     "simulators": {"errors", "display", "ir", "ops", "ledger", "options", "passes", "bundle", "writing", "converters"},
     "runs": {"errors", "ir", "limits", "ops", "ledger", "bundle", "writing", "simulators"},
-    "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs"},
+    "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
+    "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
 }
 

@@ -92,6 +92,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("energy", "integer.qkf", "{}"): ("images",),
     ("report", "{}", "-o", "out.html"): ("run",),
     ("report", "{}", "images.npy", "-o", "out.html"): ("float", "integer"),
+    ("compare", "run.sqlite", "{}"): ("run",),
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),
@@ -130,7 +131,7 @@ def test_damaged_networks(command: str, kit: Path, capfd: pytest.CaptureFixture[
     assert complaints(each(command, kit / "networks"), capfd, (0, 3)) == []
 
 
-@pytest.mark.parametrize("command", ["energy {}", "map integer.qkf --run {}"])
+@pytest.mark.parametrize("command", ["energy {}", "map integer.qkf --run {}", "compare run.sqlite {}"])
 def test_damaged_runs(command: str, kit: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A text in place of a text may pass; nothing else than a whole run or an error."""
     assert complaints(each(command, kit / "runs"), capfd, (0, 3)) == []

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "energy": "qkf_deploy.cli.energy:energy",
     "profiles": "qkf_deploy.cli.profiles:profiles",
     "report": "qkf_deploy.cli.report:report",
+    "compare": "qkf_deploy.cli.compare:compare",
     "map": "qkf_deploy.cli.map:map_command",
     "paper": "qkf_deploy.cli.paper:paper",
     "export": "qkf_deploy.cli.export:export",

@@ -25,10 +25,12 @@ from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.report import charts
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.drawing import draw
+from qkf_deploy.report.evaluation_table import evaluation_sheets
 from qkf_deploy.report.formats import joules, percent, si, whole
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
+from qkf_deploy.statistics.summary import summarize
 from qkf_deploy.writing import write_atomically
 
 #: What a report shows unless told: paper, exact counts, three tools, integer hardware without and with SRAM.
@@ -39,6 +41,7 @@ DEFAULT_PROFILES = (
 
 _SECTIONS = (
     ("verdict", "Verdict"),
+    ("evaluation", "Evaluation"),
     ("layers", "Layers"),
     ("energy", "Energy"),
     ("rates", "Firing rates"),
@@ -92,6 +95,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
     ledger, found = run.ledger, verdict(run.ledger)
     warning = mixed_regimes(reports)
     common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
+    evaluation = summarize(run, reports)
     gates = [_gate(g) for g in run.gates]
     skipped = {*(() if gates else ("gates",)), *(() if run.widths else ("widths",))}
     return {
@@ -106,6 +110,8 @@ def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
             {"id": r.profile.id, "citation": r.profile.citation, "lines": [a for a in r.assumptions if a not in common]}
             for r in reports
         ],
+        "evaluation": evaluation.sentences,
+        "evaluation_sheets": evaluation_sheets(evaluation),
         "layers": energy_sheet(reports[0]),
         "charts": [charts.by_profile(reports), charts.by_group(_widest(reports)), charts.by_layer(reports[0])],
         "conventions": conventions_sheet(ledger, reports),

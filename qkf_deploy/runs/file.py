@@ -41,15 +41,29 @@ def read_run(path: str | Path, which: int | str | None = None) -> RunFile:
         UsageError: several runs and none chosen, or no such run.
         InputError: missing, truncated, not a run file, damaged, beyond the memory limit, or nothing has run yet.
     """
-    path = Path(path)
     with Store.open(path) as held:
-        number = chosen(held, which)
-        try:
-            found = list(held.rows(number))
-            run = content.content(held.runs[number], found, held.gates(number), held.notices(number))
-            check_content(run)
-        except InputError as error:
-            raise InputError(error.message, where=str(path), hint=error.hint or database.AGAIN) from error
+        return _read(held, chosen(held, which))
+
+
+def read_runs(path: str | Path) -> dict[str, RunFile]:
+    """Every run of a file, by name; the only one of a file is called by the file's path.
+
+    Raises:
+        InputError: as of :func:`read_run`.
+    """
+    with Store.open(path) as held:
+        if len(held.runs) == 1:
+            return {str(path): _read(held, 0)}
+        return {head.name or str(number): _read(held, number) for number, head in enumerate(held.runs)}
+
+
+def _read(held: Store, number: int) -> RunFile:
+    try:
+        found = list(held.rows(number))
+        run = content.content(held.runs[number], found, held.gates(number), held.notices(number))
+        check_content(run)
+    except InputError as error:
+        raise InputError(error.message, where=str(held.path), hint=error.hint or database.AGAIN) from error
     return run
 
 

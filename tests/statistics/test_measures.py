@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.evaluation.statistics import (
+from qkf_deploy.statistics.measures import (
     Confusion,
     Flips,
     Range,
@@ -20,8 +20,8 @@ from qkf_deploy.evaluation.statistics import (
     by_class,
     confusion,
     flips,
+    integer_spread,
     mcnemar,
-    standard_deviation,
     wilson,
 )
 
@@ -98,9 +98,22 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_few_values_have_no_spread() -> None:
-    assert bootstrap_mean([]) is bootstrap_mean([3.0]) is standard_deviation([2]) is standard_deviation([]) is None
+    assert bootstrap_mean([]) is bootstrap_mean([3.0]) is None
     assert bootstrap_mean([4.0, 4.0]) == Range(4.0, 4.0)
-    assert standard_deviation([1, 3]) == math.sqrt(2)
+    assert integer_spread(np.array([7])) == (7, None)
+    assert integer_spread(np.array([1, 3])) == (4, math.sqrt(2))
+    assert integer_spread(np.array([5, 5, 5])) == (15, 0.0)
+
+
+@pytest.mark.parametrize("reach", [3, 2**20, 2**33, 2**52, 2**62])
+def test_the_spread_of_integers_is_exact_and_knows_no_order(reach: int) -> None:
+    rng = np.random.default_rng(reach)
+    for low, n in ((-reach, 50), (0, 501), (reach - 2, 8)):
+        values = rng.integers(low, reach, n, endpoint=True)
+        numbers = [int(v) for v in values]
+        mean = Fraction(sum(numbers), n)
+        variance = sum((v - mean) ** 2 for v in numbers) / (n - 1)
+        assert integer_spread(values) == integer_spread(rng.permutation(values)) == (sum(numbers), math.sqrt(variance))
 
 
 def test_flips_name_their_direction() -> None:

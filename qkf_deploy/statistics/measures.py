@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -53,13 +54,30 @@ def _checked(level: float) -> float:
     return level
 
 
-def standard_deviation(values: Sequence[float] | np.ndarray) -> float | None:
-    """Sample standard deviation (n - 1 in the denominator); ``None`` of fewer than two values."""
-    numbers = [float(v) for v in values]
-    if len(numbers) < 2:
-        return None
-    mean = math.fsum(numbers) / len(numbers)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in numbers) / (len(numbers) - 1))
+def integer_spread(values: np.ndarray) -> tuple[int, float | None]:
+    """Sum and sample standard deviation (n - 1 in the denominator) of integers, the sums exact: no order matters.
+
+    Args:
+        values: int64 ``(n,)``, at least one.
+
+    Returns:
+        The deviation is ``None`` of one value.
+    """
+    n, low, high = len(values), int(values.min()), int(values.max())
+    total = int(values.sum()) if max(-low, high) * n < 2**63 else sum(map(int, values))
+    if n < 2:
+        return total, None
+    offset = total // n
+    narrow = max(high - offset, offset - low) < 2**31 and n < 2**31
+    squares = _sum_of_squares(values - offset) if narrow else sum((int(v) - offset) ** 2 for v in values)
+    rest = total - n * offset
+    return total, math.sqrt(Fraction(n * squares - rest * rest, n * (n - 1)))
+
+
+def _sum_of_squares(values: np.ndarray) -> int:
+    """Of integers below 2^31, exact: the two halves of every square are added up apart."""
+    squares = values * values
+    return (int((squares >> 31).sum()) << 31) + int((squares & (2**31 - 1)).sum())
 
 
 def bootstrap_mean(

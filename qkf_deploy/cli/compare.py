@@ -1,0 +1,42 @@
+"""`qkf-deploy compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import qkf_deploy as qd
+from qkf_deploy.cli.common import PATH, command, emit, format_option
+from qkf_deploy.errors import UsageError
+from qkf_deploy.options import TableFormat
+
+
+@command()
+@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--profile", default="paper-eq23", show_default=True,
+    help="Price profile: a name (`qkf-deploy profiles` lists them) or a TOML file.",
+)  # fmt: skip
+@format_option
+def compare(runs: tuple[Path, ...], profile: str, fmt: TableFormat) -> None:
+    """Stored runs side by side: accuracy, synaptic operations, energy and memory, and differences from the first.
+
+    RUNS are what `evaluate -o` and `simulate -o` wrote; of a sweep every point is taken. Runs of the same data set are
+    compared sample by sample: which answers changed and in which direction, and McNemar's test of the two networks.
+
+    \b
+    Example:
+      qkf-deploy compare float.sqlite int8.sqlite int4.sqlite
+    """
+    from qkf_deploy.report.evaluation_table import render_comparison
+
+    prices = qd.load_profile(profile)  # a wrong one is found before the long part
+    found: dict[str, qd.RunFile] = {}
+    for path in runs:
+        held = qd.load_runs(path)
+        named = held if len(held) == 1 else {f"{path} {name}": run for name, run in held.items()}
+        if not found.keys().isdisjoint(named):
+            raise UsageError(f"{path} is given twice")
+        found.update(named)
+    emit(render_comparison(qd.compare_runs(found, prices), fmt))
