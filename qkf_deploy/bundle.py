@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from qkf_deploy import limits
 from qkf_deploy.errors import GraphError, InputError, QkfError
-from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, View, Widths, freeze
+from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, Resize, View, Widths, freeze
 from qkf_deploy.ir.digest import plain_node
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops import OPERATORS
@@ -136,7 +136,7 @@ def _to_data(graph: Graph) -> dict[str, Any]:
         "time_steps": graph.time_steps,
         "input_encoding": graph.input_encoding,
         "arithmetic": graph.arithmetic,
-        "preprocessing": None if pre is None else {"mean": pre.mean, "std": pre.std},
+        "preprocessing": None if pre is None else _pixels_to_data(pre),
         "class_names": graph.class_names,
         "provenance": dict(graph.provenance),
         "notices": graph.notices,
@@ -145,6 +145,16 @@ def _to_data(graph: Graph) -> dict[str, Any]:
         "assumptions": [dataclasses.asdict(a) for a in graph.assumptions],
         "nodes": [plain_node(node) for node in graph],
     }
+
+
+def _pixels_to_data(pre: Preprocessing) -> dict[str, Any]:
+    resize = {} if pre.resize is None else {"resize": dataclasses.asdict(pre.resize)}
+    return {"mean": pre.mean, "std": pre.std, **resize}
+
+
+def _pixels_from_data(data: Mapping[str, Any]) -> Preprocessing:
+    resize = data.get("resize")
+    return Preprocessing(_floats(data["mean"]), _floats(data["std"]), None if resize is None else Resize(**resize))
 
 
 def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
@@ -171,7 +181,7 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
             int(data["time_steps"]),
             data["input_encoding"],
             data["arithmetic"],
-            None if pre is None else Preprocessing(_floats(pre["mean"]), _floats(pre["std"])),
+            None if pre is None else _pixels_from_data(pre),
             tuple(map(str, data["class_names"])),
             {str(k): str(v) for k, v in data["provenance"].items()},
             tuple(map(str, data["notices"])),
@@ -213,6 +223,8 @@ def _check_header(graph: Graph) -> None:
         finite = np.isfinite([*pre.mean, *pre.std]).all()
         if len(pre.mean) != channels or len(pre.std) != channels or not finite or min(pre.std) <= 0:
             raise InputError("mean and std do not fit the input channels")
+        if pre.resize is not None:
+            pre.resize.check(graph.input.type.shape)
     for name in graph.widths:
         if name not in graph.nodes:
             raise InputError("a width proof of an unknown node", where=name)

@@ -16,6 +16,8 @@ Layout = Literal["image", "sequence", "frames", "step"]
 Encoding = Literal["direct", "frames"]
 Form = Literal["step", "sequence"]
 Precision = Literal["float32", "float64"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Part = Literal["train", "test", "all"]
 Granularity = Literal["block", "operator"]
 NirTool = Literal["nir", "norse", "sinabs", "snntorch", "spikingjelly", "spyx"]
 Fires = Literal["above", "at"]
@@ -54,9 +56,21 @@ class TraceOptions(Options):
             "time step. Found by trying; event frames must be said."
         ),
     ] = None
-    preset: Annotated[str | None, Help("Pixel normalization: imagenet, cifar10 or none.")] = None
+    preset: Annotated[
+        str | None, Help("Pixel normalization, and resizing of image files: imagenet, cifar10 or none.")
+    ] = None
     mean: Annotated[Sequence[float] | None, Help("Mean per channel of pixels in 0..1: 0.485,0.456,0.406.")] = None
     std: Annotated[Sequence[float] | None, Help("Standard deviation per channel.")] = None
+    eval_resize: Annotated[
+        int | None,
+        Help(
+            "Image files are scaled to this many pixels of the shorter side, then cropped in the centre. Kept with the "
+            "network [default: as the preset: imagenet 256 for an input of 224].",
+            least=1,
+            most=2**16,
+        ),
+    ] = None
+    interpolation: Annotated[Interpolation | None, Help("Of --eval-resize [default: bicubic].")] = None
     class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
     factory_arguments: Annotated[
         Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
@@ -166,8 +180,25 @@ class SimulateOptions(EngineOptions):
 class DataOptions(Options):
     """How a data set is read."""
 
-    resize: Annotated[bool, Help("Scale and centre-crop image files of another size (otherwise an error).")] = False
+    resize: Annotated[
+        bool | None,
+        Help(
+            "Scale and centre-crop image files of another size [default: as stored with the network, else another size "
+            "is an error]."
+        ),
+    ] = None
     limit: Annotated[int | None, Help("Use at most this many images, the first ones.", least=1)] = None
+    part: Annotated[
+        Part | None,
+        Help("Part of a data set that keeps its training and its test part apart [default: test, with a notice]."),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        Help(
+            "CSV with a line `file,label` per sample: which files of the folder are read, in which order.",
+            metavar="CSV",
+        ),
+    ] = None
     images_key: Annotated[
         str | None,
         Help("Array of an .npz file that holds the images [default: images, x_test, x, data or the only one]."),

@@ -43,7 +43,7 @@ def simulate(
 ) -> None:
     """Run a network on images: classes per image and operation counts.
 
-    IMAGES is an image file, a folder, a .npy array or a .npz file with `images` (and `labels`).
+    IMAGES is a data set in one of the forms of docs/datasets.md: an image file, a folder, a .npy array, a .npz file ...
 
     \b
     Example:

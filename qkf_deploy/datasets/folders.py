@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qkf_deploy.datasets import pictures
+from qkf_deploy.datasets import labels, pictures
 from qkf_deploy.datasets.dataset import Dataset, Sample
-from qkf_deploy.errors import InputError
-from qkf_deploy.ir import Graph
+from qkf_deploy.datasets.finding import files_below, part_of
+from qkf_deploy.datasets.tables import read_table
+from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.ir import Graph, Resize
 from qkf_deploy.options import DataOptions
 
 _ARRAYS = "give a .npy or .npz file"
@@ -23,7 +26,7 @@ class PictureFiles:
 
     files: tuple[Path, ...]
     shape: tuple[int, ...]
-    resize: bool
+    resize: bool | Resize
 
     @property
     def what(self) -> str:
@@ -42,32 +45,51 @@ def open_pictures(path: Path, graph: Graph, options: DataOptions) -> Dataset:
     """An image file, or all those below a folder.
 
     Raises:
-        InputError: no images there, or the network takes none.
+        InputError: no images there, labels that are no classes, or the network takes no images.
+        UsageError: options for something else.
     """
-    files = _files(path)[: options.limit]
+    root, files, (known, notices) = _listed(path, graph, options)
     shape = graph.input.type.shape
     if graph.input_encoding == "frames":
         raise InputError("the network takes event frames, not image files", where=str(path), hint=_ARRAYS)
     if len(shape) != 3:
         raise InputError(f"the network takes vectors of shape {shape}, not image files", where=str(path), hint=_ARRAYS)
-    source = PictureFiles(tuple(files), shape, options.resize)
-    reading = {"format": "images", "shape": shape, "resize": options.resize}
-    names = tuple(f.name for f in files)
-    return Dataset(path, names, source, _labels(files, path, graph.class_names), (), source.files, reading)
+    files = files[: options.limit]
+    known = None if known is None else known[: len(files)]
+    resize = _resizing(graph, options)
+    if isinstance(resize, Resize):
+        size = f"{resize.shorter} pixels ({resize.interpolation}) and cropped to {shape[2]} x {shape[1]}"
+        notices += (f"images are resized to {size}, as stored with the network (--no-resize: taken as they are)",)
+    source = PictureFiles(tuple(files), shape, resize)
+    how = asdict(resize) if isinstance(resize, Resize) else resize
+    reading = {"format": "images", "shape": shape, "resize": how}
+    return Dataset(path, names_below(root, files), source, known, notices, source.files, reading)
 
 
-def _files(path: Path) -> list[Path]:
+def names_below(root: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    """Names of files: their place below the folder."""
+    return tuple(file.relative_to(root).as_posix() if root in file.parents else file.name for file in files)
+
+
+def _resizing(graph: Graph, options: DataOptions) -> bool | Resize:
+    stored = graph.preprocessing.resize if graph.preprocessing else None
+    return False if options.resize is False else stored or bool(options.resize)
+
+
+def _listed(path: Path, graph: Graph, options: DataOptions) -> tuple[Path, list[Path], labels.Labels]:
+    """The folder, its images, their labels."""
     if path.is_file():
-        return [path]
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files:
+        if options.labels is not None or options.part is not None:
+            raise UsageError("--labels and --part are about a folder", hint="name the folder of the images")
+        return path, [path], (None, ())
+    root, notices = part_of(path, options.part)
+    found = files_below(root, SUFFIXES)
+    if options.labels is not None:
+        files, (known, more) = read_table(options.labels, root, graph)
+        left = len(set(found) - set(files))
+        said = (f"{left} images of the folder are not in {options.labels.name} and are left out",) if left else ()
+        return root, files, (known, (*notices, *more, *said))
+    if not found:
         raise InputError("no images in this folder", where=str(path), hint=f"looked for {', '.join(SUFFIXES)}")
-    return files
-
-
-def _labels(files: list[Path], root: Path, classes: tuple[str, ...]) -> np.ndarray | None:
-    """Class indices where every file lies in a folder named like a class."""
-    names = [f.parent.name for f in files]
-    if not root.is_dir() or not classes or not set(names) <= set(classes):
-        return None
-    return np.array([classes.index(n) for n in names])
+    known, more = labels.of_folders(found, root, graph)
+    return root, found, (known, (*notices, *more))

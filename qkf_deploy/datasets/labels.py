@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
+
+#: Labels of all samples, if they are known, and how they were found.
+Labels = tuple[np.ndarray | None, tuple[str, ...]]
 
 
 def classes_of(graph: Graph) -> int | None:
@@ -36,3 +42,43 @@ def checked(labels: np.ndarray, count: int, graph: Graph, where: str) -> np.ndar
             hint=f"classes are 0 to {classes - 1}; are the labels, or the network, of another data set?",
         )
     return labels.astype(np.int64)
+
+
+def of_folders(files: Sequence[Path], root: Path, graph: Graph) -> Labels:
+    """Class indices of files that lie in one folder per class.
+
+    Folders named like the network's classes are those. Otherwise the folders below ``root``, empty ones too, are the
+    classes in the order of their names' text, as torchvision's ``ImageFolder`` and SpikingJelly number them, if there
+    are as many as the network has classes.
+    """
+    parents = [file.parent.name for file in files]
+    if graph.class_names and set(parents) <= set(graph.class_names):
+        return _indices(parents, graph.class_names), ()
+    below = [file.relative_to(root).parts for file in files]
+    if any(len(parts) < 2 for parts in below):
+        return None, ()
+    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+    count, classes = len(folders), classes_of(graph)
+    if count != classes:
+        known = f"{count} folders are not the network's {classes} classes"
+        return None, (f"no labels: {known}, and are not named like them",)
+    return _indices([parts[0] for parts in below], folders), (sorted_notice(folders),)
+
+
+def sorted_notice(folders: Sequence[str]) -> str:
+    """How folders that the network does not name are numbered."""
+    shown = ", ".join(f"{i} {name}" for i, name in enumerate(folders[:3]))
+    order = "; by text, so 10 comes before 2" if all(n.isdecimal() for n in folders) and len(folders) > 10 else ""
+    return f"classes are the folders in the order of their names: {shown} ... {len(folders) - 1} {folders[-1]}{order}"
+
+
+def of_names(indices: np.ndarray, names: Sequence[str], graph: Graph) -> np.ndarray:
+    """Class indices of a data set with names of its own, in the order of the network's if it has the same names."""
+    if graph.class_names and set(names) <= set(graph.class_names) and len(set(names)) == len(names):
+        return _indices(names, graph.class_names)[indices]
+    return indices
+
+
+def _indices(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    places = {name: place for place, name in reversed(list(enumerate(classes)))}
+    return np.array([places[name] for name in names], np.int64)

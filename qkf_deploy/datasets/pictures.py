@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from qkf_deploy import limits
 from qkf_deploy.errors import InputError
+from qkf_deploy.ir import Resize
 
 #: Shorter side before the centre crop, relative to the crop (the usual ImageNet evaluation, 256 / 224).
 _CROP = 256 / 224
@@ -42,13 +43,14 @@ class Picture:
     notices: tuple[str, ...]
 
 
-def read(path: Path, shape: tuple[int, int, int] | tuple[int, ...], resize: bool) -> Picture:
+def read(path: Path, shape: tuple[int, ...], resize: bool | Resize) -> Picture:
     """Pixels of an image file.
 
     Args:
         path: of the file.
         shape: ``(C, H, W)`` of the network's input, C = 1 or 3.
-        resize: scale the shorter side and crop the centre where the size does not fit (bicubic).
+        resize: a resizing, for images of every size as torchvision has it, which leaves EXIF orientations alone; True:
+            scale (bicubic) and crop the centre where the size does not fit; False: only that size.
 
     Raises:
         InputError: unreadable, animated, with transparent pixels, of a depth without a defined range, too large, or of
@@ -61,11 +63,13 @@ def read(path: Path, shape: tuple[int, int, int] | tuple[int, ...], resize: bool
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of half-read metadata; and the size is checked below
-            image, notices = _decode(path, mode)
+            image, notices = _decode(path, mode, turn=not isinstance(resize, Resize))
     except _DAMAGE as error:
         what = str(error)[:200] or type(error).__name__
         raise InputError(f"not a readable image: {what}", where=str(path)) from error
-    if image.size != (width, height):
+    if isinstance(resize, Resize):
+        image = _as_torchvision(image, resize, width, height)
+    elif image.size != (width, height):
         if not resize:
             raise InputError(
                 f"the image is {image.size[0]}x{image.size[1]}, the network takes {width}x{height}",
@@ -77,7 +81,7 @@ def read(path: Path, shape: tuple[int, int, int] | tuple[int, ...], resize: bool
     return Picture(array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1)), notices)
 
 
-def _decode(path: Path, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(path: Path, mode: str, turn: bool) -> tuple[Image.Image, tuple[str, ...]]:
     """One upright image in ``L`` or ``RGB``, with 8 bits a channel, and notices."""
     with Image.open(path) as opened:
         pixels = opened.width * opened.height
@@ -85,14 +89,16 @@ def _decode(path: Path, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
         if (count := getattr(opened, "n_frames", 1)) > 1:
             raise InputError(f"holds {count} images", where=str(path), hint="save the one you mean by itself")
         opened.load()
-        upright, notices = _turned(opened)
+        upright, notices = _turned(opened, turn)
         return _eight_bits(upright, path).convert(mode), (*notices, *_depth_notice(upright))
 
 
-def _turned(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _turned(image: Image.Image, turn: bool) -> tuple[Image.Image, tuple[str, ...]]:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in (0, 1):
         return image, ()
+    if not turn:
+        return image, ("images with an EXIF orientation are left lying, as torchvision's ImageNet evaluation does",)
     notice = "images with an EXIF orientation are turned upright (torchvision's ImageNet evaluation leaves them lying)"
     return ImageOps.exif_transpose(image), (notice,)
 
@@ -131,7 +137,22 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
 def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     factor = _CROP * max(width / image.width, height / image.height)
     size = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
-    limits.check(size[0] * size[1] * _BYTES_PER_PIXEL, f"the image scaled to {size[0]} x {size[1]} pixels")
+    _check_scaled(size)
     scaled = image.resize(size, Image.Resampling.BICUBIC)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return scaled.crop((left, top, left + width, top + height))
+
+
+def _as_torchvision(image: Image.Image, resize: Resize, width: int, height: int) -> Image.Image:
+    """``Resize`` and ``CenterCrop`` of torchvision 0.28 on Pillow images."""
+    short, long = sorted(image.size)
+    other = int(resize.shorter * long / short)
+    size = (resize.shorter, other) if image.width <= image.height else (other, resize.shorter)
+    _check_scaled(size)
+    scaled = image if image.size == size else image.resize(size, Image.Resampling[resize.interpolation.upper()])
+    left, top = (round((a - b) / 2) for a, b in zip(size, (width, height), strict=True))
+    return scaled.crop((left, top, left + width, top + height))
+
+
+def _check_scaled(size: tuple[int, int]) -> None:
+    limits.check(size[0] * size[1] * _BYTES_PER_PIXEL, f"the image scaled to {size[0]} x {size[1]} pixels")

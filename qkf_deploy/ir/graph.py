@@ -17,6 +17,7 @@ from qkf_deploy.ir import summary
 from qkf_deploy.ir.assumption import Assumption, lines
 from qkf_deploy.ir.operator import Operator, Params
 from qkf_deploy.ir.parameters import check_integer_parameters
+from qkf_deploy.ir.schema import check_attributes
 from qkf_deploy.ir.values import ValueType
 from qkf_deploy.ir.view import View
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 InputEncoding = Literal["direct", "frames"]
 Arithmetic = Literal["float", "integer"]
+#: Of the side of an image.
+MOST_PIXELS = 2**16
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,40 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """Image files of any size to the input's size: the shorter side is scaled, then the centre is cropped.
+
+    As torchvision's ``Resize(shorter)`` and ``CenterCrop`` do it with Pillow.
+
+    Attributes:
+        shorter: pixels of the shorter side after scaling, at least those of the input.
+        interpolation: Pillow's filter.
+    """
+
+    shorter: int
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        check_attributes(self)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises GraphError unless images scaled so hold the input of that shape."""
+        if len(shape) != 3 or not max(shape[1:]) <= self.shorter <= MOST_PIXELS:
+            raise GraphError(f"images of {self.shorter} pixels a side do not hold an input of {shape}")
+
+
+@dataclass(frozen=True)
 class Preprocessing:
-    """Pixels to network input: ``(byte / 255 - mean[c]) / std[c]``."""
+    """Image files to network input: resizing, if one is known, then ``(byte / 255 - mean[c]) / std[c]``.
+
+    Attributes:
+        mean, std: per channel, of pixels in 0..1.
+        resize: how image files are brought to the input's size; ``None``: they must have it.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +121,7 @@ class Graph(SelfDescribing):
         time_steps: T.
         input_encoding: ``direct`` (one image shown T times) or ``frames`` (T event frames).
         arithmetic: ``float`` (float64) or ``integer`` (int64).
-        preprocessing: pixel normalization of ``direct`` inputs, ``None`` for frames.
+        preprocessing: resizing and pixel normalization of ``direct`` inputs, ``None`` for frames.
         class_names: labels of the logits, may be empty.
         provenance: where the graph came from (source, hashes, passes), strings.
         notices: sentences a user should read (batch carry-over, rounded decays ...).

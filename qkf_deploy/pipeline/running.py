@@ -30,18 +30,18 @@ _BATCH_ELEMENTS = 40_000_000
 
 @takes(DataOptions)
 def load_images(path: str | Path, graph: Graph, options: DataOptions) -> Images:
-    """Read images for a network.
+    """Read a whole data set for a network.
 
     Args:
-        path: an image file, a folder of them (subfolders named like the network's classes give labels), a ``.npy``
-            array, or a ``.npz`` file with ``images`` (or one array only) and optionally ``labels``.
-        graph: the network they are for: channels and size.
+        path: in one of the forms of docs/datasets.md: an image file, a folder, a ``.npy`` array, a ``.npz`` file ...
+        graph: the network it is for: channels, size, T and classes.
 
     Returns:
         ``array``, ``names`` and, where known, ``labels``.
 
     Raises:
         InputError: missing, unreadable, empty, or of another size.
+        UsageError: options for another form of data set.
     """
     from qkf_deploy.datasets import images
 

@@ -64,6 +64,10 @@ def _cell(value: str | int | None) -> str:
 def facts(graph: Graph, gates: Sequence[str]) -> str:
     """What a network says of itself, and its memoryless neurons: the lines under the table."""
     lines = [f"{key}: {value}" for key, value in graph.provenance.items()]
+    if graph.preprocessing and graph.preprocessing.resize:
+        resize, (_, height, width) = graph.preprocessing.resize, graph.input.type.shape
+        size = f"shorter side to {resize.shorter} pixels ({resize.interpolation}), centre {width} x {height}"
+        lines.append(f"image files: {size}")
     if graph.preprocessing:
         lines.append(f"pixels: (byte / 255 - {graph.preprocessing.mean}) / {graph.preprocessing.std}")
     if gates:

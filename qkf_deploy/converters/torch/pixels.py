@@ -1,4 +1,4 @@
-"""Mean, standard deviation and class names: given, stored beside the weights, or assumed."""
+"""Mean, standard deviation, resizing and class names: given, stored beside the weights, or assumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from qkf_deploy.converters.torch import assumed
 from qkf_deploy.errors import CheckpointError, UsageError
-from qkf_deploy.ir import Assumption, Preprocessing
+from qkf_deploy.ir import Assumption, Preprocessing, Resize
 
 #: Pixel normalization by name. ``imagenet`` and ``cifar10`` are the values of the official training configurations;
 #: ``none`` only divides by 255.
@@ -54,6 +54,47 @@ def normalization(
     preset = PRESETS[usual] if usual else None
     pre = _plain(channels) if preset is None else preset
     return pre, [assumed.of_pixels(pre, usual, source if usual else "nothing says otherwise")]
+
+
+def resizing(
+    options: Any, shape: tuple[int, ...], usual: str | None, source: str
+) -> tuple[Resize | None, list[Assumption]]:
+    """How image files are brought to the input's size: explicit, else the preset's, else the usual one.
+
+    The official ImageNet evaluation scales the shorter side to 256 / 224 of an input of up to 224 pixels, and to the
+    input itself for larger ones (zhouchenlin2096/QKFormer, `imagenet/`, which evaluates as facebookresearch/mae
+    `util/datasets.py` does). CIFAR images have the input's size.
+
+    Args:
+        options: of :func:`qkf_deploy.trace`.
+        shape: ``(C, H, W)`` of the input.
+        usual: name of a preset whose resizing is assumed, ``None`` for none.
+        source: why that one.
+
+    Returns:
+        The resizing, and the assumption it is, if it is one.
+
+    Raises:
+        UsageError: smaller than the input, or an interpolation of nothing.
+    """
+    if options.eval_resize is not None:
+        resize = Resize(options.eval_resize, options.interpolation or "bicubic")
+        if resize.shorter < max(shape[1:]):
+            raise UsageError(f"--eval-resize {resize.shorter} is smaller than the input of {shape[2]}x{shape[1]}")
+        return resize, []
+    if options.interpolation is not None:
+        raise UsageError("--interpolation is that of --eval-resize", hint="give both")
+    given = options.preset is not None or options.mean is not None
+    if (options.preset if given else usual) != "imagenet":
+        return None, []
+    side = max(shape[1:])
+    resize = Resize(int(side / _CROP) if side <= _CROPPED_UP_TO else side)
+    value = f"{resize.shorter} pixels ({resize.interpolation})"
+    return resize, [] if given else [Assumption("resize", value, source, "pixels of image files", "--eval-resize")]
+
+
+#: Part of the shorter side that the official ImageNet evaluation keeps, for inputs of up to so many pixels.
+_CROP, _CROPPED_UP_TO = 224 / 256, 224
 
 
 def _plain(channels: int) -> Preprocessing:

@@ -106,10 +106,13 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
     found = assumed.of_checkpoint(checkpoint, config, given)
     usual = {"imagenet": "imagenet", "cifar": "cifar10"}.get(config.layout) if config.in_channels == 3 else None
     pre = None
+    shape = (config.in_channels, config.image_size, config.image_size)
     if not frames:
         stored = pixels.stored(checkpoint.metadata, config.in_channels, path)
         pre, assumption = pixels.normalization(options, config.in_channels, usual, assumed.CODE, stored)
-        found += assumption
+        resize, resized = pixels.resizing(options, shape, None if stored else usual, assumed.CODE)
+        pre = replace(pre, resize=resize)
+        found += [*assumption, *resized]
     names = tuple(options.class_names) or pixels.stored_class_names(checkpoint.metadata, config.num_classes, path)
     provenance = {
         "source": Path(path).name,
@@ -118,7 +121,6 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
         "architecture": config.to_json(),
         **assumed.given(given),
     }
-    shape = (config.in_channels, config.image_size, config.image_size)
     layout = "frames" if frames else "image"
     return Source(model, layout, shape, config.time_steps, pre, names, provenance, assumptions=tuple(found))
 
@@ -151,6 +153,7 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
     pre = None
     if layout != "frames":
         pre, assumption = pixels.normalization(options, channels, usual, "usual for 1000 classes", None)
+        pre = replace(pre, resize=pixels.resizing(options, shape, None, "")[0])
         found += assumption
     provenance = {**provenance, **assumed.given(_given(options))}
     names = tuple(options.class_names)
@@ -159,7 +162,19 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
 
 def _given(options: TraceOptions) -> dict[str, Any]:
     """What the user said about the model itself."""
-    names = ("arch", "time_steps", "heads", "image_size", "in_channels", "input", "preset", "mean", "std")
+    names = (
+        "arch",
+        "time_steps",
+        "heads",
+        "image_size",
+        "in_channels",
+        "input",
+        "preset",
+        "mean",
+        "std",
+        "eval_resize",
+        "interpolation",
+    )
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
