@@ -10,7 +10,7 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.pipeline.comparing import compare, verify
 from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, write_report
-from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx
+from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -55,6 +55,7 @@ __all__ = [
     "export_lava",
     "export_nir",
     "export_onnx",
+    "export_run",
     "fold",
     "import_nir",
     "layers",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
 
 SCHEMA_VERSION = 2
+_INT64 = 2**63
 
 #: What is counted. "Unary" counts an element of value 3 as three spikes, "graded" as one event.
 COUNT_CLASSES: Mapping[str, str] = {
@@ -59,6 +60,15 @@ COUNT_CLASSES: Mapping[str, str] = {
     "weight_bytes": "bytes of weights read, one read per graded addition or multiply-accumulate",
     "state_bytes": "bytes of membrane state read and written",
 }
+
+
+def exact_total(counts: np.ndarray) -> int:
+    """Sum of counts without overflow."""
+    if not len(counts):
+        return 0
+    if counts.dtype == object or int(np.abs(counts).max()) * len(counts) >= _INT64:
+        return sum(int(v) for v in counts)
+    return int(counts.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +118,7 @@ class LayerRecord:
         """Sum of one class over all images, as a Python integer; 0 for a class that cannot occur here."""
         if name not in COUNT_CLASSES:
             raise InputError(f"no count class {name!r}", hint="see qkf_deploy.ledger.COUNT_CLASSES")
-        return sum(int(v) for v in self.counts[name]) if name in self.counts else 0
+        return exact_total(self.counts[name]) if name in self.counts else 0
 
     def __eq__(self, other: object) -> bool:
         """Equal in every field and count."""

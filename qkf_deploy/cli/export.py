@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -11,18 +11,19 @@ import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
-from qkf_deploy.options import NirMode, OnnxOptions, TableFormat
+from qkf_deploy.options import NirMode, OnnxOptions, RunFormat, TableFormat
 
-Target = Literal["nir", "onnx", "lava"]
+Target = Literal["nir", "onnx", "lava", "csv", "json", "parquet"]
 
 
 @command()
 @click.argument("network", type=PATH)
-@click.option("--to", "target", type=click.Choice(["nir", "onnx", "lava"]), required=True, help="Format to write.")
-@output_option("The file to write; a new directory with --partitioned and for Lava.")
+@click.option("--to", "target", type=click.Choice(get_args(Target)), required=True, help="Format to write.")
+@output_option("The file to write; a new directory with --partitioned, for Lava and for runs.")
 @click.option("--annotated", is_flag=True, help="NIR: the whole network, with marked stand-ins that no client runs.")
 @click.option("--partitioned", is_flag=True, help="NIR: stock parts, cut where NIR lacks a node, and a manifest.")
 @options_of(OnnxOptions)
+@click.option("--point", help="Run to export, by number or name, of a file that holds several.")
 @click.option("--check", is_flag=True, help="Run the export in every installed client and compare spike by spike.")
 @click.option("--images", type=PATH, help="Images for --check [default: random pixels].")
 @click.option("--limit", type=click.IntRange(1), default=8, show_default=True, help="Images used by --check.")
@@ -36,10 +37,11 @@ def export(
     check: bool,
     images: Path | None,
     limit: int,
+    point: str | None,
     fmt: TableFormat,
     **onnx: Any,
 ) -> None:
-    """Write a float or integer network as NIR or ONNX, an integer network as a Lava script with its weights.
+    """Write a network as NIR, ONNX or a Lava script with its weights (integer networks), a run as plain tables.
 
     NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated or --partitioned
     says how to go on. --check exits with 1 if a client computes something else or all refuse the file, with 4 if none
@@ -50,8 +52,14 @@ def export(
       qkf-deploy export net.int.qkf --to onnx -o net.onnx
       qkf-deploy export net.qkf --to nir --partitioned -o parts/ --check
       qkf-deploy export net.int.qkf --to lava -o lava_net/
+      qkf-deploy export run.sqlite --to csv -o tables/
     """
     _refuse_contradictions(target, annotated, partitioned, check)
+    if target in get_args(RunFormat):
+        with progress("exporting"):
+            qd.export_run(network, output, target, point)
+        emit(f"{output}: samples.{target}, counts.{target}, run.json")
+        return
     stock = "partitioned" if partitioned else "portable"
     with progress("exporting"):
         graph = qd.load(network)
@@ -76,6 +84,8 @@ def _refuse_contradictions(target: Target, annotated: bool, partitioned: bool, c
         raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
     if target != "nir" and (annotated or partitioned):
         raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
+    if check and target in get_args(RunFormat):
+        raise UsageError("--check is about networks")
     if check and target == "lava":
         raise UsageError(
             "no client reads the Lava script", hint="`qkf-deploy simulate --backend lava` runs the network"

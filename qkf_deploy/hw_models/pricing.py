@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import decimal
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -13,23 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.hw_models import energy_table
+from qkf_deploy.hw_models.energies import Energies, Term, exact_product, exact_sum
 from qkf_deploy.hw_models.profiles import Profile, load_profile
 from qkf_deploy.hw_models.quantities import (
     QUANTITIES,
     WORK,
-    class_counts,
     input_factor,
     occurring,
     rate_times_dense,
     reads_events,
     spike_product_rate,
 )
-from qkf_deploy.ledger import LayerRecord, Ledger
+from qkf_deploy.ledger import LayerRecord, Ledger, exact_total
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
-
-_EXACT = decimal.Context(prec=80, traps=[decimal.Inexact, decimal.InvalidOperation])
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,9 @@ class LayerEnergy:
         counts: priced quantity -> number.
         energy_by_quantity_pj: priced quantity -> energy.
         energy_pj: their sum.
-        energy_per_image_pj: one entry per image.
         share: of the total, exact.
+        images: of the run.
+        energies: of the images.
     """
 
     layer: str
@@ -67,8 +64,19 @@ class LayerEnergy:
     counts: Mapping[str, int]
     energy_by_quantity_pj: Mapping[str, Decimal]
     energy_pj: Decimal
-    energy_per_image_pj: tuple[Decimal, ...]
     share: Fraction
+    images: int
+    energies: Energies = field(compare=False, repr=False)
+
+    @property
+    def energy_per_image_pj(self) -> tuple[Decimal, ...]:
+        """One entry per image."""
+        return self.energies.each(self.images)
+
+    @property
+    def sd_energy_pj(self) -> float:
+        """Sample standard deviation over images; 0 for one image."""
+        return self.energies.deviation(self.images)
 
     @property
     def sops_difference(self) -> Fraction | None:
@@ -86,11 +94,11 @@ class EnergyReport(SelfDescribing):
         layers: one row per node, in network order.
         total_energy_pj: exact sum of the rows.
         energy_by_quantity_pj: priced quantity -> energy, in the profile's order.
-        energy_per_image_pj: one entry per image.
         unpriced: ledger class -> count of work that occurred and has no price.
         assumptions: sentences to print with the numbers.
         ann_twin_energy_pj: the same network executed densely once per image at the profile's MAC price, all images;
             ``None`` where the profile has no MAC price.
+        energies: of the images.
     """
 
     profile: Profile
@@ -99,10 +107,15 @@ class EnergyReport(SelfDescribing):
     layers: tuple[LayerEnergy, ...]
     total_energy_pj: Decimal
     energy_by_quantity_pj: Mapping[str, Decimal]
-    energy_per_image_pj: tuple[Decimal, ...]
     unpriced: Mapping[str, int]
     assumptions: tuple[str, ...]
     ann_twin_energy_pj: Decimal | None
+    energies: Energies = field(compare=False, repr=False)
+
+    @property
+    def energy_per_image_pj(self) -> tuple[Decimal, ...]:
+        """One entry per image."""
+        return self.energies.each(self.images)
 
     @property
     def mean_energy_pj(self) -> Fraction:
@@ -112,10 +125,7 @@ class EnergyReport(SelfDescribing):
     @property
     def sd_energy_pj(self) -> float:
         """Sample standard deviation over images; 0 for one image."""
-        if self.images < 2:
-            return 0.0
-        mean = self.mean_energy_pj
-        return math.sqrt(sum((Fraction(e) - mean) ** 2 for e in self.energy_per_image_pj) / (self.images - 1))
+        return self.energies.deviation(self.images)
 
     @property
     def twin_ratio(self) -> Fraction | None:
@@ -145,19 +155,6 @@ class EnergyReport(SelfDescribing):
         return energy_table.frame(self)
 
 
-def exact_sum(values: Iterable[Decimal]) -> Decimal:
-    """Sum of decimals without rounding (it would raise)."""
-    total = Decimal(0)
-    for value in values:
-        total = _EXACT.add(total, value)
-    return total
-
-
-def exact_product(count: int, price: Decimal) -> Decimal:
-    """Product without rounding (it would raise)."""
-    return _EXACT.multiply(Decimal(count), price)
-
-
 def price(ledger: Ledger, profile: Profile | str | Path) -> EnergyReport:
     """Energy of a run.
 
@@ -169,10 +166,10 @@ def price(ledger: Ledger, profile: Profile | str | Path) -> EnergyReport:
         UsageError, ProfileError: the profile cannot be loaded.
     """
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-    energies = [_layer_energies(layer, ledger, chosen) for layer in ledger]
-    per_image = tuple(exact_sum(e for row in energies for e in _column(row, i)) for i in range(ledger.images))
-    total = exact_sum(per_image)
-    rows = tuple(_row(layer, ledger, row, total) for layer, row in zip(ledger, energies, strict=True))
+    terms = [_terms(layer, ledger, chosen) for layer in ledger]
+    per_image = Energies.of(term for row in terms for term in row.values())
+    total = per_image.total
+    rows = tuple(_row(layer, ledger, row, total) for layer, row in zip(ledger, terms, strict=True))
     by_quantity = {
         name: exact_sum(r.energy_by_quantity_pj[name] for r in rows if name in r.energy_by_quantity_pj)
         for name in chosen.prices
@@ -184,36 +181,26 @@ def price(ledger: Ledger, profile: Profile | str | Path) -> EnergyReport:
         layers=rows,
         total_energy_pj=total,
         energy_by_quantity_pj=by_quantity,
-        energy_per_image_pj=per_image,
+        energies=per_image,
         unpriced=_unpriced(ledger, chosen),
         assumptions=_assumptions(ledger, chosen),
         ann_twin_energy_pj=_twin_energy(ledger, chosen),
     )
 
 
-@dataclass(frozen=True)
-class _Term:
-    counts: tuple[int, ...]
-    energies: tuple[Decimal, ...]
-
-
-def _layer_energies(layer: LayerRecord, ledger: Ledger, profile: Profile) -> dict[str, _Term]:
+def _terms(layer: LayerRecord, ledger: Ledger, profile: Profile) -> dict[str, Term]:
     terms = {}
     for name, price_ in profile.prices.items():
         quantity = QUANTITIES[name]
         counts = quantity.count(layer, ledger)
-        if any(counts):
+        if counts.any():
             pj = price_.at(quantity.buffer(layer, ledger)) if quantity.buffer and price_.tiers else price_.pj
-            terms[name] = _Term(counts, tuple(exact_product(n, pj) for n in counts))
+            terms[name] = Term(counts, pj)
     return terms
 
 
-def _column(row: Mapping[str, _Term], image: int) -> list[Decimal]:
-    return [term.energies[image] for term in row.values()]
-
-
-def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: Decimal) -> LayerEnergy:
-    by_quantity = {name: exact_sum(t.energies) for name, t in terms.items()}
+def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, Term], total: Decimal) -> LayerEnergy:
+    by_quantity = {name: t.total for name, t in terms.items()}
     energy = exact_sum(by_quantity.values())
     products = "coincidences" in layer.counts
     rate_counts = spike_product_rate(layer, ledger) if products else rate_times_dense(layer, ledger)
@@ -227,13 +214,14 @@ def _row(layer: LayerRecord, ledger: Ledger, terms: Mapping[str, _Term], total: 
         nonzero_rate_in=_rate(layer, ledger, "events_in_graded"),
         dense_macs=layer.dense_macs,
         border_exact_macs=layer.border_exact_macs,
-        sops_rate=sum(rate_counts) + sums,
-        sops_exact=sum(class_counts(layer, ledger, exact_class)) + sums,
+        sops_rate=exact_total(rate_counts) + sums,
+        sops_exact=layer.total(exact_class) + sums,
         macs=layer.total("mac") + layer.total("head_macs"),
-        counts={name: sum(t.counts) for name, t in terms.items()},
+        counts={name: exact_total(t.counts) for name, t in terms.items()},
         energy_by_quantity_pj=by_quantity,
         energy_pj=energy,
-        energy_per_image_pj=tuple(exact_sum(_column(terms, i)) for i in range(ledger.images)),
+        images=ledger.images,
+        energies=Energies.of(terms.values()),
         share=Fraction(energy) / Fraction(total) if total else Fraction(0),
     )
 

@@ -6,15 +6,19 @@ no price is reported as unpriced.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
 
-#: Number of operations (or bytes) of one layer for each image.
-PerImage = tuple[int, ...]
+#: Of int64.
+_LIMIT = 2**62
+#: Number of operations (or bytes) of one layer for each image: int64 where that holds them, else Python integers.
+PerImage = np.ndarray
 
 #: Kinds of work, each with the ledger class that measures it.
 WORK: Mapping[str, str] = {
@@ -64,9 +68,28 @@ class Quantity:
 
 def class_counts(layer: LayerRecord, ledger: Ledger, name: str) -> PerImage:
     """One ledger class of a layer, per image; zeros where the class cannot occur."""
-    if name not in layer.counts:
-        return (0,) * ledger.images
-    return tuple(int(n) for n in layer.counts[name])
+    return layer.counts[name] if name in layer.counts else none(ledger)
+
+
+def none(ledger: Ledger) -> PerImage:
+    """Zero for every image."""
+    return np.zeros(ledger.images, np.int64)
+
+
+def times(counts: PerImage, factor: int) -> PerImage:
+    """Counts times a whole number, exactly."""
+    return wide(counts, factor) * factor
+
+
+def wide(counts: PerImage, factor: int) -> PerImage:
+    """The counts in a type that holds ``factor`` times each of them."""
+    largest = int(np.abs(counts).max()) if len(counts) else 0
+    fits = counts.dtype == object or max(largest, 1) * max(abs(factor), 1) < _LIMIT
+    return counts if fits else counts.astype(object)
+
+
+def _same(ledger: Ledger, count: int) -> PerImage:
+    return np.full(ledger.images, count, np.int64 if abs(count) < _LIMIT else object)
 
 
 def reads_events(layer: LayerRecord) -> bool:
@@ -92,9 +115,9 @@ def rate_times_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
     what is counted into the model's value (1/4 behind 2 x 2 average pooling).
     """
     if not reads_events(layer):
-        return (0,) * ledger.images
+        return none(ledger)
     per_spike = Fraction(layer.dense_macs, elements_in(layer)) * input_factor(layer)
-    return tuple(_half_up(n * per_spike) for n in class_counts(layer, ledger, "events_in_unary"))
+    return _rounded(class_counts(layer, ledger, "events_in_unary"), per_spike)
 
 
 def input_factor(layer: LayerRecord, operand: int = 0) -> Fraction:
@@ -102,15 +125,17 @@ def input_factor(layer: LayerRecord, operand: int = 0) -> Fraction:
     return abs(layer.input_factors[operand]) if layer.input_factors else Fraction(1)
 
 
-def _half_up(value: Fraction) -> int:
-    return math.floor(value + Fraction(1, 2))
+def _rounded(counts: PerImage, factor: Fraction) -> PerImage:
+    """Counts times a fraction, rounded half up: floor((2 n p + q) / 2 q)."""
+    p, q = factor.numerator, factor.denominator
+    return (wide(counts, 2 * p + q) * (2 * p) + q) // (2 * q)
 
 
 def _dense_real(layer: LayerRecord, ledger: Ledger, *, every_step: bool) -> PerImage:
     if "mac" not in layer.counts:
-        return (0,) * ledger.images
+        return none(ledger)
     once = layer.timing == "constant" and not every_step
-    return (layer.dense_macs * (1 if once else ledger.time_steps),) * ledger.images
+    return _same(ledger, layer.dense_macs * (1 if once else ledger.time_steps))
 
 
 def spike_product_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
@@ -120,21 +145,21 @@ def spike_product_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
     x T x dense MACs equals its fan-out, times the factor between the model's value and the one counted.
     """
     if "coincidences" not in layer.counts:
-        return (0,) * ledger.images
+        return none(ledger)
     sides = [
-        tuple(_half_up(n * input_factor(layer, side)) for n in class_counts(layer, ledger, c))
+        _rounded(class_counts(layer, ledger, c), input_factor(layer, side))
         for side, c in enumerate(("fanout_left", "fanout_right"))
     ]
     spikes = [s for s, kind in zip(sides, layer.input_kinds, strict=False) if kind == "spike"]
-    return tuple(min(values) for values in zip(*(spikes or sides), strict=True))
+    return functools.reduce(np.minimum, spikes or sides)
 
 
 def _only(layer: LayerRecord, ledger: Ledger, wanted: bool, counts: PerImage) -> PerImage:
-    return counts if reads_events(layer) and reads_binary(layer) is wanted else (0,) * ledger.images
+    return counts if reads_events(layer) and reads_binary(layer) is wanted else none(ledger)
 
 
 def _integer_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    return _only(layer, ledger, False, (layer.dense_macs * ledger.time_steps,) * ledger.images)
+    return _only(layer, ledger, False, _same(ledger, layer.dense_macs * ledger.time_steps))
 
 
 def _head_nonzero(layer: LayerRecord, ledger: Ledger) -> PerImage:
@@ -142,7 +167,7 @@ def _head_nonzero(layer: LayerRecord, ledger: Ledger) -> PerImage:
     if "events_in_graded" not in layer.counts or "head_macs" not in layer.counts:
         return class_counts(layer, ledger, "head_macs")
     fan_out = layer.dense_macs // elements_in(layer)
-    return tuple(n * fan_out for n in class_counts(layer, ledger, "events_in_graded"))
+    return times(class_counts(layer, ledger, "events_in_graded"), fan_out)
 
 
 def _ledger_quantities() -> dict[str, Quantity]:
@@ -174,33 +199,33 @@ def _by_class(name: str) -> Callable[[LayerRecord, Ledger], PerImage]:
 
 def _dense_sum(layer: LayerRecord, ledger: Ledger) -> PerImage:
     occurs = "attention_sum_adds_unary" in layer.counts
-    return ((elements_in(layer) - layer.output_size) * ledger.time_steps * occurs,) * ledger.images
+    return _same(ledger, (elements_in(layer) - layer.output_size) * ledger.time_steps * occurs)
 
 
 def _tensor_add(layer: LayerRecord, ledger: Ledger) -> PerImage:
     if "residual_adds" not in layer.counts:
-        return (0,) * ledger.images
+        return none(ledger)
     if all(kind in ("spike", "count") for kind in layer.input_kinds) and reads_binary(layer):
         return class_counts(layer, ledger, "events_in_graded")
-    return (layer.output_size * ledger.time_steps,) * ledger.images
+    return _same(ledger, layer.output_size * ledger.time_steps)
 
 
 def _neuron_updates(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    return _add(class_counts(layer, ledger, c) for c in ("neuron_updates_driven", "neuron_updates_idle"))
+    return _add(ledger, *(class_counts(layer, ledger, c) for c in ("neuron_updates_driven", "neuron_updates_idle")))
 
 
 def _weight_reads(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    return _add(class_counts(layer, ledger, c) for c in ("ac_graded", "mac", "head_macs") if layer.weight_bits)
+    read = ("ac_graded", "mac", "head_macs") if layer.weight_bits else ()
+    return _add(ledger, *(class_counts(layer, ledger, c) for c in read))
 
 
 def _state_accesses(layer: LayerRecord, ledger: Ledger) -> PerImage:
     updates = _neuron_updates(layer, ledger)
-    return tuple(2 * n for n in _add((class_counts(layer, ledger, "ac_graded"), updates)))
+    return times(_add(ledger, class_counts(layer, ledger, "ac_graded"), updates), 2)
 
 
-def _add(parts: Iterable[PerImage]) -> PerImage:
-    rows = list(parts)
-    return tuple(map(sum, zip(*rows, strict=True)))
+def _add(ledger: Ledger, *parts: PerImage) -> PerImage:
+    return sum((wide(part, len(parts)) for part in parts), start=none(ledger))
 
 
 def stored_weight_bytes(layer: LayerRecord, ledger: Ledger) -> int:
@@ -216,12 +241,12 @@ def stored_state_bytes(layer: LayerRecord, ledger: Ledger) -> int:
 
 def _nonzero_every_step(layer: LayerRecord, ledger: Ledger) -> PerImage:
     repeat = ledger.time_steps if layer.timing == "constant" else 1
-    return tuple(n * repeat for n in class_counts(layer, ledger, "mac_nonzero"))
+    return times(class_counts(layer, ledger, "mac_nonzero"), repeat)
 
 
 def _coincidence_or_fanout(layer: LayerRecord, ledger: Ledger) -> PerImage:
     if "coincidences" not in layer.counts:
-        return (0,) * ledger.images
+        return none(ledger)
     if reads_binary(layer):
         return class_counts(layer, ledger, "coincidences")
     return spike_product_rate(layer, ledger)

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from qkf_deploy.hw_models.movement import dense_twin_energy, movement
 from qkf_deploy.hw_models.pricing import EnergyReport, dense_macs, exact_product
-from qkf_deploy.hw_models.quantities import class_counts, reads_events
+from qkf_deploy.hw_models.quantities import reads_events
 from qkf_deploy.ledger import Ledger
 
 #: Dampfhoffer et al., IEEE TETCI 7(3):731-741, 2023 (abstract): an IF network is competitive with its ANN only below
@@ -130,7 +130,7 @@ def verdict(ledger: Ledger) -> Verdict:
 
     Exact unary counts; real-valued input and the head as MAC (existing taps, constant input once).
     """
-    events = sum(sum(class_counts(layer, ledger, "ac_unary")) for layer in ledger)
+    events = sum(layer.total("ac_unary") for layer in ledger)
     synapses = sum(layer.border_exact_macs for layer in ledger if reads_events(layer)) * ledger.images
     spikes = Fraction(events, synapses) if synapses else Fraction(0)
     memory = sum((row.energy_pj for row in movement(ledger)), Fraction(0)), dense_twin_energy(ledger)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import checked, takes
-from qkf_deploy.options import NirMode, OnnxOptions
+from qkf_deploy.options import NirMode, OnnxOptions, RunFormat
 
 if TYPE_CHECKING:
     from qkf_deploy.converters.export_check import CheckResult
@@ -40,6 +40,28 @@ def export_nir(graph: Graph, path: str | Path, mode: NirMode = "portable") -> st
     if mode == "portable":
         return "stock nodes only"
     return f"annotated, {len(export.offenders(graph))} marked stand-ins"
+
+
+@checked
+def export_run(path: str | Path, folder: str | Path, fmt: RunFormat = "csv", run: int | str | None = None) -> None:
+    """Write a stored run as tables: ``samples``, ``counts`` (per sample and layer), and ``run.json`` about both.
+
+    Args:
+        path: of the run file.
+        folder: a place where nothing is, or an empty folder.
+        fmt: ``csv``, ``json`` or ``parquet``.
+        run: number or name of a run, where the file holds several.
+
+    Raises:
+        UsageError: another format, or several runs and none chosen.
+        InputError: a damaged run file, or a folder that cannot be written.
+        MissingComponent: parquet, and pyarrow is not installed.
+    """
+    from qkf_deploy.runs.tables import write_tables
+
+    if fmt not in get_args(RunFormat):
+        raise UsageError(f"no format {fmt!r}", hint=", ".join(get_args(RunFormat)))
+    write_tables(path, folder, fmt, run)
 
 
 @takes(OnnxOptions)

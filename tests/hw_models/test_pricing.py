@@ -173,3 +173,35 @@ def test_energy_does_not_depend_on_the_order_of_images(ledger: Ledger) -> None:
 
 def test_a_profile_object_and_its_name_give_the_same(ledger: Ledger) -> None:
     assert price(ledger, load_profile("exact-fp32")) == price(ledger, "exact-fp32")
+
+
+@pytest.mark.parametrize("largest", [1, 10**4, 2**40, 2**62])
+def test_many_images_are_priced_as_exactly_as_one(largest: int) -> None:
+    """int64 where it holds the numbers, Python integers beyond: the same as fractions one by one."""
+    rng = np.random.default_rng(largest % 997)
+    images = 7
+
+    def drawn() -> np.ndarray:
+        return np.append(rng.integers(0, largest, images - 2, endpoint=True), [0, largest]).astype(np.int64)
+
+    classes = ("events_in_unary", "events_in_graded", "ac_unary", "ac_graded", "weight_bytes", "state_bytes")
+    layers = [record(f"layer{i}", dense_macs=90 + 7 * i, counts={name: drawn() for name in classes}) for i in range(3)]
+    together = ledger_of(*layers, images=images)
+    for name in ("paper-eq23", "exact-fp32", "horowitz45-int8"):
+        whole = price(together, name)
+        for image in range(images):
+            one = [
+                replace(layer, counts={k: v[image : image + 1] for k, v in layer.counts.items()}) for layer in layers
+            ]
+            alone = price(ledger_of(*one), name)
+            assert whole.energy_per_image_pj[image] == alone.total_energy_pj
+        for layer, row in zip(layers, whole.layers, strict=True):
+            factor = Fraction(layer.dense_macs, 9)
+            rates = [int(n) * factor + Fraction(1, 2) for n in layer.counts["events_in_unary"].tolist()]
+            assert row.sops_rate == sum(rate.numerator // rate.denominator for rate in rates)
+            assert row.sops_exact == sum(layer.counts["ac_unary"].tolist())
+        assert sum(Fraction(e) for e in whole.energy_per_image_pj) == Fraction(whole.total_energy_pj)
+        each = [Fraction(e) for e in whole.energy_per_image_pj]
+        mean = sum(each) / images
+        expected = float(sum((e - mean) ** 2 for e in each) / (images - 1)) ** 0.5
+        assert whole.sd_energy_pj == pytest.approx(expected, rel=1e-12)
