@@ -45,7 +45,7 @@ LAYERS = {
     },
     # ONNX Runtime runs the export
     "simulators": {"errors", "display", "ir", "ops", "ledger", "options", "passes", "bundle", "writing", "converters"},
-    "runs": {"errors", "ir", "limits", "ops", "ledger", "bundle", "writing", "simulators"},
+    "runs": {"errors", "ir", "limits", "ops", "options", "ledger", "bundle", "writing", "simulators"},
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
