@@ -136,8 +136,8 @@ class EngineOptions(Options):
     engine: Annotated[
         str,
         Help(
-            "auto, reference, event, torch, onnx or lava; auto is the event engine for integer graphs where it is "
-            "installed, else the reference.",
+            "auto, reference, event, torch, onnx or lava; auto is the event engine for integer graphs and the torch "
+            "engine for much work on float graphs, where they are installed, else the reference.",
             flags=("--engine", "--backend"),
         ),
     ] = "auto"

@@ -18,7 +18,7 @@ from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import CheckFailed, GraphError, InputError
 from qkf_deploy.ir import Assumption, Graph
-from qkf_deploy.simulators import reference
+from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, is_neuron
 
@@ -151,11 +151,12 @@ Oracle = Callable[[np.ndarray], tuple[Spikes, np.ndarray]]
 
 
 def graph_oracle(graph: Graph) -> Oracle:
-    """The reference engine on a graph."""
+    """The reference's spikes and logits of a graph."""
     names = [n.name for n in graph if is_neuron(n.op.kind)]
 
     def run(images: np.ndarray) -> tuple[Spikes, np.ndarray]:
-        result = reference.run(graph, encode(graph, images)[0], Record.of(graph, names))
+        simulate = engines.comparable(graph, len(images))
+        result = simulate(graph, encode(graph, images)[0], Record.of(graph, names))
         return result.spikes, result.logits
 
     return run
@@ -202,12 +203,13 @@ def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.
     for name in neurons:
         if name not in spikes:
             raise GraphError("the reference has no such neuron", where=name, hint="is it the same model?")
-    free = reference.run(graph, inputs, Record.of(graph, neurons))
+    run = engines.comparable(graph, len(images))
+    free = run(graph, inputs, Record.of(graph, neurons))
     expected = {name: spikes[name].reshape(free.spikes[name].shape) for name in neurons}
     forced = free  # where nothing differs, every layer was fed the reference's spikes already
     if any((free.spikes[name] != expected[name]).any() for name in neurons):
         record = Record.of(graph, neurons, neurons if graph.arithmetic == "float" else ())
-        forced = reference.run(graph, inputs, record, replace_value=_forcing(expected))
+        forced = run(graph, inputs, record, replace_value=_forcing(expected))
     layers = tuple(_layer(graph, name, expected[name], forced, free.spikes[name]) for name in neurons)
     difference = float(np.abs(free.logits - logits).max())
     expected_outputs = logits if logits.ndim == free.outputs.ndim else logits.sum(axis=0)

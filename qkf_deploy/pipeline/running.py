@@ -62,10 +62,10 @@ def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
         UsageError, MissingComponent: an engine that is unknown, not installed, or cannot run this graph.
         ProofError: stored widths that the weights do not support.
     """
-    run = engines.get(options.engine, graph, engines.given(options))
     recorded = Record.of(graph, options.record, options.membranes)
     encoded, notices = encode(graph, images)
     total = encoded.shape[1]
+    run = engines.get(options.engine, graph, engines.given(options), total)
     size = options.batch or default_batch(graph)
     parts: list[Run] = []
     for start in range(0, total, size):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.values import Timing
 from qkf_deploy.options import EngineOptions
 from qkf_deploy.simulators import startup
 from qkf_deploy.simulators.run import Progress, Record, Run
@@ -22,6 +24,19 @@ class Engine(Protocol):
     """What every engine is: see :func:`qkf_deploy.simulators.reference.run`."""
 
     def __call__(self, graph: Graph, inputs: np.ndarray, record: Record, progress: Progress | None) -> Run: ...
+
+
+class Comparable(Protocol):
+    """An engine whose nodes can be made to read other values than their own network's."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        inputs: np.ndarray,
+        record: Record,
+        *,
+        replace_value: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    ) -> Run: ...
 
 
 @dataclass(frozen=True)
@@ -61,16 +76,52 @@ def given(options: EngineOptions) -> dict[str, Any]:
     return {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
 
 
-def get(name: str, graph: Graph, options: Mapping[str, Any]) -> Engine:
+#: Multiply-accumulates of a dense execution for which loading torch pays: the reference needs several seconds for
+#: them, loading torch takes two.
+_WORTH_TORCH = 10**10
+
+
+def torch_pays(graph: Graph, images: int) -> bool:
+    """True if the torch engine is installed and sooner done than the reference, loading torch included."""
+    return _installed(ENGINES["torch"]) and images * dense_macs(graph) >= _WORTH_TORCH
+
+
+def dense_macs(graph: Graph) -> int:
+    """Multiply-accumulates of a dense execution of one image, all time steps."""
+    total = 0
+    for node in graph:
+        types = graph.input_types(node)
+        once = bool(types) and types[0].timing is not Timing.STEP
+        total += node.op.static_cost(types, node.params).dense_macs * (1 if once else graph.time_steps)
+    return total
+
+
+def comparable(graph: Graph, images: int) -> Comparable:
+    """The fastest engine that gives the reference's spikes of any graph and lets values be replaced."""
+    loaded = "torch" in sys.modules and _installed(ENGINES["torch"])
+    name = "torch" if loaded or torch_pays(graph, images) else "reference"
+    return importlib.import_module(ENGINES[name].module).run
+
+
+def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) -> Engine:
     """The engine of that name, its options bound.
+
+    ``auto`` is the event engine for integer graphs. For float graphs it is the torch engine in float64 where that is
+    sooner done, else the reference: the same spikes, counts and, behind a readout, logits.
+
+    Args:
+        name: of an engine, or ``auto``.
+        graph: what it will run.
+        options: of the engine.
+        images: how many it will run.
 
     Raises:
         UsageError: unknown engine or option, or an engine that cannot run this graph.
         MissingComponent: its package is not installed.
     """
     if name == "auto":
-        name = "event" if graph.arithmetic == "integer" and _installed(ENGINES["event"]) else "reference"
-        unused = set(ENGINES["event"].options) - set(ENGINES[name].options)
+        name = _automatic(graph, images)
+        unused = {option for e in ("event", "torch") for option in ENGINES[e].options} - set(ENGINES[name].options)
         options = {k: v for k, v in options.items() if k not in unused}
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}", hint=f"use auto, {', '.join(ENGINES)}")
@@ -89,6 +140,12 @@ def get(name: str, graph: Graph, options: Mapping[str, Any]) -> Engine:
         startup.import_numba()
     run = importlib.import_module(info.module).run
     return functools.partial(run, **options) if options else run
+
+
+def _automatic(graph: Graph, images: int) -> str:
+    if graph.arithmetic == "integer":
+        return "event" if _installed(ENGINES["event"]) else "reference"
+    return "torch" if torch_pays(graph, images) else "reference"
 
 
 def _installed(info: EngineInfo) -> bool:
