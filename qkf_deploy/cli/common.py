@@ -17,7 +17,7 @@ from qkf_deploy.cli.outputs import Command, Output, Place
 from qkf_deploy.options import TableFormat
 
 if TYPE_CHECKING:
-    from qkf_deploy.report.formats import Sheet
+    from qkf_deploy.display.tables import Sheet
 
 
 class ClosedPipe(Exception):  # noqa: N818 - what happened, not an error
@@ -71,7 +71,8 @@ def emit(text: str) -> None:
 
 def show(sheet: Sheet, fmt: TableFormat, below: str = "") -> None:
     """A table in the chosen format; ``below`` is printed under tables for people only."""
-    from qkf_deploy.report.formats import to_csv, to_json, to_markdown, to_text
+    from qkf_deploy.display.tables import to_text
+    from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 
     writers = {"csv": to_csv, "md": to_markdown, "table": to_text}
     if fmt == "json":

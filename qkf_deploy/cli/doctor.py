@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import click
 
 from qkf_deploy.cli.common import command, format_option, show
@@ -21,13 +23,14 @@ def doctor(lava: bool, fmt: TableFormat) -> None:
     Example:
       qkf-deploy doctor
     """
-    from qkf_deploy.doctor import examine
-    from qkf_deploy.report.formats import Column, Sheet
+    from qkf_deploy.display.tables import Field, tabulate
+    from qkf_deploy.doctor import Finding, examine
 
     findings = examine(lava=lava)
-    columns = tuple(Column(key, key, True) for key in ("area", "name", "status", "detail", "hint"))
-    rows = tuple((f.area, f.name, f.status, f.detail, f.hint) for f in findings)
-    show(Sheet("doctor", columns, rows), fmt)
+    columns: list[Field[Finding]] = [
+        Field(key, key, attrgetter(key), left=True) for key in ("area", "name", "status", "detail", "hint")
+    ]
+    show(tabulate("doctor", columns, findings), fmt)
     failed = [f.name for f in findings if f.status == "failed"]
     if failed:
         raise CheckFailed(f"does not work: {', '.join(failed)}", where="doctor", hint="see the hints above")

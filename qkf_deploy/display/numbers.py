@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -43,6 +44,16 @@ def signed_percent(value: Fraction | None) -> str:
 def ratio(value: Number | None, digits: int = 3) -> str:
     """A quotient, significant digits; empty where there is none."""
     return "" if value is None else f"{float(value):.{digits}g}"
+
+
+def decimals(digits: int) -> Callable[[Any], str]:
+    """How numbers with so many decimals are shown; empty where there is none."""
+    return lambda value: "" if value is None else f"{float(value):.{digits}f}"
+
+
+def unless_zero(text: Callable[[Any], str]) -> Callable[[Any], str]:
+    """``text``, and nothing for zero."""
+    return lambda value: text(value) if value else ""
 
 
 def whole(value: int | Fraction) -> str:

@@ -41,7 +41,7 @@ class Field(Generic[Row]):
         value: exact value of a row, for machines.
         text: that value for people, rounded.
         left: text column.
-        total: the value under the column, of all rows; ``None`` leaves it empty.
+        total: the value under the column, of all rows; a string stands there as it is; ``None`` leaves it empty.
     """
 
     key: str
@@ -122,15 +122,19 @@ def tabulate(
     rows = list(rows)
     values = [tuple(f.value(row) for f in fields) for row in rows]
     shown = [tuple(f.text(v) for f, v in zip(fields, cells, strict=True)) for cells in values]
-    whole = rows if all_rows is None else all_rows
-    totals = ["" if f.total is None else f.text(f.total(whole)) for f in fields]
+    totals = [_total(f, rows if all_rows is None else all_rows) for f in fields]
     return Sheet(
         title,
         tuple(Column(f.key, f.title, f.left) for f in fields),
         tuple(values),
         tuple(shown),
-        ("total", *totals[1:]) if any(f.total for f in fields) else None,
+        (totals[0] or "total", *totals[1:]) if any(f.total for f in fields) else None,
     )
+
+
+def _total(field: Field[Row], rows: Sequence[Row]) -> str:
+    total = "" if field.total is None else field.total(rows)
+    return total if isinstance(total, str) else field.text(total)
 
 
 def printable(text: str) -> str:

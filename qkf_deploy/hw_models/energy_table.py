@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.display.frames import data_frame
-from qkf_deploy.display.numbers import joules, percent, rate, si, signed_percent, whole
+from qkf_deploy.display.numbers import joules, percent, rate, si, signed_percent, unless_zero, whole
 from qkf_deploy.display.overview import Overview, largest
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 def layer_fields(images: int) -> tuple[Field[LayerEnergy], ...]:
     """Columns of the layer table, per image (exact means over the images of the run)."""
 
-    def shown(text: Callable[[Any], str]) -> Callable[[Any], str]:
-        return lambda value: text(value) if value else ""
-
     def mean(key: str, title: str, total: Callable[[LayerEnergy], Any], text: Callable[[Any], str]) -> Field[Any]:
         return summed(key, title, lambda r: Fraction(total(r)) / images, text)
 
@@ -31,11 +28,11 @@ def layer_fields(images: int) -> tuple[Field[LayerEnergy], ...]:
         Field("input_kind", "input", lambda r: r.input_kind, left=True),
         Field("firing_rate_in", "rate in", lambda r: r.firing_rate_in, rate),
         Field("nonzero_rate_in", "non-zero in", lambda r: r.nonzero_rate_in, rate),
-        summed("dense_macs_per_step", "dense MACs/step", lambda r: r.dense_macs, lambda n: whole(n) if n else ""),
-        mean("sops_rate_times_dense", "SOPs rate × dense", lambda r: r.sops_rate, shown(whole)),
-        mean("sops_exact", "SOPs exact", lambda r: r.sops_exact, shown(whole)),
+        summed("dense_macs_per_step", "dense MACs/step", lambda r: r.dense_macs, unless_zero(whole)),
+        mean("sops_rate_times_dense", "SOPs rate × dense", lambda r: r.sops_rate, unless_zero(whole)),
+        mean("sops_exact", "SOPs exact", lambda r: r.sops_exact, unless_zero(whole)),
         Field("sops_difference", "difference", lambda r: r.sops_difference, signed_percent, total=_difference),
-        mean("macs", "MACs", lambda r: r.macs, shown(whole)),
+        mean("macs", "MACs", lambda r: r.macs, unless_zero(whole)),
         mean("energy_pj", "energy", lambda r: r.energy_pj, joules),
         summed("share", "share", lambda r: r.share, percent),
     )

@@ -6,32 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qkf_deploy.report.formats import Column, Sheet
+from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 
 if TYPE_CHECKING:
-    from qkf_deploy.evaluation.agreement import Agreement
+    from qkf_deploy.evaluation.agreement import Agreement, LayerAgreement
 
-_COLUMNS = (
-    Column("layer", "layer", True),
-    Column("neuron_outputs", "outputs"),
-    Column("spikes", "spikes"),
-    Column("torch_float_differ_forced", "torch≠float forced"),
-    Column("torch_float_ties", "ties"),
-    Column("torch_float_differ_free", "torch≠float free"),
-    Column("float_integer_differ_forced", "float≠integer forced"),
-    Column("float_integer_differ_free", "float≠integer free"),
+_FIELDS: tuple[Field[tuple[LayerAgreement, LayerAgreement]], ...] = (
+    Field("layer", "layer", lambda r: r[0].name, left=True),
+    summed("neuron_outputs", "outputs", lambda r: r[0].outputs),
+    summed("spikes", "spikes", lambda r: r[0].spikes),
+    summed("torch_float_differ_forced", "torch≠float forced", lambda r: r[0].differ_forced),
+    summed("torch_float_ties", "ties", lambda r: r[0].differ_ties),
+    summed("torch_float_differ_free", "torch≠float free", lambda r: r[0].differ_free),
+    summed("float_integer_differ_forced", "float≠integer forced", lambda r: r[1].differ_forced),
+    summed("float_integer_differ_free", "float≠integer free", lambda r: r[1].differ_free),
 )
 
 
 def agreement_sheet(first: Agreement, second: Agreement) -> Sheet:
     """One row per neuron layer: torch against float graph, float graph against integer graph."""
-    rows = [
-        (a.name, a.outputs, a.spikes, a.differ_forced, a.differ_ties, a.differ_free, b.differ_forced, b.differ_free)
-        for a, b in zip(first.layers, second.layers, strict=True)
-    ]
-    shown = [tuple(v if isinstance(v, str) else f"{v:,}" for v in row) for row in rows]
-    totals = [f"{sum(v for row in rows if isinstance(v := row[i], int)):,}" for i in range(1, len(_COLUMNS))]
-    return Sheet("spike agreement", _COLUMNS, tuple(rows), tuple(shown), ("total", *totals))
+    return tabulate("spike agreement", _FIELDS, zip(first.layers, second.layers, strict=True))
 
 
 def summary(first: Agreement, second: Agreement) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from qkf_deploy.display.numbers import joules
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.quantities import QUANTITIES
-from qkf_deploy.report.formats import joules
 
 _BAR_WIDTH, _ROW = 560, 21
 _LABEL = 7.0  # pixels per character of a label

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qkf_deploy.report.formats import Column, Sheet, si
+from qkf_deploy.display.numbers import decimals, ratio, si
+from qkf_deploy.display.tables import Field, Sheet, tabulate
 
 if TYPE_CHECKING:
     from qkf_deploy.simulators.run import Run
@@ -38,35 +40,39 @@ def answer_sheet(
         top: classes per image.
     """
 
-    def called(index: int) -> str:
-        return class_names[index] if index < len(class_names) else str(index)
-
     if not run.classifies:
         return _range_sheet(run, names)
     logits = run.class_logits
     count = min(top, logits.shape[-1])
     order = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
-    columns = [Column("image", "image", True), Column("label", "label", True)]
-    for place in range(1, count + 1):
-        columns += [Column(f"class_{place}", f"#{place}", True), Column(f"logit_{place}", "logit")]
-    rows, shown = [], []
-    for index, name in enumerate(names):
-        row: list[str | float] = [name, "" if labels is None else called(int(labels[index]))]
-        for c in order[index]:
-            row += [called(int(c)), float(logits[index, c])]
-        rows.append(tuple(row))
-        shown.append(tuple(v if isinstance(v, str) else f"{v:.3f}" for v in row))
-    return Sheet("classes", tuple(columns), tuple(rows), tuple(shown))
+
+    def called(index: int) -> str:
+        return class_names[index] if index < len(class_names) else str(index)
+
+    def ranked(place: int) -> tuple[Field[int], Field[int]]:
+        return (
+            Field(f"class_{place + 1}", f"#{place + 1}", lambda i: called(int(order[i, place])), left=True),
+            Field(f"logit_{place + 1}", "logit", lambda i: float(logits[i, order[i, place]]), decimals(3)),
+        )
+
+    fields: list[Field[int]] = [
+        Field("image", "image", lambda i: names[i], left=True),
+        Field("label", "label", lambda i: "" if labels is None else called(int(labels[i])), left=True),
+        *(field for place in range(count) for field in ranked(place)),
+    ]
+    return tabulate("classes", fields, range(len(names)))
 
 
 def _range_sheet(run: Run, names: Sequence[str]) -> Sheet:
-    columns = (Column("image", "image", True), Column("shape", "output", True), Column("smallest", "smallest"),
-               Column("largest", "largest"))  # fmt: skip
     shape = "x".join(map(str, run.output_shape)) or "1"
-    ranges = [(float(y.min()), float(y.max())) for y in run.outputs.reshape(len(names), -1)]
-    rows = tuple((name, shape, low, high) for name, (low, high) in zip(names, ranges, strict=True))
-    shown = tuple((name, shape, f"{low:.6g}", f"{high:.6g}") for name, shape, low, high in rows)
-    return Sheet("outputs", columns, rows, shown)
+    outputs = run.outputs.reshape(len(names), -1)
+    fields: tuple[Field[int], ...] = (
+        Field("image", "image", lambda i: names[i], left=True),
+        Field("shape", "output", lambda _: shape, left=True),
+        Field("smallest", "smallest", lambda i: float(outputs[i].min()), partial(ratio, digits=6)),
+        Field("largest", "largest", lambda i: float(outputs[i].max()), partial(ratio, digits=6)),
+    )
+    return tabulate("outputs", fields, range(len(names)))
 
 
 def run_summary(run: Run, labels: np.ndarray | None) -> str:

@@ -4,83 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
+from qkf_deploy.display.numbers import joules, ratio, unless_zero, whole
+from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.twins import Twin, Verdict, mixed_regimes, verdict
 from qkf_deploy.ledger import Ledger
-from qkf_deploy.report.formats import Column, Sheet, joules, to_csv, to_json, to_markdown, to_text, whole
+from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 from qkf_deploy.report.tables import SCHEMA_VERSION, comparison_sheet
+
+_TWINS: tuple[Field[Twin], ...] = (
+    Field("regime", "price regime", lambda t: t.regime.name, left=True),
+    Field("ac_pj", "AC pJ", lambda t: t.regime.ac_pj),
+    Field("mac_pj", "MAC pJ", lambda t: t.regime.mac_pj),
+    Field("snn_energy_per_image_pj", "spiking", lambda t: t.snn_pj, joules),
+    Field("twin_energy_per_image_pj", "dense twin", lambda t: t.twin_pj, joules),
+    Field("twin_over_snn", "twin / spiking", lambda t: t.ratio, ratio),
+    Field("snn_memory_per_image_pj", "spiking memory", lambda t: t.snn_memory_pj, joules),
+    Field("twin_memory_per_image_pj", "twin memory", lambda t: t.twin_memory_pj, joules),
+    Field("twin_over_snn_with_memory", "twin / spiking with memory", lambda t: t.ratio_with_memory, ratio),
+    Field("break_even_spikes_per_synapse", "break-even", lambda t: t.break_even, ratio),
+    Field("source", "source", lambda t: t.regime.source, left=True),
+)
 
 
 def twin_sheet(found: Verdict) -> Sheet:
     """SNN and dense twin per regime."""
-    columns = (
-        Column("regime", "price regime", True),
-        Column("ac_pj", "AC pJ"),
-        Column("mac_pj", "MAC pJ"),
-        Column("snn_energy_per_image_pj", "spiking"),
-        Column("twin_energy_per_image_pj", "dense twin"),
-        Column("twin_over_snn", "twin / spiking"),
-        Column("snn_memory_per_image_pj", "spiking memory"),
-        Column("twin_memory_per_image_pj", "twin memory"),
-        Column("twin_over_snn_with_memory", "twin / spiking with memory"),
-        Column("break_even_spikes_per_synapse", "break-even"),
-        Column("source", "source", True),
-    )
-    rows = tuple(_twin_row(t) for t in found.twins)
-    shown = tuple(
-        (
-            t.regime.name, str(t.regime.ac_pj), str(t.regime.mac_pj), joules(t.snn_pj), joules(t.twin_pj),
-            _times(t.ratio), joules(t.snn_memory_pj), joules(t.twin_memory_pj), _times(t.ratio_with_memory),
-            f"{float(t.break_even):.3g}", t.regime.source,
-        )
-        for t in found.twins
-    )  # fmt: skip
-    return Sheet(
-        "Against the dense twin, one price regime per row: arithmetic alone, and with memory", columns, rows, shown
-    )
-
-
-def _twin_row(t: Twin) -> tuple[Any, ...]:
-    r = t.regime
-    memory = (t.snn_memory_pj, t.twin_memory_pj, t.ratio_with_memory)
-    return (r.name, r.ac_pj, r.mac_pj, t.snn_pj, t.twin_pj, t.ratio, *memory, t.break_even, r.source)
-
-
-def _times(ratio: Fraction | None) -> str:
-    return "" if ratio is None else f"{float(ratio):.3g}"
+    title = "Against the dense twin, one price regime per row: arithmetic alone, and with memory"
+    return tabulate(title, _TWINS, found.twins)
 
 
 def conventions_sheet(ledger: Ledger, reports: Sequence[EnergyReport]) -> Sheet:
-    """Energy per layer under every profile, per image, with the difference of the last from the first."""
-    columns = (Column("layer", "layer", True), *(Column(f"{r.profile.id}_pj", r.profile.id) for r in reports))
-    rows, shown = [], []
-    for index, layer in enumerate(ledger):
-        energies = [Fraction(r.layers[index].energy_pj) / r.images for r in reports]
-        if any(energies):
-            rows.append((layer.name, *energies))
-            shown.append((layer.name, *(joules(e) if e else "" for e in energies)))
-    footer = ("total", *(joules(r.mean_energy_pj) for r in reports))
-    return Sheet("Energy per image and layer, by profile", columns, tuple(rows), tuple(shown), footer)
+    """Energy per layer under every profile, per image; layers that need none are left out."""
+
+    def column(report: EnergyReport) -> Field[int]:
+        return Field(
+            f"{report.profile.id}_pj",
+            report.profile.id,
+            lambda index: Fraction(report.layers[index].energy_pj) / report.images,
+            unless_zero(joules),
+            total=lambda _: joules(report.mean_energy_pj),
+        )
+
+    name: Field[int] = Field("layer", "layer", lambda index: ledger.layers[index].name, left=True)
+    rows = [index for index in range(len(ledger.layers)) if any(r.layers[index].energy_pj for r in reports)]
+    return tabulate("Energy per image and layer, by profile", (name, *map(column, reports)), rows)
 
 
 def unpriced_sheet(reports: Sequence[EnergyReport]) -> Sheet:
     """Work that occurred and has no price: count per image, and the profiles that leave it out."""
-    columns = (
-        Column("class", "class", True),
-        Column("count_per_image", "count per image"),
-        Column("not_priced_by", "not priced by", True),
-    )
     counts: dict[str, Fraction] = {}
     without: dict[str, list[str]] = {}
     for report in reports:
         for name, number in report.unpriced.items():
             counts[name] = Fraction(number, report.images)
             without.setdefault(name, []).append(report.profile.id)
-    rows = [(name, count, ", ".join(without[name])) for name, count in counts.items()]
-    shown = tuple((name, whole(count), _all_or_names(profiles, len(reports))) for name, count, profiles in rows)
-    return Sheet("Work that occurred and has no price", columns, tuple(rows), shown)
+    fields: tuple[Field[str], ...] = (
+        Field("class", "class", lambda name: name, left=True),
+        Field("count_per_image", "count per image", lambda name: counts[name], whole),
+        Field(
+            "not_priced_by",
+            "not priced by",
+            lambda name: ", ".join(without[name]),
+            lambda profiles: _all_or_names(profiles, len(reports)),
+            left=True,
+        ),
+    )
+    return tabulate("Work that occurred and has no price", fields, counts)
 
 
 def _all_or_names(profiles: str, count: int) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
+from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate, to_text
 from qkf_deploy.errors import UsageError
-from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown, to_text
+from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown
 from qkf_deploy.report.tables import SCHEMA_VERSION
 from qkf_deploy.statistics.comparison_tables import differences_sheet, sides_sheet
 from qkf_deploy.statistics.summary_tables import (

@@ -12,27 +12,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, get_args
 
-from qkf_deploy.display.numbers import joules, percent, rate, si, signed_percent, whole
-from qkf_deploy.display.tables import Cell, Column, Sheet, printable, to_text
+from qkf_deploy.display.tables import Cell, Sheet, printable
 from qkf_deploy.options import TableFormat
 
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
-
-__all__ = [
-    "FORMATS",
-    "Column",
-    "Sheet",
-    "joules",
-    "percent",
-    "rate",
-    "si",
-    "signed_percent",
-    "to_csv",
-    "to_json",
-    "to_markdown",
-    "to_text",
-    "whole",
-]
 
 
 def to_json(data: Mapping[str, Any]) -> str:

@@ -2,63 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from qkf_deploy.report.formats import Column, Sheet
+from qkf_deploy.display.tables import Field, Sheet, tabulate
 
 if TYPE_CHECKING:
     from qkf_deploy.ir import Graph
     from qkf_deploy.passes.layers import Layer
-
-_COLUMNS = (
-    Column("layer", "layer", True),
-    Column("type", "type", True),
-    Column("input", "input", True),
-    Column("shape_in", "shape in", True),
-    Column("shape_out", "shape out", True),
-    Column("parameters", "parameters"),
-    Column("dense_macs_per_step", "dense MACs / step"),
-    Column("border_exact_macs_per_step", "existing taps only"),
-    Column("accumulator_bits", "acc bits"),
-    Column("membrane_bits", "U bits"),
-    Column("audit", "audit", True),
-)
-
-
-def layer_sheet(graph: Graph, layers: Sequence[Layer]) -> Sheet:
-    """One row per node."""
-    rows = tuple(_row(layer) for layer in layers)
-    shown = tuple(tuple(_cell(v) for v in row) for row in rows)
-    totals = (sum(getattr(a, key) for a in layers) for key in ("parameters", "dense_macs", "border_exact_macs"))
-    footer = ("total", "", "", "", "", *(f"{t:,}" for t in totals), "", "", "")
-    return Sheet(f"{graph.arithmetic} graph, T={graph.time_steps}", _COLUMNS, rows, shown, footer)
-
-
-def _row(layer: Layer) -> tuple[str | int | None, ...]:
-    return (
-        layer.name,
-        layer.kind,
-        ", ".join(layer.inputs),
-        ", ".join(_shape(s) for s in layer.input_shapes),
-        _shape(layer.output_shape),
-        layer.parameters or None,
-        layer.dense_macs or None,
-        layer.border_exact_macs or None,
-        layer.accumulator_bits,
-        layer.membrane_bits,
-        layer.audit,
-    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _cell(value: str | int | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else value
+def _counted(key: str, title: str, value: Callable[[Layer], int]) -> Field[Layer]:
+    """A sum of numbers, with nothing where there are none."""
+    return Field(key, title, lambda layer: value(layer) or None, total=lambda layers: sum(map(value, layers)))
+
+
+_FIELDS: tuple[Field[Layer], ...] = (
+    Field("layer", "layer", lambda layer: layer.name, left=True),
+    Field("type", "type", lambda layer: layer.kind, left=True),
+    Field("input", "input", lambda layer: ", ".join(layer.inputs), left=True),
+    Field("shape_in", "shape in", lambda layer: ", ".join(map(_shape, layer.input_shapes)), left=True),
+    Field("shape_out", "shape out", lambda layer: _shape(layer.output_shape), left=True),
+    _counted("parameters", "parameters", lambda layer: layer.parameters),
+    _counted("dense_macs_per_step", "dense MACs / step", lambda layer: layer.dense_macs),
+    _counted("border_exact_macs_per_step", "existing taps only", lambda layer: layer.border_exact_macs),
+    Field("accumulator_bits", "acc bits", lambda layer: layer.accumulator_bits),
+    Field("membrane_bits", "U bits", lambda layer: layer.membrane_bits),
+    Field("audit", "audit", lambda layer: layer.audit, left=True),
+)
+
+
+def layer_sheet(graph: Graph, layers: Sequence[Layer]) -> Sheet:
+    """One row per node."""
+    return tabulate(f"{graph.arithmetic} graph, T={graph.time_steps}", _FIELDS, layers)
 
 
 def facts(graph: Graph, gates: Sequence[str]) -> str:

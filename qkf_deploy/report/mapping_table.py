@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from qkf_deploy.hw_models.mapping import CoreMapping, Placement
-from qkf_deploy.report.formats import Column, Sheet, percent, si, to_csv, to_json, to_markdown, to_text
-
-_PLACEMENTS = (
-    Column("unit", "unit", True),
-    Column("cores", "cores"),
-    Column("channel_groups", "channel groups"),
-    Column("tiles", "tiles"),
-    Column("neurons_per_core", "neurons/core"),
-    Column("synapses_per_core", "weights/core"),
-    Column("memory_per_core_bytes", "bytes/core"),
-    Column("memory_used", "memory used"),
-    Column("problem", "limits broken", True),
-)
-_TRAFFIC = (
-    Column("source", "from", True),
-    Column("target", "to", True),
-    Column("events_per_image", "events"),
-    Column("messages_per_image", "messages"),
-    Column("between_chips_per_image", "between chips"),
-)
+from qkf_deploy.display.numbers import percent, si
+from qkf_deploy.display.tables import Field, Sheet, summed, tabulate, to_text
+from qkf_deploy.hw_models.mapping import CoreMapping, Placement, Traffic
+from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 
 
 def placement_sheet(mapping: CoreMapping) -> Sheet:
     """One row per unit."""
     limit = mapping.chip.memory_per_core_bytes
-    rows = tuple(_cells(p, limit) for p in mapping.placements)
-    shown = tuple(tuple(_shown(cell) for cell in row) for row in rows)
-    footer = ("total", f"{mapping.cores:,}", "", "", "", "", "", percent(mapping.utilisation("memory")), "")
-    return Sheet(f"{mapping.chip.title}: cores per unit", _PLACEMENTS, rows, shown, footer)
+    fields: tuple[Field[Placement], ...] = (
+        Field("unit", "unit", lambda p: p.unit.name, left=True),
+        Field("cores", "cores", lambda p: p.cores, total=lambda _: mapping.cores),
+        Field("channel_groups", "channel groups", lambda p: p.channel_groups),
+        Field("tiles", "tiles", lambda p: p.tiles),
+        Field("neurons_per_core", "neurons/core", lambda p: p.neurons_per_core),
+        Field("synapses_per_core", "weights/core", lambda p: p.synapses_per_core),
+        Field("memory_per_core_bytes", "bytes/core", lambda p: p.memory_per_core_bytes),
+        Field(
+            "memory_used",
+            "memory used",
+            lambda p: p.memory_per_core_bytes / limit,
+            percent,
+            total=lambda _: mapping.utilisation("memory"),
+        ),
+        Field("problem", "limits broken", lambda p: "; ".join(p.limits_broken), left=True),
+    )
+    return tabulate(f"{mapping.chip.title}: cores per unit", fields, mapping.placements)
 
 
-def _shown(cell: str | int | float) -> str:
-    if isinstance(cell, str):
-        return cell
-    return percent(cell) if isinstance(cell, float) else f"{cell:,}"
-
-
-def _cells(p: Placement, limit: int) -> tuple[str | int | float, ...]:
-    return (
-        p.unit.name, p.cores, p.channel_groups, p.tiles, p.neurons_per_core, p.synapses_per_core,
-        p.memory_per_core_bytes, p.memory_per_core_bytes / limit, "; ".join(p.limits_broken),
-    )  # fmt: skip
+_TRAFFIC: tuple[Field[Traffic], ...] = (
+    Field("source", "from", lambda t: t.source, left=True),
+    Field("target", "to", lambda t: t.target, left=True),
+    summed("events_per_image", "events", lambda t: t.events, si),
+    summed("messages_per_image", "messages", lambda t: t.messages, si),
+    summed("between_chips_per_image", "between chips", lambda t: t.between_chips, si),
+)
 
 
 def traffic_sheet(mapping: CoreMapping) -> Sheet:
     """One row per pair of units that exchange events, mean per image."""
-    flows = mapping.traffic
-    rows = tuple((t.source, t.target, t.events, t.messages, t.between_chips) for t in flows)
-    shown = tuple((t.source, t.target, si(t.events), si(t.messages), si(t.between_chips)) for t in flows)
-    sums = [sum(getattr(t, k) for t in flows) for k in ("events", "messages", "between_chips")]
-    return Sheet("Events between units per image", _TRAFFIC, rows, shown, ("total", "", *(si(v) for v in sums)))
+    return tabulate("Events between units per image", _TRAFFIC, mapping.traffic)
 
 
 def summary(mapping: CoreMapping) -> str:

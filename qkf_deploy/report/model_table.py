@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from qkf_deploy.report.formats import Column, Sheet
+from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
 
 if TYPE_CHECKING:
     from qkf_deploy.models.zoo import Entry
 
-_COLUMNS = (
-    Column("model", "model", True),
-    Column("state", "state", True),
-    Column("source", "source", True),
-    Column("input", "input", True),
-    Column("image_size", "image"),
-    Column("time_steps", "T"),
-    Column("parameters", "parameters"),
-    Column("dense_macs_per_step", "dense MACs / step"),
-    Column("note", "note", True),
-)
-_COMMANDS = (Column("model", "model", True), Column("command", "command", True))
 
-
-def model_sheet(entries: Sequence[Entry]) -> Sheet:
-    """One row per model."""
-    rows = [
-        (e.name, e.state, e.source, *((e.input, e.image_size, e.time_steps, e.parameters, e.macs)
-         if e.state == "works" else (None,) * 5), e.note)
-        for e in entries
-    ]  # fmt: skip
-    shown = [tuple("" if v is None else f"{v:,}" if isinstance(v, int) else v for v in row) for row in rows]
-    return Sheet("models", _COLUMNS, tuple(rows), tuple(shown))
-
-
-def command_sheet(entries: Sequence[Entry]) -> Sheet:
-    """The trace command of every model that works."""
-    rows = tuple((e.name, _command(e)) for e in entries if e.state == "works")
-    return Sheet("commands", _COMMANDS, rows, rows)
+def _known(key: str, title: str, value: Callable[[Entry], Cell], left: bool = False) -> Field[Entry]:
+    """What is known of a model that works."""
+    return Field(key, title, lambda e: value(e) if e.state == "works" else None, left=left)
 
 
 def _command(entry: Entry) -> str:
     source = "checkpoint.pth" if entry.source == "checkpoint" else entry.source
     return f"qkf-deploy trace {source} {entry.arguments} -o net.qkf"
+
+
+_MODEL: Field[Entry] = Field("model", "model", lambda e: e.name, left=True)
+_FIELDS: tuple[Field[Entry], ...] = (
+    _MODEL,
+    Field("state", "state", lambda e: e.state, left=True),
+    Field("source", "source", lambda e: e.source, left=True),
+    _known("input", "input", lambda e: e.input, left=True),
+    _known("image_size", "image", lambda e: e.image_size),
+    _known("time_steps", "T", lambda e: e.time_steps),
+    _known("parameters", "parameters", lambda e: e.parameters),
+    _known("dense_macs_per_step", "dense MACs / step", lambda e: e.macs),
+    Field("note", "note", lambda e: e.note, left=True),
+)
+_COMMANDS: tuple[Field[Entry], ...] = (_MODEL, Field("command", "command", _command, left=True))
+
+
+def model_sheet(entries: Sequence[Entry]) -> Sheet:
+    """One row per model."""
+    return tabulate("models", _FIELDS, entries)
+
+
+def command_sheet(entries: Sequence[Entry]) -> Sheet:
+    """The trace command of every model that works."""
+    return tabulate("commands", _COMMANDS, [e for e in entries if e.state == "works"])

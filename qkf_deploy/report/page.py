@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from qkf_deploy.display.numbers import joules, percent, si, whole
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
@@ -26,7 +27,6 @@ from qkf_deploy.report import charts
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.evaluation_table import evaluation_sheets
-from qkf_deploy.report.formats import joules, percent, si, whole
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile

@@ -4,48 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
 from qkf_deploy.hw_models.profiles import Price, Profile
-from qkf_deploy.hw_models.quantities import QUANTITIES
-from qkf_deploy.report.formats import Column, Sheet, to_csv, to_json, to_markdown, to_text
+from qkf_deploy.hw_models.quantities import QUANTITIES, Quantity
+from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 
-_LIST = tuple(
-    Column(key, title, True)
-    for key, title in (
-        ("profile", "profile"),
-        ("title", "what"),
-        ("regime", "price regime"),
-        ("node_nm", "nm"),
-        ("voltage_v", "V"),
-        ("scope", "scope"),
-        ("evidence", "evidence"),
-    )
-)
-_PRICES = (
-    Column("quantity", "quantity", True),
-    Column("pj", "pJ each"),
-    Column("original", "as in the source", True),
-    Column("source", "source", True),
-)
 _HEAD = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")
+_LIST: tuple[Field[Profile], ...] = (
+    Field("profile", "profile", lambda p: p.id, left=True),
+    Field("title", "what", lambda p: p.title, left=True),
+    Field("regime", "price regime", lambda p: p.regime, left=True),
+    Field("node_nm", "nm", lambda p: p.node_nm, left=True),
+    Field("voltage_v", "V", lambda p: p.voltage_v, left=True),
+    Field("scope", "scope", lambda p: p.scope, left=True),
+    Field("evidence", "evidence", lambda p: p.evidence, left=True),
+)
+_QUANTITIES: tuple[Field[Quantity], ...] = (
+    Field("quantity", "quantity", lambda q: q.name, left=True),
+    Field("work", "work", lambda q: ", ".join(sorted(q.work)), left=True),
+    Field("counts", "counts", lambda q: q.help, left=True),
+)
 
 
 def list_sheet(profiles: Sequence[Profile]) -> Sheet:
     """One row per profile."""
-    rows = tuple((p.id, p.title, p.regime, p.node_nm, p.voltage_v, p.scope, p.evidence) for p in profiles)
-    return Sheet("Price profiles", _LIST, rows)
+    return tabulate("Price profiles", _LIST, profiles)
 
 
 def quantity_sheet() -> Sheet:
     """Everything a profile can price."""
-    columns = (Column("quantity", "quantity", True), Column("work", "work", True), Column("counts", "counts", True))
-    rows = tuple((q.name, ", ".join(sorted(q.work)), q.help) for q in QUANTITIES.values())
-    return Sheet("Quantities a profile can price", columns, rows)
-
-
-def price_sheet(profile: Profile) -> Sheet:
-    """One row per price."""
-    rows = tuple((p.quantity, _amount(p), p.original, p.source) for p in profile.prices.values())
-    return Sheet(f"{profile.id}: {profile.title}", _PRICES, rows)
+    return tabulate("Quantities a profile can price", _QUANTITIES, QUANTITIES.values())
 
 
 def _amount(price: Price) -> str:
@@ -53,6 +41,19 @@ def _amount(price: Price) -> str:
         return str(price.pj)
     word = "interpolated" if price.interpolate else "by buffer"
     return f"{word}: " + ", ".join(f"{t.pj} to {t.up_to} B" for t in price.tiers)
+
+
+_PRICES: tuple[Field[Price], ...] = (
+    Field("quantity", "quantity", lambda p: p.quantity, left=True),
+    Field("pj", "pJ each", _amount),
+    Field("original", "as in the source", lambda p: p.original, left=True),
+    Field("source", "source", lambda p: p.source, left=True),
+)
+
+
+def price_sheet(profile: Profile) -> Sheet:
+    """One row per price."""
+    return tabulate(f"{profile.id}: {profile.title}", _PRICES, profile.prices.values())
 
 
 def render_profile(profile: Profile, fmt: str) -> str:

@@ -7,11 +7,11 @@ from fractions import Fraction
 from typing import Any
 
 from qkf_deploy.display.numbers import joules, ratio
-from qkf_deploy.display.tables import Field, Sheet, tabulate
+from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet, footnotes, layer_fields, sum_fields
 from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
-from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown, to_text
+from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown
 
 SCHEMA_VERSION = 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ import pytest
 
 from qkf_deploy.display import Column, Field, Sheet, tabulate, to_html, to_text
 from qkf_deploy.display.frames import data_frame
-from qkf_deploy.display.numbers import plain, quantity, ratio
+from qkf_deploy.display.numbers import decimals, plain, quantity, ratio, unless_zero
 from qkf_deploy.display.tables import printable, summed
 from qkf_deploy.errors import MissingComponent
 
@@ -45,6 +45,13 @@ def test_a_table_is_declared_once() -> None:
 def test_totals_may_be_of_more_rows_than_are_shown() -> None:
     assert tabulate("", FIELDS, FRUIT[:1], FRUIT).footer == ("total", "", "1,234")
     assert tabulate("", FIELDS[:2], FRUIT).footer is None
+
+
+def test_a_total_may_be_a_text_of_its_own() -> None:
+    name, weight, count = FIELDS
+    label = replace(name, total=lambda rows: f"of {len(rows)}")
+    nothing = Field[Fruit]("none", "none", lambda f: f.count, unless_zero(plain), total=lambda rows: "0 in all")
+    assert tabulate("", (label, weight, count, nothing), FRUIT).footer == ("of 3", "", "1,234", "0 in all")
 
 
 def test_text_by_hand() -> None:
@@ -116,6 +123,13 @@ def test_cells_as_they_are() -> None:
         "", "1,234,567", "True", "x", "0.10", "2.5",
     ]  # fmt: skip
     assert [quantity(n, "node") for n in (0, 1, 10_000)] == ["0 nodes", "1 node", "10,000 nodes"]
+
+
+def test_numbers_as_they_are_shown() -> None:
+    assert [decimals(2)(v) for v in (None, 0, Fraction(2, 3), Decimal("12.345678"), ".5")] == [
+        "", "0.00", "0.67", "12.35", "0.50",
+    ]  # fmt: skip
+    assert [unless_zero(plain)(v) for v in (0, 0.0, Fraction(0), 1234)] == ["", "", "", "1,234"]
 
 
 def test_a_frame_keeps_integers_and_says_what_is_missing() -> None:

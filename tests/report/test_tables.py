@@ -11,13 +11,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from qkf_deploy.display.numbers import joules, si
+from qkf_deploy.display.tables import Column, Sheet, to_text
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models import price
 from qkf_deploy.hw_models.movement import HOROWITZ_BUFFERS, event_bits, level_for, movement
 from qkf_deploy.hw_models.twins import MEMORY_SENTENCE, activation_bits, mixed_regimes, verdict
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.report.comparison import render_comparison
-from qkf_deploy.report.formats import Column, Sheet, joules, si, to_markdown, to_text
+from qkf_deploy.report.formats import to_markdown
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.tables import render_energy
 

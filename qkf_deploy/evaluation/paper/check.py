@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy.display.tables import to_text
 from qkf_deploy.evaluation.paper import tables as paper_tables
 from qkf_deploy.evaluation.paper.tables import Check
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.report.formats import to_csv, to_json, to_markdown, to_text
+from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 
 _SIDES = (10, 20, 50, 100, 200)
 _CHANNELS = 256
