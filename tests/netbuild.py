@@ -8,53 +8,63 @@ from dataclasses import replace
 
 import numpy as np
 
+from qkf_deploy import ops
 from qkf_deploy.ir import Graph, GraphBuilder, Interval, Operand, Preprocessing, View
 from qkf_deploy.ir.operator import Operator
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops import (
-    Add,
-    BatchNorm,
-    Conv,
-    Input,
-    Linear,
-    Mask,
-    MatMul,
-    MaxPool,
-    Neuron,
-    Output,
-    Readout,
-    Scale,
-    Sum,
-    SumPool,
-)  # fmt: skip
 
-LIF = Neuron(tau=2.0, v_threshold=1.0, v_reset=0.0)
+LIF = ops.Neuron(tau=2.0, v_threshold=1.0, v_reset=0.0)
 SQUARE = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1))
 
 
-class Net:
-    """A :class:`GraphBuilder` with seeded random parameters."""
+class Growing:
+    """A graph that grows node by node; random numbers for its parameters.
 
-    def __init__(self, seed: int, shape: tuple[int, ...], frames: bool = False) -> None:
-        self.rng = np.random.default_rng(seed)
+    Args:
+        rng: random numbers, or a seed.
+        op: the input.
+        params: of the input.
+    """
+
+    def __init__(self, rng: np.random.Generator | int, op: ops.Input, **params: np.ndarray) -> None:
+        self.rng = np.random.default_rng(rng)
         self.builder = GraphBuilder()
-        self.builder.add("input", Input(shape, "frames" if frames else "real"))
-        self.frames = frames
-        self.channels = shape[0]
+        self.op = op
+        self.last = self.builder.add("input", op, (), params)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.builder.nodes[name].type.shape
 
+    def read(self, source: Operand | str) -> tuple[int, ...]:
+        """Shape of what a node gets from a source."""
+        if isinstance(source, Operand):
+            return source.view.shape if source.view else self.shape(source.node)
+        return self.shape(source)
+
     def add(self, name: str, op: Operator, *inputs: Operand | str, **params: np.ndarray) -> str:
-        return self.builder.add(name, op, inputs, params)
+        """A node; without inputs it reads the one before."""
+        self.last = self.builder.add(name, op, inputs or (self.last,), params)
+        return self.last
+
+
+def window(rank: int, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1) -> ops.Conv:
+    """A convolution that is the same along every axis."""
+    return ops.Conv((stride,) * rank, (padding,) * rank, (dilation,) * rank, groups)
+
+
+class Net(Growing):
+    """A float network with seeded random parameters."""
+
+    def __init__(self, seed: int, shape: tuple[int, ...], frames: bool = False) -> None:
+        super().__init__(seed, ops.Input(shape, "frames" if frames else "real"))
+        self.frames = frames
+        self.channels = shape[0]
 
     def conv(self, name: str, source: Operand | str, out: int, kernel: int = 3, bias: bool = True, **attrs) -> str:
         """A convolution with weights that make a LIF neuron fire now and then."""
-        node = source.node if isinstance(source, Operand) else source
-        shape = source.view.shape if isinstance(source, Operand) and source.view else self.shape(node)
+        shape = self.read(source)
         rank = len(shape) - 1
-        given = {"stride": 1, "padding": kernel // 2, "dilation": 1} | {k: v for k, v in attrs.items() if k != "groups"}
-        op = Conv(**{k: (v,) * rank for k, v in given.items()}, groups=attrs.get("groups", 1))
+        op = window(rank, **{"padding": kernel // 2, **attrs})
         fan_in = shape[0] // op.groups
         weight = self.rng.normal(0.15, 1.5, (out, fan_in, *[kernel] * rank)) / np.sqrt(fan_in * kernel**rank)
         params = {"weight": weight} | ({"bias": self.rng.normal(0.2, 0.4, out)} if bias else {})
@@ -63,7 +73,7 @@ class Net:
     def bn(self, name: str, source: str) -> str:
         n = self.shape(source)[0]
         return self.add(
-            name, BatchNorm(1e-5), source,
+            name, ops.BatchNorm(1e-5), source,
             mean=self.rng.normal(0, 0.3, n), var=self.rng.uniform(0.3, 2, n),
             weight=self.rng.uniform(0.8, 2, n) * self.rng.choice([-1, 1], n, p=[0.2, 0.8]),
             bias=self.rng.uniform(0, 1, n),
@@ -77,18 +87,18 @@ class Net:
         axes = tuple(range(1, len(self.shape(source))))
         tokens = int(np.prod(self.shape(source)[1:]))
         if axes:
-            source = self.add("head_sum", Sum(axes, role="readout"), source)
-        source = self.add("readout", Readout(), source)
-        source = self.add("head_scale", Scale(1.0 / (tokens * time_steps)), source)
+            source = self.add("head_sum", ops.Sum(axes, role="readout"), source)
+        source = self.add("readout", ops.Readout(), source)
+        source = self.add("head_scale", ops.Scale(1.0 / (tokens * time_steps)), source)
         fan_in = self.shape(source)[-1]
         source = self.add(
             "head",
-            Linear(),
+            ops.Linear(),
             source,
             weight=self.rng.normal(0, 1, (classes, fan_in)),
             bias=self.rng.normal(0, 1, classes),
         )
-        self.add("output", Output(), source)
+        self.add("output", ops.Output(), source)
 
     def build(self, time_steps: int = 4) -> Graph:
         encoding = "frames" if self.frames else "direct"
@@ -110,29 +120,29 @@ def small_transformer(seed: int = 0, frames: bool = False, norms: bool = True, t
 
     x = block("embed", "input", 8, 3, stride=2)
     drive = net.bn("pool_bn", net.conv("pool_conv", x, 8, 3))
-    deep = net.lif("pool_lif", net.add("pool", MaxPool((3, 3), (2, 2), (1, 1)), drive))
+    deep = net.lif("pool_lif", net.add("pool", ops.MaxPool((3, 3), (2, 2), (1, 1)), drive))
     short = block("short", x, 8, 1, stride=2, padding=0)
-    x = net.add("embed_add", Add(), deep, short)
+    x = net.add("embed_add", ops.Add(), deep, short)
     c, h, w = net.shape(x)
     tokens = View.of((c, h, w), (0, 1, 2), (c, h * w))
     heads = View.of((2, c // 2, h * w), (0, 1, 2), (2, c // 2, h * w))
     q, k = (block(f"qk_{b}", Operand(x, tokens), c, 1) for b in "qk")
-    total = net.add("qk_sum", Sum((1,), keepdims=True), Operand(q, heads))
+    total = net.add("qk_sum", ops.Sum((1,), keepdims=True), Operand(q, heads))
     gate = net.lif("qk_gate", total, v_threshold=0.5)
-    masked = net.add("qk_mask", Mask(), gate, Operand(k, heads))
+    masked = net.add("qk_mask", ops.Mask(), gate, Operand(k, heads))
     proj = block("qk_proj", Operand(masked, View.of((2, c // 2, h * w), (0, 1, 2), (c, h * w))), c, 1)
     flat = View.of((c, h * w), (0, 1), (c, h, w))
-    x = net.add("qk_add", Add(), x, Operand(proj, flat))
+    x = net.add("qk_add", ops.Add(), x, Operand(proj, flat))
     q, k, v = (block(f"ssa_{b}", Operand(x, tokens), c, 1) for b in "qkv")
     per_token = View.of((2, c // 2, h * w), (0, 2, 1), (2, h * w, c // 2))
-    kv = net.add("ssa_kv", MatMul(), Operand(k, heads), Operand(v, per_token))
-    y = net.add("ssa_q", MatMul(), Operand(q, per_token), kv)
-    y = net.add("ssa_scale", Scale(0.125), y)
+    kv = net.add("ssa_kv", ops.MatMul(), Operand(k, heads), Operand(v, per_token))
+    y = net.add("ssa_q", ops.MatMul(), Operand(q, per_token), kv)
+    y = net.add("ssa_scale", ops.Scale(0.125), y)
     y = net.lif("ssa_lif", Operand(y, View.of((2, h * w, c // 2), (0, 2, 1), (c, h * w))), v_threshold=0.5)
     y = block("ssa_proj", y, c, 1)
-    x = net.add("ssa_add", Add(), x, Operand(y, flat))
+    x = net.add("ssa_add", ops.Add(), x, Operand(y, flat))
     y = block("mlp1", x, 12, 3, groups=4, dilation=2, padding=2)
-    net.head(net.add("mlp_pool", SumPool((2, 1), (1, 1), (1, 0)), y), time_steps=time_steps)
+    net.head(net.add("mlp_pool", ops.SumPool((2, 1), (1, 1), (1, 0)), y), time_steps=time_steps)
     return net.build(time_steps)
 
 
@@ -162,7 +172,7 @@ def interval(low, high, rank: int) -> Interval:
     return Interval(*(np.asarray(v, np.int64).reshape(-1, *[1] * (rank - 1)) for v in (low, high)))
 
 
-def conv_taps(op: Conv, shape: Sequence[int], weight: np.ndarray):
+def conv_taps(op: ops.Conv, shape: Sequence[int], weight: np.ndarray):
     """Every (output index, input index, weight index) of a convolution whose input element exists."""
     sizes = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1

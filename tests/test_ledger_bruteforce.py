@@ -12,24 +12,10 @@ import pytest
 from netbuild import Net, conv_taps, random_pixels, small_transformer
 
 import qkf_deploy as qd
+from qkf_deploy import ops
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph, Node, Operand, View
 from qkf_deploy.ledger import COUNT_CLASSES, Ledger, concatenate
-from qkf_deploy.ops import (
-    Add,
-    Conv,
-    IntegerNeuron,
-    Linear,
-    Mask,
-    MatMul,
-    MaxPool,
-    Neuron,
-    Output,
-    Readout,
-    Scale,
-    Sum,
-    SumPool,
-)  # fmt: skip
 from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.inputs import encode
@@ -52,8 +38,8 @@ class Tally:
         self.counts[name] = self.counts.get(name, np.zeros(self.images, np.int64)) + per_image
 
 
-def synapse_taps(op: Conv | Linear, shape: tuple[int, ...], weight: np.ndarray):
-    if isinstance(op, Conv):
+def synapse_taps(op: ops.Conv | ops.Linear, shape: tuple[int, ...], weight: np.ndarray):
+    if isinstance(op, ops.Conv):
         yield from conv_taps(op, shape, weight)
         return
     for row in itertools.product(*map(range, shape[:-1])):
@@ -121,11 +107,11 @@ def count_pool(t: Tally, graph: Graph, node: Node, x: np.ndarray, y: np.ndarray)
             if not all(0 <= w < n for w, n in zip(where, type_.shape[1:], strict=True)):
                 continue
             taps += 1
-            if isinstance(op, SumPool):
+            if isinstance(op, ops.SumPool):
                 for c in range(type_.shape[0]):
                     value = x[(slice(None), slice(None), c, *where)]
                     t.add("pool_adds_unary", value if type_.is_events else np.ones_like(value))
-        if isinstance(op, MaxPool):
+        if isinstance(op, ops.MaxPool):
             t.add("pool_comparisons", np.full((y.shape[0], t.images), type_.shape[0] * (taps - 1)))
 
 
@@ -136,26 +122,26 @@ def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y
     events = all(v.is_events for v in types)
     for index in np.ndindex(*operands[-1].shape[2:]):
         value = operands[-1][(..., *index)]
-        if isinstance(op, Sum):
+        if isinstance(op, ops.Sum):
             name = "head_adds" if op.role == "readout" else "attention_sum_adds"
             t.add(f"{name}_unary", value if events else np.ones_like(value))
             if events:
                 t.add(f"{name}_graded", value != 0)
-        elif isinstance(op, Readout):
+        elif isinstance(op, ops.Readout):
             t.add("head_adds_unary", (value if events else np.ones_like(value)) * repeat)
             if events:
                 t.add("head_adds_graded", (value != 0) * repeat)
-        elif isinstance(op, Scale):
+        elif isinstance(op, ops.Scale):
             t.add("scale_multiplies", np.ones_like(value))
-        elif isinstance(op, Mask):
+        elif isinstance(op, ops.Mask):
             gate = np.broadcast_to(x, operands[1].shape)[(..., *index)]
             opened = gate == (0 if op.invert else 1)
             t.add("gate_ands", value != 0)
             t.add("events_stopped", (value != 0) & ~opened)
-        elif isinstance(op, Add):
+        elif isinstance(op, ops.Add):
             other = x[(..., *index)]
             t.add("residual_adds", (other != 0) & (value != 0) if events else np.ones_like(other))
-        elif isinstance(op, Neuron | IntegerNeuron):
+        elif isinstance(op, ops.Neuron | ops.IntegerNeuron):
             t.add("neuron_updates_driven", (value != 0) * repeat)
             t.add("neuron_updates_idle", (value == 0) * repeat)
             t.add("resets", y[(..., *index)])
@@ -164,11 +150,11 @@ def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y
 def brute_force(graph: Graph, node: Node, operands: list[np.ndarray], y: np.ndarray) -> Counts:
     t = Tally(y.shape[1])
     op, types = node.op, graph.input_types(node)
-    if isinstance(op, Conv | Linear):
+    if isinstance(op, ops.Conv | ops.Linear):
         count_synapse(t, graph, node, operands[0], y)
-    elif isinstance(op, MatMul):
+    elif isinstance(op, ops.MatMul):
         count_matmul(t, graph, node, *operands)
-    elif isinstance(op, MaxPool | SumPool):
+    elif isinstance(op, ops.MaxPool | ops.SumPool):
         count_pool(t, graph, node, operands[0], y)
     else:
         count_rest(t, graph, node, operands, y)
@@ -181,7 +167,7 @@ def brute_force(graph: Graph, node: Node, operands: list[np.ndarray], y: np.ndar
         for index in np.ndindex(*type_.shape):
             t.add(f"events_{way}_unary", value[(..., *index)] * repeat)
             t.add(f"events_{way}_graded", (value[(..., *index)] != 0) * repeat)
-    if isinstance(op, Neuron | IntegerNeuron):
+    if isinstance(op, ops.Neuron | ops.IntegerNeuron):
         widths = graph.widths.get(node.name)
         word = 4 if widths is None or widths.membrane is None else -(-signed_bits(*widths.membrane) // 8)
         t.add("state_bytes", 2 * node.type.size * graph.time_steps * word)
@@ -233,11 +219,11 @@ def odd_sizes() -> Graph:
     """3x3 pad 1 at odd sizes, 1x1 stride 2, grouped and dilated, on counts."""
     net = Net(1, (2, 5, 7))
     a, b = net.lif("a", net.conv("conv", "input", 4)), net.lif("b", net.conv("conv_b", "input", 4))
-    x = net.add("add", Add(), net.add("add0", Add(), a, b), b)
+    x = net.add("add", ops.Add(), net.add("add0", ops.Add(), a, b), b)
     net.lif("s", net.conv("strided", x, 3, kernel=1, stride=2, padding=0))
     net.lif("g", net.conv("grouped", x, 6, groups=2, stride=2))
     net.lif("d", net.conv("dilated", "g", 2, dilation=2, padding=2, bias=False))
-    net.add("cat", Add(), "d", net.lif("e", net.conv("wide", "s", 2, kernel=5, padding=2)))
+    net.add("cat", ops.Add(), "d", net.lif("e", net.conv("wide", "s", 2, kernel=5, padding=2)))
     net.head("cat")
     return net.build(3)
 
@@ -248,9 +234,9 @@ def one_dimensional() -> Graph:
     tokens = View.of((3, 4, 4), (0, 1, 2), (3, 16))
     net.lif("q", net.conv("conv", Operand("input", tokens), 4, kernel=3, stride=2))
     net.lif("k", net.conv("conv2", "q", 4, kernel=3, dilation=2, padding=2))
-    net.lif("gate", net.add("sum", Sum((1,), True), "q"), v_threshold=0.5)
-    net.add("mask", Mask(invert=True), "gate", "k")
-    net.add("fc", Linear(), net.add("both", Add(), "mask", "q"), weight=net.rng.normal(0.3, 0.5, (6, 8)))
+    net.lif("gate", net.add("sum", ops.Sum((1,), True), "q"), v_threshold=0.5)
+    net.add("mask", ops.Mask(invert=True), "gate", "k")
+    net.add("fc", ops.Linear(), net.add("both", ops.Add(), "mask", "q"), weight=net.rng.normal(0.3, 0.5, (6, 8)))
     net.lif("lif", "fc")
     net.head("lif")
     return net.build(3)
@@ -260,15 +246,15 @@ def drives_and_scales() -> Graph:
     """What spiking networks avoid: pools and additions of drives, scales that stay, products of drives."""
     net = Net(3, (2, 6, 6))
     a, b = net.conv("a", "input", 3), net.conv("b", "input", 3)
-    x = net.add("pool", SumPool((2, 2), (2, 2), (1, 1)), net.add("add", Add(), a, b))
-    net.add("product", MatMul(), x, x)
-    net.lif("lif", net.add("half", Scale(0.5), "product"))
-    net.add("largest", MaxPool((3, 3), (2, 2), (1, 1)), "lif")
-    net.add("few", SumPool((2, 1), (1, 1), (1, 0)), "largest")
+    x = net.add("pool", ops.SumPool((2, 2), (2, 2), (1, 1)), net.add("add", ops.Add(), a, b))
+    net.add("product", ops.MatMul(), x, x)
+    net.lif("lif", net.add("half", ops.Scale(0.5), "product"))
+    net.add("largest", ops.MaxPool((3, 3), (2, 2), (1, 1)), "lif")
+    net.add("few", ops.SumPool((2, 1), (1, 1), (1, 0)), "largest")
     net.conv("late", "few", 3)
-    net.add("total", Sum((1, 2), role="readout"), "late")
-    net.add("readout", Readout(), "total")
-    net.add("output", Output(), "readout")
+    net.add("total", ops.Sum((1, 2), role="readout"), "late")
+    net.add("readout", ops.Readout(), "total")
+    net.add("output", ops.Output(), "readout")
     return net.build(2)
 
 

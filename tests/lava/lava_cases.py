@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from netbuild import Growing
 
 from qkf_deploy import ops
-from qkf_deploy.ir import Graph, GraphBuilder, Operand, View, identity
+from qkf_deploy.ir import Graph, Operand, View, identity
 from qkf_deploy.passes.decay import approximate
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.run import Run
@@ -40,23 +41,13 @@ def differing(a: Run, b: Run) -> list[str]:
     return out
 
 
-class Maker:
-    """Grows a graph with random parameters."""
+class Maker(Growing):
+    """Grows an integer graph with random parameters."""
 
     def __init__(self, seed: int, shape: tuple[int, ...], form: str = "frames", high: int = 3, bits: int = 8) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.builder = GraphBuilder()
         scale = {"scale": np.full((1,) * len(shape), 0.01)} if form == "fixed" else {}
+        super().__init__(seed, ops.Input(shape, form, bits, high), **scale)  # type: ignore[arg-type]
         self.form = form
-        self.op = ops.Input(shape, form, bits, high)  # type: ignore[arg-type]
-        self.last = self.builder.add("input", self.op, (), scale)
-
-    def add(self, name: str, op: ops.Operator, *inputs: Operand | str, **params: np.ndarray) -> str:
-        self.last = self.builder.add(name, op, inputs or (self.last,), params)
-        return self.last
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.builder.nodes[name].type.shape
 
     def weights(self, *shape: int, bits: int = 8) -> np.ndarray:
         limit = 2 ** (bits - 1) - 1
@@ -71,7 +62,7 @@ class Maker:
         wide = {k: more.get(k, (d,) * rank) for k, d in (("stride", 1), ("padding", 0), ("dilation", 1))}
         groups, bits, bias = more.get("groups", 1), more.get("bits", 8), more.get("bias", "channel")
         op = ops.Conv(**wide, groups=groups, weight_bits=bits)  # type: ignore[arg-type]
-        shape = source.view.shape if isinstance(source, Operand) and source.view else self.shape(_node(source))
+        shape = self.read(source)
         weight = self.weights(out, shape[0] // groups, *kernel, bits=bits)  # type: ignore[operator,arg-type]
         params = {"weight": weight}
         cases = tuple(len(a.cases()[0]) for a in op.axes(shape, weight)) if bias == "cases" else ()
@@ -84,7 +75,7 @@ class Maker:
 
         ``more``: tau, soft, fraction, leftover (T), spikes (most per step), initial, lowest, decays (one per channel).
         """
-        shape = source.view.shape if isinstance(source, Operand) and source.view else self.shape(_node(source))
+        shape = self.read(source)
         decay = approximate(more.get("tau", 2.0), 12)  # type: ignore[arg-type]
         fraction = int(more.get("fraction", 0))  # type: ignore[call-overload]
         low, high = max(1, theta // 2), max(1, 2 * theta)
@@ -120,10 +111,6 @@ class Maker:
             x *= self.rng.random(shape) < 0.4
         fixed: Mapping[str, int | None] = {"zeros": 0, "low": low, "high": high}
         return Case(name, graph, np.full(shape, fixed[extreme], np.int64) if extreme else x.astype(np.int64))
-
-
-def _node(source: Operand | str) -> str:
-    return source if isinstance(source, str) else source.node
 
 
 def swapped(shape: tuple[int, ...]) -> View:

@@ -1,6 +1,10 @@
 """A program that simulates a network whose neurons hang; the tests end it from outside."""
 
 import signal
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # netbuild
 
 import lava_cases
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lava_cases
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]  # lava_cases, netbuild
