@@ -16,6 +16,10 @@ from qkf_deploy.ir.values import ValueType
 from qkf_deploy.ops import synapse
 from qkf_deploy.ops.exact import matmul
 from qkf_deploy.ops.geometry import Axis
+from qkf_deploy.ops.remember import Remembered
+
+#: Fan-outs through all weights and through those that are not zero.
+_FANOUTS = Remembered[tuple[np.ndarray, np.ndarray]]()
 
 
 @dataclass(frozen=True)
@@ -132,15 +136,15 @@ class Conv(Operator):
         return synapse.add_bias(low, high, shift, partial=partial)
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
-        type_ = types[0]
-        axes = self.axes(type_.shape, params["weight"])
-        readers = [a.readers() for a in axes]
-        fanout = self._fanout(np.ones_like(params["weight"], np.int64), readers)
+        type_, weight = types[0], params["weight"]
 
-        def nonzero() -> np.ndarray:
-            return self._fanout((params["weight"] != 0).astype(np.int64), readers)
+        def fanouts() -> tuple[np.ndarray, np.ndarray]:
+            readers = [a.readers() for a in self.axes(type_.shape, weight)]
+            every = self._fanout(np.ones_like(weight, np.int64), readers)
+            return every, self._fanout((weight != 0).astype(np.int64), readers)
 
-        return synapse.count(inputs[0], output, params, type_, time_steps, fanout, nonzero, self.weight_bits)
+        every, nonzero = _FANOUTS.get(weight, (self, type_.shape), fanouts)
+        return synapse.count(inputs[0], output, params, type_, time_steps, every, nonzero, self.weight_bits)
 
     def _fanout(self, present: np.ndarray, readers: list[np.ndarray]) -> np.ndarray:
         """Number of outputs that read each input element through a present tap, int64 ``(C, *spatial)``."""

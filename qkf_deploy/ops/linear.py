@@ -59,10 +59,7 @@ class Linear(Operator):
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         weight = params["weight"]
         fanout = np.full(weight.shape[1], weight.shape[0], np.int64)
-
-        def nonzero() -> np.ndarray:
-            return np.count_nonzero(weight, axis=0).astype(np.int64)
-
+        nonzero = np.count_nonzero(weight, axis=0).astype(np.int64)
         return synapse.count(inputs[0], output, params, types[0], time_steps, fanout, nonzero, self.weight_bits)
 
     def static_cost(self, inputs: Types, params: Params) -> StaticCost:

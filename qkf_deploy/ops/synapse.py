@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def count(
     type_: ValueType,
     time_steps: int,
     fanout: np.ndarray,
-    nonzero_fanout: Callable[[], np.ndarray],
+    nonzero_fanout: np.ndarray,
     weight_bits: int | None,
 ) -> Counts:
     """Ledger classes of a synapse.
@@ -85,7 +85,7 @@ def count(
         type_: input type; spikes and counts cost additions, everything else multiplications.
         time_steps: T.
         fanout: outputs reached by each input element, broadcastable to ``shape``.
-        nonzero_fanout: makes the same through non-zero weights only, where it is needed.
+        nonzero_fanout: the same through non-zero weights only.
         weight_bits: stored bits, ``None`` for float graphs.
     """
     images = x.shape[1]
@@ -95,19 +95,18 @@ def count(
         counts = {"head_macs": np.full(images, full, np.int64)}
         reads = counts["head_macs"]
     elif type_.is_events:
-        nonzero = nonzero_fanout()
         counts = {
             "ac_unary": weighted(x, fanout),
             "ac_graded": weighted_nonzero(x, fanout),
-            "ac_unary_nonzero_weights": weighted(x, nonzero),
-            "ac_graded_nonzero_weights": weighted_nonzero(x, nonzero),
+            "ac_unary_nonzero_weights": weighted(x, nonzero_fanout),
+            "ac_graded_nonzero_weights": weighted_nonzero(x, nonzero_fanout),
         }
         reads = counts["ac_graded"]
     else:
         counts = {
             "mac": np.full(images, full * x.shape[0], np.int64),
             "mac_every_step": np.full(images, full * time_steps, np.int64),
-            "mac_nonzero": weighted_nonzero(x, nonzero_fanout()),
+            "mac_nonzero": weighted_nonzero(x, nonzero_fanout),
         }
         reads = counts["mac"]
     counts["weight_bytes"] = reads * word

@@ -108,10 +108,9 @@ class Judge:
         Updates without drive are counted. A drive is surely zero where all of its terms are: where the same layers
         with the magnitudes of all weights and values give zero.
         """
-        magnitude = drive.tensor.abs()
-        if bool(magnitude.amin() > drive.error):
-            return torch.zeros(drive.shape[1], dtype=torch.bool, device=magnitude.device)
-        close = magnitude <= drive.error
+        if drive.smallest() > drive.error:
+            return torch.zeros(drive.shape[1], dtype=torch.bool, device=drive.tensor.device)
+        close = drive.tensor.abs() <= drive.error
         operand = neuron.inputs[0]
         terms = self._magnitude(operand.node, neuron, values, {})
         if terms is not None:

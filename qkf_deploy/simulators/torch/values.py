@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,29 @@ from torch import Tensor
 
 from qkf_deploy.ir import Node, Operand, View
 from qkf_deploy.ops import activity
+from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.simulators.counting import Arrays, NodeCounts
 
 #: Integers below these are exact in float32 and float64.
 _EXACT = {torch.float32: 2**24, torch.float64: 2**53}
+
+
+class _Fanout(NamedTuple):
+    """Fan-out on a device: of all elements if they have the same, their sum, and float64 one by one."""
+
+    same: int | None
+    total: int
+    weights: Tensor
+
+    @staticmethod
+    def of(fanout: np.ndarray, shape: tuple[int, ...], device: torch.device) -> _Fanout:
+        low, high = int(fanout.min()), int(fanout.max())
+        every = np.broadcast_to(fanout, shape)
+        weights = torch.from_numpy(every.reshape(-1).astype(np.float64)).to(device)
+        return _Fanout(low if low == high else None, int(every.sum()), weights)
+
+
+_FANOUTS = Remembered[_Fanout]()
 
 
 class Value:
@@ -42,6 +61,7 @@ class Value:
         self.tensor, self.largest, self.binary, self.integral, self.error = tensor, largest, binary, integral, error
         self._whole = whole  # a value of the same elements, whose sums are this one's
         self._sums: dict[str, Tensor] = {}
+        self._smallest: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,6 +80,15 @@ class Value:
         y = y.permute(0, 1, *(p + 2 for p in view.perm)).reshape(*head, *view.shape)
         whole = self if view.keeps_all else None
         return Value(y, self.largest, binary=self.binary, integral=self.integral, error=self.error, whole=whole)
+
+    def smallest(self) -> float:
+        """Smallest magnitude of an element (floating point)."""
+        if self._whole is not None:
+            return self._whole.smallest()
+        if self._smallest is None:
+            scratch = torch.empty_like(self.tensor[0])
+            self._smallest = min(float(torch.abs(x, out=scratch).amin()) for x in self.tensor)
+        return self._smallest
 
     def present(self) -> Tensor:
         """1 where an element is not zero, in the tensor's own type."""
@@ -92,24 +121,22 @@ class Value:
         return self._sums["nonzero"]
 
     def _nonzero(self) -> Tensor:
-        if self.tensor.dtype.is_floating_point and bool(self.tensor.abs().amin() > 0):
+        if self.tensor.dtype.is_floating_point and self.smallest() > 0:
             return torch.full((self.shape[1],), math.prod(self.shape) // self.shape[1], device=self.tensor.device)
         return _summed(self.present(), 1).sum(0)
 
     def weighted(self, fanout: np.ndarray, *, present: bool = False) -> Tensor:
         """Σ fan-out, times the elements or of those that are not zero, int64 ``(B,)``."""
-        low, high = int(fanout.min()), int(fanout.max())
-        if low == high:
-            return low * (self.nonzero_per_image() if present else self.per_image())
+        shape, device = self.shape[2:], self.tensor.device
+        known = _FANOUTS.get(fanout, (shape, device), lambda: _Fanout.of(fanout, shape, device))
+        if known.same is not None:
+            return known.same * (self.nonzero_per_image() if present else self.per_image())
         present = present and not self.binary
-        largest = 1 if present else self.largest
-        shape = self.shape[2:]
-        bound = self.shape[0] * largest * int(np.broadcast_to(fanout, shape).sum())
+        bound = self.shape[0] * (1 if present else self.largest) * known.total
         over_time = self._over_time(present)
-        weights = torch.from_numpy(np.array(np.broadcast_to(fanout, shape))).to(over_time.device).reshape(-1)
         if bound < _EXACT[torch.float64]:
-            return (over_time.to(torch.float64) @ weights.to(torch.float64)).to(torch.int64)
-        return (over_time.to(torch.int64) * weights).sum(1)
+            return (over_time.to(torch.float64) @ known.weights).to(torch.int64)
+        return (over_time.to(torch.int64) * known.weights.to(torch.int64)).sum(1)
 
     def _over_time(self, present: bool) -> Tensor:
         """Elements, or whether they are not zero, summed over time, ``(B, elements)``."""
