@@ -6,10 +6,12 @@ Keyword arguments are the fields of the options classes in :mod:`qkf_deploy.opti
 """
 
 from qkf_deploy.errors import QkfError
+from qkf_deploy.evaluation.run import Outcome
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.pipeline.comparing import compare, verify
 from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, write_report
+from qkf_deploy.pipeline.evaluating import evaluate, resume
 from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
 from qkf_deploy.pipeline.networks import (
     audit,
@@ -42,6 +44,7 @@ from qkf_deploy.simulators.run import Run
 __all__ = [
     "Graph",
     "Ledger",
+    "Outcome",
     "QkfError",
     "Run",
     "RunFile",
@@ -51,6 +54,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "default_batch",
+    "evaluate",
     "export_events",
     "export_lava",
     "export_nir",
@@ -71,6 +75,7 @@ __all__ = [
     "or_gates",
     "price",
     "quantize",
+    "resume",
     "save",
     "save_arrays",
     "save_run",

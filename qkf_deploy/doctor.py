@@ -21,7 +21,7 @@ from qkf_deploy.simulators.run import Record, Run
 
 _PACKAGE = "qkf-deploy"
 #: Extras that a user installs, not those of developers.
-_EXTRAS = ("torch", "event", "data", "onnx", "nir", "report")
+_EXTRAS = ("torch", "event", "data", "onnx", "nir", "report", "cluster")
 _SELF_TEST_SECONDS = 60.0
 
 Status = Literal["ok", "missing", "failed"]

@@ -79,3 +79,9 @@ class EngineError(QkfError):
     """An engine in another process that failed, was stopped, or ran past its time. Nothing it returned is used."""
 
     exit_code = 5
+
+
+class IncompleteError(QkfError):
+    """A run whose samples are not all there: some failed, or are missing still. What is there stays usable."""
+
+    exit_code = 5

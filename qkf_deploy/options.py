@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from qkf_deploy.evaluation.tally import Tally
 from qkf_deploy.keywords import Help, Options
 
 Layout = Literal["image", "sequence", "frames", "step"]
@@ -215,6 +216,58 @@ class MeasureOptions(DataOptions, EngineOptions):
 
     point: Annotated[str | None, Help("Number or name of a run, in a file that holds several.", metavar="POINT")] = None
     progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions(Options):
+    """Where an evaluation runs. None of it changes a result."""
+
+    jobs: Annotated[int, Help("Processes on this machine.", least=1)] = 1
+    scheduler: Annotated[
+        str | None,
+        Help(
+            "Address of a Dask scheduler whose workers run it: tls://HOST:8786, or tcp://127.0.0.1:8786 on this "
+            "machine.",
+            metavar="ADDRESS",
+        ),
+    ] = None
+    tls_ca: Annotated[str | Path | None, Help("Certificate authority of a tls:// scheduler [default: Dask's own].")] = (
+        None
+    )
+    tls_cert: Annotated[str | Path | None, Help("Certificate to show a tls:// scheduler.")] = None
+    tls_key: Annotated[str | Path | None, Help("Key of that certificate.")] = None
+    insecure: Annotated[
+        bool,
+        Help("Use a tcp:// scheduler on another machine: whoever can reach that network can run code on both."),
+    ] = False
+    shard: Annotated[
+        int | None,
+        Help(
+            "Samples that are run and stored together, what a crash loses at most per process [default: 32].", least=1
+        ),
+    ] = None
+    tick: Annotated[
+        Callable[[Tally], None] | None, Help("Called with how far it is, after every shard.", command_line=False)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(ExecutionOptions, EngineOptions):
+    """How an evaluation goes on."""
+
+    network: Annotated[str | Path | None, Help("Where the network is now, if it has moved.", command_line=False)] = None
+    data: Annotated[str | Path | None, Help("Where the data are now, if they have moved.", command_line=False)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(DataOptions, ExecutionOptions, EngineOptions):
+    """What is evaluated, and where."""
+
+    batch: Annotated[
+        int | None,
+        Help("Samples that run at once [default: what fits a few hundred megabytes, at most 32].", least=1),
+    ] = None
+    force: Annotated[bool, Help("Replace a run that is there.", command_line=False)] = False
 
 
 @dataclass(frozen=True, kw_only=True)

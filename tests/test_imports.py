@@ -19,6 +19,7 @@ HEAVY = (
     "nir",
     "numba",
     "dask",
+    "distributed",
     "jinja2",
     "sklearn",
     "spikingjelly",

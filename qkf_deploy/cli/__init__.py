@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "qkf_deploy.cli.models:models",
     "trace": "qkf_deploy.cli.trace:trace",
     "quantize": "qkf_deploy.cli.quantize:quantize",
+    "evaluate": "qkf_deploy.cli.evaluate:evaluate",
     "simulate": "qkf_deploy.cli.simulate:simulate",
     "energy": "qkf_deploy.cli.energy:energy",
     "profiles": "qkf_deploy.cli.profiles:profiles",

@@ -99,7 +99,7 @@ def notices(texts: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr (only on a terminal); yields a function of (done, total)."""
-    with _engine_messages():
+    with messages():
         if not sys.stderr.isatty():
             yield lambda done, total: None
             return
@@ -120,9 +120,9 @@ class _Notes(logging.Handler):
 
 
 @contextlib.contextmanager
-def _engine_messages() -> Iterator[None]:
-    """What engines log about a long wait goes to stderr meanwhile."""
-    logger, notes = logging.getLogger("qkf_deploy.simulators"), _Notes(logging.INFO)
+def messages() -> Iterator[None]:
+    """What engines and executors log about a long wait goes to stderr meanwhile."""
+    logger, notes = logging.getLogger("qkf_deploy"), _Notes(logging.INFO)
     before = logger.level
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)

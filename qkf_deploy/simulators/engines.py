@@ -119,10 +119,7 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
         UsageError: unknown engine or option, or an engine that cannot run this graph.
         MissingComponent: its package is not installed.
     """
-    if name == "auto":
-        name = _automatic(graph, images)
-        unused = {option for e in ("event", "torch") for option in ENGINES[e].options} - set(ENGINES[name].options)
-        options = {k: v for k, v in options.items() if k not in unused}
+    name, options = resolve(name, graph, options, images)
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}", hint=f"use auto, {', '.join(ENGINES)}")
     info = ENGINES[name]
@@ -142,10 +139,16 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
     return functools.partial(run, **options) if options else run
 
 
-def _automatic(graph: Graph, images: int) -> str:
+def resolve(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) -> tuple[str, dict[str, Any]]:
+    """The engine that ``auto`` stands for here, with those options that it has; any other name as it is."""
+    if name != "auto":
+        return name, dict(options)
     if graph.arithmetic == "integer":
-        return "event" if _installed(ENGINES["event"]) else "reference"
-    return "torch" if torch_pays(graph, images) else "reference"
+        name = "event" if _installed(ENGINES["event"]) else "reference"
+    else:
+        name = "torch" if torch_pays(graph, images) else "reference"
+    unused = {option for e in ("event", "torch") for option in ENGINES[e].options} - set(ENGINES[name].options)
+    return name, {k: v for k, v in options.items() if k not in unused}
 
 
 def _installed(info: EngineInfo) -> bool:

@@ -25,7 +25,7 @@ from qkf_deploy.runs.file import write_run
 from qkf_deploy.runs.gates import gate_nodes
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("energy.md", "profiles.md", "mapping.md", "report.md", "paper-check.md")
+PAGES = ("energy.md", "profiles.md", "mapping.md", "report.md", "paper-check.md", "evaluate.md")
 CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
 _BLOCK = re.compile(r"(<!-- made by: qkf-deploy (?P<command>.*?) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 

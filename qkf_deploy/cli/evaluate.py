@@ -1,0 +1,116 @@
+"""`qkf-deploy evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+import qkf_deploy as qd
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option
+from qkf_deploy.cli.evaluation_progress import Watch, watched
+from qkf_deploy.cli.options import options_of
+from qkf_deploy.errors import IncompleteError, UsageError
+from qkf_deploy.keywords import keywords
+from qkf_deploy.options import EvaluateOptions, ResumeOptions, TableFormat
+
+
+@command()
+@click.argument("network", type=PATH, required=False)
+@click.argument("data", type=PATH, required=False)
+@output_option("Where results are stored, sample by sample.", required=False)
+@click.option("--resume", type=PATH, metavar="RUN", help="Go on with a run; NETWORK and DATA only where they moved.")
+@options_of(EvaluateOptions)
+@click.option(
+    "--profile", "profiles", multiple=True, default=("paper-eq23",), show_default=True,
+    help="Price profile of the summary: a name (`qkf-deploy profiles` lists them) or a TOML file. Repeatable.",
+)  # fmt: skip
+@format_option
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    network: Path | None,
+    data: Path | None,
+    output: Path | None,
+    resume: Path | None,
+    profiles: tuple[str, ...],
+    fmt: TableFormat,
+    **options: Any,
+) -> None:
+    """Run a network on a whole data set: accuracy, rates and energy, resumable after any interruption.
+
+    Every result is stored as soon as it is there. A sample that cannot be read is stored with its error and stays in
+    the denominator. Exit code 5: samples failed or are missing.
+
+    \b
+    Examples:
+      qkf-deploy evaluate net.int.qkf val/ -o run.sqlite --jobs 2
+      qkf-deploy evaluate --resume run.sqlite
+    """
+    from qkf_deploy.report.evaluation_table import render_evaluation
+
+    run = resume or output
+    if run is None or (resume and output):
+        raise UsageError("either -o for a new run, or --resume for one that was interrupted", hint="give one of them")
+    prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
+    with watched() as watch, _resumable(run, watch):
+        if resume is not None:
+            _check_resumable(ctx)
+            going_on = {k.name: options[k.name] for k in keywords(ResumeOptions) if k.help.command_line}
+            ended = qd.resume(run, network=network, data=data, tick=watch.tick, **going_on)
+        elif network is not None and data is not None:
+            ended = qd.evaluate(network, data, run, tick=watch.tick, force=ctx.meta["qkf_deploy.force"], **options)
+        else:
+            raise UsageError("an evaluation needs a network and data", hint="`qkf-deploy evaluate NETWORK DATA -o RUN`")
+    notices(ended.notices)
+    if ended.tally.stored > ended.tally.failed:
+        emit(render_evaluation(qd.summarize(qd.load_run(run), prices), fmt))
+    _require_complete(ended, run)
+
+
+def _check_resumable(ctx: click.Context) -> None:
+    """What decides results stands in the run."""
+    decided = {k.name for k in keywords(EvaluateOptions)} - {k.name for k in keywords(ResumeOptions)}
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if given and param.name in decided:
+            raise UsageError(f"{param.opts[0]} cannot change in a run that was begun", hint="leave it out")
+
+
+@contextlib.contextmanager
+def _resumable(run: Path, watch: Watch) -> Iterator[None]:
+    """Says how to go on, whatever ended a run that was begun."""
+    try:
+        yield
+    except BaseException:
+        if watch.tally is not None and watch.tally.stored:
+            stored = f"{watch.tally.stored:,} of {watch.tally.samples:,} samples are stored"
+            note(f"{stored}; go on with: {_command(run)}")
+        raise
+
+
+def _command(run: Path) -> str:
+    return f"qkf-deploy evaluate --resume {shlex.quote(str(run))}"
+
+
+def _require_complete(ended: qd.Outcome, run: Path) -> None:
+    """Raises IncompleteError if samples failed or are missing."""
+    for indices, reason in ended.lost:
+        first, last = indices[0], indices[-1]
+        which = f"samples {first} to {last} are" if last > first else f"sample {first} is"
+        note(f"{which} missing: {reason}")
+    if ended.complete:
+        return
+    tally = ended.tally
+    missing = tally.samples - tally.stored
+    found = [f"{count:,} {what}" for count, what in ((tally.failed, "failed"), (missing, "are missing")) if count]
+    raise IncompleteError(
+        f"of {tally.samples:,} samples {' and '.join(found)}",
+        where=str(run),
+        hint=f"{_command(run)} --shard 1 finds the sample" if missing else "the rows of the run say why",
+    )

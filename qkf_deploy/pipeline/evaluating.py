@@ -1,0 +1,156 @@
+"""Networks on whole data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qkf_deploy.datasets.dataset import Dataset
+from qkf_deploy.datasets.opening import open_dataset
+from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.evaluation.executors import executor
+from qkf_deploy.evaluation.job import Bench, Job
+from qkf_deploy.evaluation.run import SHARD, Outcome, fill
+from qkf_deploy.ir import Graph
+from qkf_deploy.ir.digest import digest
+from qkf_deploy.keywords import part, takes
+from qkf_deploy.options import DataOptions, EvaluateOptions, ResumeOptions
+from qkf_deploy.pipeline.networks import load
+from qkf_deploy.pipeline.running import default_batch
+from qkf_deploy.runs import content
+from qkf_deploy.runs.store import Head, Store
+from qkf_deploy.simulators import engines
+
+
+@takes(EvaluateOptions)
+def evaluate(network: str | Path, data: str | Path, output: str | Path, options: EvaluateOptions) -> Outcome:
+    """Run a network on every sample of a data set; each result is stored as soon as it is there.
+
+    Args:
+        network: a `.qkf` file, float or integer.
+        data: as :func:`load_images` takes it.
+        output: a new file, which :func:`load_run` reads and :func:`resume` goes on with.
+
+    Returns:
+        What is stored and what is missing. A sample that cannot be read is stored with its error.
+
+    Raises:
+        InputError: a network or data that cannot be used, or a place that cannot be written.
+        UsageError, MissingComponent: an engine or executor that cannot be used.
+        EngineError: a cluster that is gone; what is stored stays.
+    """
+    graph = load(network)
+    reading = DataOptions(**part(options, DataOptions))
+    dataset = open_dataset(data, graph, reading)
+    engine, engine_options = engines.resolve(options.engine, graph, engines.given(options), len(dataset))
+    config: dict[str, Any] = {
+        "network_path": str(Path(network).absolute()),
+        "data_path": str(Path(data).absolute()),
+        "data_options": asdict(reading),
+        "engine": engine,
+        "engine_options": engine_options,
+        "batch": _batch(graph, options),
+    }
+    if options.scheduler is None:  # before anything is begun: an engine that cannot run here
+        engines.get(engine, graph, engine_options)
+    bench = _bench(graph, dataset, config, options.shard)
+    head = content.head(graph, dataset.digest, len(dataset), config)
+    head = replace(head, notices=(*head.notices, *dataset.notices))
+    with executor(options) as where, _begun(Path(output), head, options.force) as store:
+        return fill(store, 0, bench, where, shard=options.shard, tick=options.tick)
+
+
+@contextmanager
+def _begun(path: Path, head: Head, force: bool) -> Generator[Store]:
+    """A new store, which does not stay if the block ends with an error before a single result."""
+    empty = False
+    try:
+        with Store.create(path, [head], force=force) as store:
+            try:
+                yield store
+            except BaseException:
+                empty = len(store.missing()) == head.samples
+                raise
+    finally:
+        if empty:
+            path.unlink()
+
+
+@takes(ResumeOptions)
+def resume(run: str | Path, options: ResumeOptions) -> Outcome:
+    """Go on with an evaluation: nothing that is stored runs again.
+
+    Args:
+        run: what :func:`evaluate` wrote.
+
+    Returns:
+        As :func:`evaluate`.
+
+    Raises:
+        InputError: another network or other data than those of the run; a damaged store.
+        UsageError: another engine for a float network, whose sums depend on it.
+        UsageError, MissingComponent, EngineError: as of :func:`evaluate`.
+    """
+    with Store.open(run, write=True) as store:
+        (head,) = store.runs
+        config: dict[str, Any] = {**head.config, **_moved(options)}
+        graph = load(config["network_path"])
+        if digest(graph) != head.network:
+            raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
+        if options.engine != "auto" or engines.given(options):
+            config |= _other_engine(graph, head, options)
+        dataset = open_dataset(config["data_path"], graph, DataOptions(**config["data_options"]))
+        if dataset.digest != head.data:
+            raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
+        bench = _bench(graph, dataset, config, options.shard)
+        with executor(options) as where:
+            return fill(store, 0, bench, where, shard=options.shard, tick=options.tick)
+
+
+def _moved(options: ResumeOptions) -> dict[str, str]:
+    given = {"network_path": options.network, "data_path": options.data}
+    return {key: str(Path(path).absolute()) for key, path in given.items() if path is not None}
+
+
+def _other_engine(graph: Graph, head: Head, options: ResumeOptions) -> dict[str, Any]:
+    engine, engine_options = engines.resolve(options.engine, graph, engines.given(options), head.samples)
+    chosen = {"engine": engine, "engine_options": engine_options}
+    if graph.arithmetic == "float" and any(head.config[key] != value for key, value in chosen.items()):
+        raise UsageError(
+            f"this run of a float network began with the {head.config['engine']} engine, and its sums depend on it",
+            hint="leave the engine's options out",
+        )
+    return chosen
+
+
+def _batch(graph: Graph, options: EvaluateOptions) -> int:
+    """Samples that run together."""
+    if options.batch is None and _chained(graph):
+        raise UsageError(
+            "the network carries membranes from image to image, so results depend on which run together",
+            hint="say how many with --batch",
+        )
+    return options.batch or min(default_batch(graph), SHARD)
+
+
+def _chained(graph: Graph) -> bool:
+    return any(getattr(node.op, "carry", "own") == "official" for node in graph)
+
+
+def _bench(graph: Graph, dataset: Dataset, config: Mapping[str, Any], shard: int | None) -> Bench:
+    batch: int = config["batch"]
+    if graph.arithmetic == "integer" and not _chained(graph):  # gives the same whatever runs together
+        batch = min(batch, shard or SHARD)
+    job = Job(
+        network=digest(graph),
+        engine=config["engine"],
+        engine_options=config["engine_options"],
+        batch=batch,
+        data=dataset.digest,
+        data_path=config["data_path"],
+        data_options=DataOptions(**config["data_options"]),
+    )
+    return Bench(job, graph, dataset)
