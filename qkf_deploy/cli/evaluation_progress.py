@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import click
 
 from qkf_deploy.cli.common import messages
-from qkf_deploy.evaluation.tally import Tally
+from qkf_deploy.display.numbers import joules
+from qkf_deploy.evaluation.tally import PROFILE, Tally
 
 #: Seconds between two lines where stderr is no terminal.
 INTERVAL_S = 30.0
@@ -36,7 +37,7 @@ def watched() -> Iterator[Watch]:
 
 
 def described(tally: Tally) -> str:
-    """A tally on one line: ``640 of 50,000 (1.3 %), 12 per second, 1 h 07 min left, top-1 76.20 %``."""
+    """A tally on one line: ``640 of 50,000 (1.3%), 12 per second, 1 h 07 min left, top-1 76.20%``, and energy."""
     parts = [f"{tally.stored:,} of {tally.samples:,} ({tally.stored / max(tally.samples, 1):.1%})"]
     if tally.failed:
         parts.append(f"{tally.failed:,} failed")
@@ -44,6 +45,8 @@ def described(tally: Tally) -> str:
         parts += [f"{tally.rate:.3g} per second", f"{duration(tally.seconds_left)} left"]
     if tally.accuracy is not None:
         parts.append(f"top-1 {tally.accuracy:.2%}")
+    if tally.energy_pj is not None:
+        parts.append(f"{joules(tally.energy_pj)} per sample ({PROFILE})")
     return ", ".join(parts)
 
 

@@ -9,14 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from qkf_deploy.evaluation.executors import Executor
 from qkf_deploy.evaluation.job import Bench, ShardResult
-from qkf_deploy.evaluation.tally import Tally
-from qkf_deploy.runs.store import Row, Store
+from qkf_deploy.evaluation.tally import PROFILE, Tally
+from qkf_deploy.hw_models.pricing import price
+from qkf_deploy.hw_models.profiles import load_profile
+from qkf_deploy.runs.packing import unpack
+from qkf_deploy.runs.store import Head, Row, Store
 
 #: Samples per shard where the user says nothing: rarely less than ten seconds of work for an ImageNet network.
 SHARD = 32
+#: Seconds between two prices of what has run.
+_PRICING_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,13 @@ def fill(
     missing = store.missing(run)
     new = set(missing)
     shards = plan(missing, bench.job.batch, shard or SHARD, store.runs[run].samples)
-    tell = tick or (lambda tally: None)
-    tell(count.tally)
+    energy = _Energy(store.runs[run])
+
+    def tell() -> None:
+        if tick is not None:
+            tick(replace(count.tally, energy_pj=energy.mean_pj()))
+
+    tell()
     lost: list[ShardResult] = []
     notices: dict[str, None] = {}
     for result in executor.map(bench, shards):
@@ -79,7 +90,8 @@ def fill(
         for row in rows:
             if row.index in new:
                 count.add(row)
-        tell(count.tally)
+        energy.add(rows)
+        tell()
     return Outcome(count.tally, tuple((r.indices, r.lost or "") for r in lost), tuple(notices))
 
 
@@ -129,3 +141,29 @@ class _Count:
             hits=t.hits + (labelled and row.prediction == row.label),
             seconds=time.monotonic() - self._start,
         )
+
+
+class _Energy:
+    """Mean energy of rows, priced from time to time: that costs some milliseconds, however few they are."""
+
+    def __init__(self, head: Head) -> None:
+        self._head, self._profile = head, load_profile(PROFILE)
+        self._waiting: list[bytes] = []
+        self._total, self._priced = Fraction(0), 0
+        self._next = 0.0
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take rows; failed ones have no energy."""
+        self._waiting += [row.counts for row in rows if row.error is None]
+
+    def mean_pj(self) -> float | None:
+        """Picojoule per sample of those that are priced."""
+        if self._waiting and time.monotonic() >= self._next:
+            ledger = self._head.ledger
+            layers = unpack(ledger.layers, self._waiting, ledger.time_steps)
+            priced = price(replace(ledger, images=len(self._waiting), layers=layers), self._profile)
+            self._total += Fraction(priced.total_energy_pj)
+            self._priced += len(self._waiting)
+            self._waiting = []
+            self._next = time.monotonic() + _PRICING_S
+        return float(self._total / self._priced) if self._priced else None

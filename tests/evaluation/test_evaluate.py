@@ -196,6 +196,14 @@ def test_nothing_is_begun_where_it_cannot_end(place, out, tmp_path) -> None:
     assert len(rows(out)) == 5
 
 
+def test_the_energy_that_is_told_is_that_of_the_run(place, out, monkeypatch) -> None:
+    monkeypatch.setattr("qkf_deploy.evaluation.run._PRICING_S", 0.0)
+    ticks = []
+    qd.evaluate(place.network, place.data, out, limit=12, shard=5, tick=ticks.append)
+    assert ticks[0].energy_pj is None
+    assert ticks[-1].energy_pj == float(qd.price(qd.load_run(out).ledger, "paper-eq23").mean_energy_pj)
+
+
 def test_shards_are_whole_batches() -> None:
     assert list(plan(range(10), 4, 4, 10)) == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     assert list(plan([5, 9], 4, 8, 10)) == [(4, 5, 6, 7, 8, 9)]

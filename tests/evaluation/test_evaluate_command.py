@@ -38,7 +38,8 @@ def test_results_on_stdout_and_progress_on_stderr(place, out, capsys, monkeypatc
     lines = said.err.splitlines()
     assert len(lines) > 1
     assert all(
-        re.fullmatch(r"evaluating: \d+ of 48 \(.*\)(, .* per second, .* left)?(, top-1 .*%)?", li) for li in lines
+        re.fullmatch(r"evaluating: \d+ of 48 \(.*\)(, .* per second, .* left)?(, top-1 .*%)?(, .* per sample .*)?", li)
+        for li in lines
     )
 
 
@@ -66,9 +67,22 @@ def test_a_tally_on_a_line() -> None:
     assert described(Tally(50_000, 640, 0, 2, seconds=64.0)) == (
         "640 of 50,000 (1.3%), 2 failed, 10 per second, 1 h 22 min left"
     )
+    assert described(Tally(4, 2, labelled=2, hits=1, energy_pj=4.881e6)) == (
+        "2 of 4 (50.0%), top-1 50.00%, 4.881 µJ per sample (paper-eq23)"
+    )
     assert [duration(s) for s in (0.4, 59.4, 59.6, 3599.6, 41400)] == [
         "0 s", "59 s", "1 min 00 s", "1 h 00 min", "11 h 30 min",
     ]  # fmt: skip
+
+
+def test_the_same_text_whatever_the_hash_seed_and_the_shards(place, tmp_path) -> None:
+    said = []
+    for seed, shard in (("1", "1"), ("2", "8")):
+        arguments = ("evaluate", place.network, place.data, "-o", tmp_path / f"{seed}.sqlite", "--limit", "12")
+        said.append(run(*arguments, "--shard", shard, "--format", "json", env={"PYTHONHASHSEED": seed}))
+    assert said[0].returncode == 0
+    assert said[0].stdout == said[1].stdout
+    assert rows(tmp_path / "1.sqlite") == rows(tmp_path / "2.sqlite") == place.rows[:12]
 
 
 USAGE = {
