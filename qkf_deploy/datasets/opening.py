@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qkf_deploy.datasets.array_set import open_arrays
+from qkf_deploy.datasets.cifar import layout_of, open_cifar
 from qkf_deploy.datasets.dataset import Dataset
+from qkf_deploy.datasets.digit_set import digits_part, open_digits
 from qkf_deploy.datasets.folders import open_pictures
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
+
+_HINT = "name images, a folder, a .npy or a .npz file, or `digits`"
 
 
 def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Dataset:
@@ -18,15 +23,26 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
     Another process gets the same one from the same arguments.
 
     Args:
-        path: an image file, a folder of them, a ``.npy`` array or a ``.npz`` file.
+        path: an image file, a folder of them, a ``.npy`` array, a ``.npz`` file, the
+            folder of a published data set, or ``digits`` (docs/datasets.md).
         graph: the network it is for: channels, size, T and classes.
         options: how it is read.
 
     Raises:
         InputError: missing, unreadable as a whole, empty, of another size, or with labels beyond the network's classes.
     """
+    if (part := digits_part(path)) is not None and not Path(path).exists():
+        return open_digits(part, graph, options)
     path = Path(path)
     if not path.exists():
-        raise InputError("no such file or folder", where=str(path), hint="name images, a folder, a .npy or a .npz file")
-    opening = open_arrays if path.suffix in (".npy", ".npz") else open_pictures
-    return opening(path, graph, options)
+        raise InputError("no such file or folder", where=str(path), hint=_HINT)
+    try:
+        return _opener(path)(path, graph, options)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+
+
+def _opener(path: Path) -> Callable[[Path, Graph, DataOptions], Dataset]:
+    if path.suffix in (".npy", ".npz"):
+        return open_arrays
+    return open_cifar if layout_of(path) else open_pictures
