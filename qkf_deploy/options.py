@@ -18,6 +18,7 @@ Encoding = Literal["direct", "frames"]
 Form = Literal["step", "sequence"]
 Precision = Literal["float32", "float64"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+FramesBy = Literal["number", "time"]
 Part = Literal["train", "test", "all"]
 Granularity = Literal["block", "operator"]
 NirTool = Literal["nir", "norse", "sinabs", "snntorch", "spikingjelly", "spyx"]
@@ -201,6 +202,13 @@ class DataOptions(Options):
             metavar="CSV",
         ),
     ] = None
+    frames_by: Annotated[
+        FramesBy,
+        Help(
+            "How recordings become T frames: of equally many events (number), or of equal duration (time); as "
+            "SpikingJelly's split_by."
+        ),
+    ] = "number"
     images_key: Annotated[
         str | None,
         Help("Array of an .npz file that holds the images [default: images, x_test, x, data or the only one]."),

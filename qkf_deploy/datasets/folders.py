@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from qkf_deploy.datasets import labels, pictures
 from qkf_deploy.datasets.dataset import Dataset, Sample
-from qkf_deploy.datasets.finding import files_below, part_of
+from qkf_deploy.datasets.finding import files_below, names_below, part_of
 from qkf_deploy.datasets.tables import read_table
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph, Resize
@@ -64,11 +63,6 @@ def open_pictures(path: Path, graph: Graph, options: DataOptions) -> Dataset:
     how = asdict(resize) if isinstance(resize, Resize) else resize
     reading = {"format": "images", "shape": shape, "resize": how}
     return Dataset(path, names_below(root, files), source, known, notices, source.files, reading)
-
-
-def names_below(root: Path, files: Sequence[Path]) -> tuple[str, ...]:
-    """Names of files: their place below the folder."""
-    return tuple(file.relative_to(root).as_posix() if root in file.parents else file.name for file in files)
 
 
 def _resizing(graph: Graph, options: DataOptions) -> bool | Resize:

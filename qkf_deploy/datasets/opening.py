@@ -9,6 +9,7 @@ from qkf_deploy.datasets.array_set import open_arrays
 from qkf_deploy.datasets.cifar import layout_of, open_cifar
 from qkf_deploy.datasets.dataset import Dataset
 from qkf_deploy.datasets.digit_set import digits_part, open_digits
+from qkf_deploy.datasets.events.event_set import holds_events, open_events
 from qkf_deploy.datasets.folders import open_pictures
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
@@ -43,6 +44,8 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
 
 
 def _opener(path: Path) -> Callable[[Path, Graph, DataOptions], Dataset]:
-    if path.suffix in (".npy", ".npz"):
-        return open_arrays
-    return open_cifar if layout_of(path) else open_pictures
+    if layout_of(path):
+        return open_cifar
+    if holds_events(path):
+        return open_events
+    return open_arrays if path.suffix in (".npy", ".npz") else open_pictures

@@ -119,3 +119,48 @@ def write_cifar(root: Path, classes: int, form: str, count: int = 30) -> dict[st
     else:
         (root / ("batches.meta.txt" if ten else "fine_label_names.txt")).write_text("\n".join(names) + "\n\n")
     return made
+
+
+def random_events(count: int, width: int = 128, height: int = 128, seed: int = 0) -> dict[str, np.ndarray]:
+    """Events in order of time."""
+    rng = np.random.default_rng(seed)
+    return {
+        "t": np.sort(rng.integers(1000, 1_300_000, count)),
+        "x": rng.integers(0, width, count),
+        "y": rng.integers(0, height, count),
+        "p": rng.integers(0, 2, count),
+    }
+
+
+def aedat2(events: dict[str, np.ndarray]) -> bytes:
+    """As CIFAR10-DVS: addresses of a DVS128, big-endian, behind jAER's comments."""
+    head = (
+        b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n"
+        b"# Data format is int32 address, int32 timestamp (8 bytes total), repeated for each event\r\n"
+        b"# Timestamps tick is 1 us\r\n# created Thu Dec 03 19:30:00 CST 2015\r\n"
+    )
+    address = (127 - events["x"]) << 8 | (127 - events["y"]) << 1 | (1 - events["p"])
+    return head + np.stack([address, events["t"]], axis=1).astype(">u4").tobytes()
+
+
+def aedat3(events: dict[str, np.ndarray], packet: int = 300) -> bytes:
+    """As DVS128 Gesture: packets of polarity events, others between them."""
+    out = bytearray(
+        b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#Start-Time: 2016-07-05 11:10:23\r\n#!END-HEADER\r\n"
+    )
+    for start in range(0, len(events["t"]), packet):
+        t, x, y, p = (events[k][start : start + packet].astype(np.int64) for k in ("t", "x", "y", "p"))
+        same = (t >> 31) == (t[0] >> 31)
+        for kept in (same, ~same):
+            if kept.any():
+                n, overflow = int(kept.sum()), int(t[kept][0] >> 31)
+                data = np.stack([x[kept] << 17 | y[kept] << 2 | p[kept] << 1 | 1, t[kept] & 0x7FFFFFFF], axis=1)
+                out += struct.pack("<HHIIIIII", 1, 1, 8, 4, overflow, n, n, n) + data.astype("<u4").tobytes()
+        out += struct.pack("<HHIIIIII", 0, 1, 8, 4, 0, 1, 1, 1) + bytes(8)  # a special event
+    return bytes(out)
+
+
+def atis(events: dict[str, np.ndarray]) -> bytes:
+    """As N-MNIST and N-Caltech101."""
+    t, x, y, p = (events[k].astype(np.int64) for k in ("t", "x", "y", "p"))
+    return np.stack([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255], axis=1).astype(np.uint8).tobytes()
