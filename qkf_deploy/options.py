@@ -43,6 +43,10 @@ class TraceOptions(Options):
     """What a checkpoint or module does not say about itself."""
 
     checkpoint: Annotated[str | Path | None, Help("Weights for a module:factory.")] = None
+    weights: Annotated[
+        Literal["raw", "ema"] | None,
+        Help("Of a checkpoint with weights and their running average, which [default: raw, with a notice]."),
+    ] = None
     arch: Annotated[str | None, Help("Named build, instead of recognising the checkpoint (see docs/models.md).")] = None
     time_steps: Annotated[int | None, Help("T.", least=1, most=_MOST_STEPS)] = None
     heads: Annotated[

@@ -65,6 +65,7 @@ def trace_source(resolved: Source) -> Graph:
         class_names=resolved.class_names,
         provenance=dict(resolved.provenance),
         assumptions=resolved.assumptions,
+        notices=(*resolved.notices, *graph.notices),
     ).verify()
 
 

@@ -6,9 +6,11 @@ import argparse
 import hashlib
 import os
 import pickle
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,12 +18,16 @@ from official_layouts import LAYOUTS
 
 import qkf_deploy as qd
 from qkf_deploy.converters.torch.checkpoint import CONFIG_KEY, load_model, read_state_dict
+from qkf_deploy.converters.torch.unpickling import Ignored, unpickle
 from qkf_deploy.errors import CheckpointError, UsageError
 from qkf_deploy.models import BUILDS, QKFormer, QKFormerConfig
 
 RESAVE = "in the project that made it, save the weights alone: torch.save(model.state_dict(), ...)"
 REDOWNLOAD = "download or copy the file again, it looks incomplete or damaged"
-LOOKED = "looked for tensors at the top level and under 'state_dict' and 'model'"
+LOOKED = (
+    "looked for tensors at the top level and under 'state_dict', 'model', 'model_state_dict', 'model_state', 'net', "
+    "'network', 'weights', 'module', 'state_dict_ema', 'model_ema', 'ema_state_dict', 'ema_model', 'ema'"
+)
 OTHER_FILE = "name a .pth, .pt or .safetensors file; if it is one, download or copy it again"
 
 
@@ -55,8 +61,46 @@ CONTAINERS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] =
         lambda s: {"state_dict": {f"module.{n}": t for n, t in s.items()}},
         "torch, under 'state_dict', module. removed",
     ),
-    "bare data parallel": (lambda s: {f"module.{n}": t for n, t in s.items()}, "torch, module. removed"),
+    "bare data parallel": (lambda s: prefixed("module.", s), "torch, module. removed"),
+    "compiled": (lambda s: prefixed("_orig_mod.", s), "torch, _orig_mod. removed"),
+    "part compiled": (
+        lambda s: {n.replace("stage1.", "stage1._orig_mod."): t for n, t in s.items()},
+        "torch, _orig_mod. removed",
+    ),
+    "compiled and data parallel": (
+        lambda s: prefixed("module._orig_mod.module.", s),
+        "torch, _orig_mod. and module. and module. removed",
+    ),
+    "lightning": (
+        lambda s: {"state_dict": prefixed("model.net.", s), "callbacks": {}},
+        "torch, under 'state_dict', model. and net. removed",
+    ),
+    "averaged": (
+        lambda s: {**prefixed("module.", s), "n_averaged": torch.tensor(3)},
+        "torch, module. removed, n_averaged left out",
+    ),
+    "only a running average": (lambda s: {"epoch": 1, "state_dict_ema": s}, "torch, under 'state_dict_ema'"),
+    "model_ema": (lambda s: {"model_ema": s}, "torch, under 'model_ema'"),
+    "model_state_dict": (lambda s: {"model_state_dict": s, "loss": 0.1}, "torch, under 'model_state_dict'"),
+    "net": (lambda s: {"net": s, "acc": 93, "epoch": 2}, "torch, under 'net'"),
+    "one inside the other": (lambda s: {"model": {"state_dict": s, "step": 4}}, "torch, under 'model.state_dict'"),
+    "numpy beside": (
+        lambda s: {"model": s, "best": np.float64(95.5), "hit": np.bool_(True), "curve": np.arange(4.0)},
+        "torch, under 'model'",
+    ),
+    "defaultdicts beside": (
+        lambda s: {"model": s, "log": defaultdict(list, {"loss": [1.0]}), "n": defaultdict(int, {"a": 1})},
+        "torch, under 'model'",
+    ),
+    "thop": (
+        lambda s: {**s, "head.total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
+        "torch, total_ops and total_params left out",
+    ),
 }
+
+
+def prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize(("wrap", "container"), CONTAINERS.values(), ids=CONTAINERS)
@@ -74,6 +118,94 @@ def test_torch_containers(
     assert same(checkpoint.state_dict, state)
     assert (checkpoint.container, checkpoint.metadata) == (container, {})
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+WEIGHTS_TWICE: dict[str, Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], object]] = {
+    "two keys": lambda raw, ema: {"state_dict_ema": ema, "state_dict": raw},
+    "official timm keys": lambda raw, ema: {"model": raw, "model_ema": ema},
+    "one state dict": lambda raw, ema: {"state_dict": {**prefixed("ema.module.", ema), **prefixed("model.", raw)}},
+    "one inside the other": lambda raw, ema: {"model": raw, "ema": {"module": ema, "decay": 0.9}},
+}
+
+
+@pytest.mark.parametrize("wrap", WEIGHTS_TWICE.values(), ids=WEIGHTS_TWICE)
+def test_which_of_two_sets_of_weights(
+    tmp_path: Path,
+    state: dict[str, torch.Tensor],
+    wrap: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], object],
+) -> None:
+    average = {n: t + 1 if t.is_floating_point() else t for n, t in state.items()}
+    path = tmp_path / "w.pth"
+    torch.save(wrap(state, average), path)
+    taken = read_state_dict(path)
+    assert same(taken.state_dict, state)
+    assert len(taken.notices) == 1
+    assert "--weights ema takes that" in taken.notices[0]
+    assert same(read_state_dict(path, "ema").state_dict, average)
+    assert not read_state_dict(path, "ema").notices
+    assert same(read_state_dict(path, "raw").state_dict, state)
+    assert not read_state_dict(path, "raw").notices
+    graph = qd.trace(path, heads=2, image_size=16, weights="ema")
+    assert (graph["head"].params["weight"] == average["head.weight"].numpy()).all()
+    assert graph.provenance["given"] == "heads 2, image_size 16, weights ema"
+    assert taken.notices[0] in qd.trace(path, heads=2, image_size=16).notices
+
+
+@pytest.mark.parametrize(
+    ("content", "choice", "message"),
+    [
+        ({"w": torch.zeros(1)}, "ema", "holds no running average of weights"),
+        ({"state_dict_ema": {"w": torch.zeros(1)}}, "raw", "holds no weights but a running average"),
+    ],
+)
+def test_weights_that_are_not_there(tmp_path: Path, content: object, choice: str, message: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        read_state_dict(tmp_path / "w.pth", choice)
+
+
+def test_prefixes_go_only_as_far_as_the_names_of_the_model(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save(prefixed("module.model.", state), tmp_path / "w.pth")
+    wanted = prefixed("model.", state)
+    assert same(read_state_dict(tmp_path / "w.pth", wanted=wanted).state_dict, wanted)
+    assert same(read_state_dict(tmp_path / "w.pth").state_dict, state)
+
+
+def test_names_that_would_become_one_stay(tmp_path: Path) -> None:
+    both = {"a._orig_mod.w": torch.zeros(1), "a.w": torch.ones(1)}
+    torch.save(both, tmp_path / "w.pth")
+    assert same(read_state_dict(tmp_path / "w.pth").state_dict, both)
+
+
+def test_batch_counts_may_be_missing(
+    tmp_path: Path, small_cifar: QKFormerConfig, state: dict[str, torch.Tensor]
+) -> None:
+    torch.save({n: t for n, t in state.items() if "num_batches_tracked" not in n}, tmp_path / "w.pth")
+    model, _ = load_model(tmp_path / "w.pth", heads=2, image_size=16)
+    assert same(model.state_dict(), {n: torch.zeros_like(t) if "num_batches" in n else t for n, t in state.items()})
+    graph = qd.trace(
+        "qkf_deploy.models.qkformer:QKFormer", checkpoint=tmp_path / "w.pth",
+        factory_arguments={"config": small_cifar}, image_size=16,
+    )  # fmt: skip
+    assert graph.provenance["container"] == "torch"
+
+
+def test_numpy_never_sees_bytes_of_a_file(tmp_path: Path) -> None:
+    """A data type out of a file could claim that bytes are pointers, so none is ever made."""
+    path = tmp_path / "w.pth"
+    torch.save({"best": np.float64(1.0), "curve": np.arange(3), "type": np.dtype("f8")}, path)
+    with path.open("rb") as file:
+        content = unpickle(file, "w.pth")
+    assert isinstance(content, dict)
+    assert {type(value) for value in content.values()} == {Ignored}
+
+
+def test_safetensors_names_lose_prefixes_too(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(prefixed("module._orig_mod.", state), path)
+    checkpoint = read_state_dict(path)
+    assert sorted(checkpoint.state_dict) == sorted(state)
+    assert checkpoint.container == "safetensors, _orig_mod. and module. removed"
 
 
 def test_safetensors_is_known_by_content(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:

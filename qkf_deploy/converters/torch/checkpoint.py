@@ -1,25 +1,22 @@
 """Checkpoint files in: state dicts from ``.pth``, ``.pt`` and ``.safetensors``, and the QKFormer they belong to.
 
-Nothing in a file is executed: pickles are read with ``weights_only=True``, and the only class allowed beyond those of
-torch itself is ``argparse.Namespace``, which the official training scripts store next to the weights.
+Nothing in a file is executed (:mod:`.unpickling`); where its weights lie and how they are called is
+:mod:`.containers`' business.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
-import pickle
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qkf_deploy import limits
+from qkf_deploy.converters.torch.containers import RESAVE, Weights, find_weights
+from qkf_deploy.converters.torch.unpickling import REDOWNLOAD, one_line, unpickle
 from qkf_deploy.errors import CheckpointError, UsageError
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.config import QKFormerConfig
@@ -34,12 +31,7 @@ if TYPE_CHECKING:
 CONFIG_KEY = "qkf_config"
 """Metadata key of a safetensors file that holds :meth:`QKFormerConfig.to_json`."""
 
-_WEIGHT_KEYS = ("state_dict", "model")
-_PREFIX = "module."
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
-_REDOWNLOAD = "download or copy the file again, it looks incomplete or damaged"
-_OTHER_FILE = "name a .pth, .pt or .safetensors file; if it is one, download or copy it again"
-_RESAVE = "in the project that made it, save the weights alone: torch.save(model.state_dict(), ...)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,30 +39,36 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        state_dict: tensors on the CPU in file order, under names without ``module.`` prefix.
+        state_dict: tensors on the CPU in file order, under the model's own names.
         metadata: text metadata of a safetensors file, else empty.
         sha256: hexadecimal digest of the file.
         container: how the weights were stored, for people: ``safetensors``, ``torch, under 'model'`` ...
+        notices: sentences the user should read.
     """
 
     state_dict: dict[str, torch.Tensor]
     metadata: dict[str, str]
     sha256: str
     container: str
+    notices: tuple[str, ...] = ()
 
 
-def read_state_dict(path: str | Path) -> Checkpoint:
+def read_state_dict(path: str | Path, weights: str | None = None, wanted: Collection[str] | None = None) -> Checkpoint:
     """Read the weights of a checkpoint file safely.
 
-    The format is found from the content, not the name. A torch file may hold a bare state dict, or one under
-    ``state_dict`` or ``model``; ``module.`` prefixes are removed.
+    The format is found from the content, not the name. A torch file may hold a bare state dict, or one under the keys
+    that training scripts use; what DataParallel, torch.compile, Lightning and averaging put in front of every name is
+    removed, in safetensors files too.
 
     Args:
         path: the file.
+        weights: ``raw`` or ``ema`` where a file holds weights and their running average; ``None`` takes the weights,
+            with a notice.
+        wanted: names the model has, where they are known.
 
     Raises:
-        CheckpointError: no such file, not a file, unreadable, truncated, code inside, no state dict, or weights that
-            are not finite. Names the file and the next step.
+        CheckpointError: no such file, not a file, unreadable, truncated, code inside, no state dict, no weights of the
+            chosen kind, or weights that are not finite. Names the file and the next step.
         InputError: more than the memory limit.
         MissingComponent: torch is not installed.
     """
@@ -82,16 +80,19 @@ def read_state_dict(path: str | Path) -> Checkpoint:
         # One handle for digest and content: they describe the same bytes even if the path is replaced meanwhile.
         with path.open("rb") as file:
             digest = _digest(file)
-            tensors, metadata, container = _read_content(file, where)
+            content, metadata, kind = _read_content(file, where)
     except OSError as error:
         raise CheckpointError(
             f"cannot be read ({error.strerror})", where=where, hint="check the permissions"
         ) from error
-    _check_tensors(tensors, where)
-    return Checkpoint(tensors, metadata, digest, container)
+    found: Weights = find_weights(content, kind, where, weights, wanted)
+    _check_tensors(found.tensors, where)
+    return Checkpoint(found.tensors, metadata, digest, found.container, found.notices)
 
 
-def load_model(path: str | Path, arch: str | None = None, **overrides: Any) -> tuple[QKFormer, Checkpoint]:
+def load_model(
+    path: str | Path, arch: str | None = None, *, weights: str | None = None, **overrides: Any
+) -> tuple[QKFormer, Checkpoint]:
     """Build the QKFormer that a checkpoint belongs to, with its weights, in evaluation mode.
 
     The architecture is, in this order: ``arch``; the ``qkf_config`` metadata of a safetensors file; what the names and
@@ -101,6 +102,7 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: Any) -> t
     Args:
         path: the file.
         arch: a named build (``qkf_deploy.models.BUILDS``).
+        weights: as of :func:`read_state_dict`.
         **overrides: fields of :class:`QKFormerConfig` (``heads``, ``time_steps``, ``image_size`` ...), the last word.
 
     Raises:
@@ -108,16 +110,18 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: Any) -> t
         UsageError: an unknown ``arch`` or override.
         MissingComponent: torch or SpikingJelly is not installed.
     """
-    checkpoint = read_state_dict(path)
+    checkpoint = read_state_dict(path, weights)
     config = _config(checkpoint, str(path), arch, overrides)
     torch = import_torch_module("torch")
     model_class = import_torch_module("qkf_deploy.models.qkformer").QKFormer
     # Shapes are compared before any memory is taken for weights.
     with torch.device("meta"):
         model = model_class(config)
-    _check_fit(model.state_dict(), checkpoint.state_dict, str(path))
-    check_numbers(checkpoint.state_dict, model.state_dict(), str(path))
-    model.load_state_dict(_one_precision(checkpoint.state_dict), strict=True, assign=True)
+    expected = model.state_dict()
+    state = with_counts(checkpoint.state_dict, expected)
+    _check_fit(expected, state, str(path))
+    check_numbers(state, expected, str(path))
+    model.load_state_dict(_one_precision(state), strict=True, assign=True)
     return model.eval(), checkpoint
 
 
@@ -130,7 +134,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError("is not a regular file", where=where, hint="name a .pth, .pt or .safetensors file")
     if path.stat().st_size == 0:
-        raise CheckpointError("the file is empty", where=where, hint=_REDOWNLOAD)
+        raise CheckpointError("the file is empty", where=where, hint=REDOWNLOAD)
     limits.check(path.stat().st_size, "the file", where)
 
 
@@ -141,126 +145,47 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _read_content(file: BinaryIO, where: str) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
+def _read_content(file: BinaryIO, where: str) -> tuple[object, dict[str, str], str]:
+    """What a file holds, its text metadata, and its kind."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     head = file.read(9)
     file.seek(0)
     if len(head) == 9 and head[8:] == b"{":
-        return _read_safetensors(file, int.from_bytes(head[:8], "little"), size, where)
-    tensors, container = _find_state_dict(_unpickle(file, where), where)
-    return tensors, {}, container
+        return *_read_safetensors(file, int.from_bytes(head[:8], "little"), size, where), "safetensors"
+    return unpickle(file, where), {}, "torch"
 
 
 def _read_safetensors(
     file: BinaryIO, header_size: int, size: int, where: str
-) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     import safetensors
     import safetensors.torch
 
     if header_size > min(size - 8, _MAX_HEADER):
-        raise CheckpointError("the safetensors file is truncated", where=where, hint=_REDOWNLOAD)
+        raise CheckpointError("the safetensors file is truncated", where=where, hint=REDOWNLOAD)
     content = file.read()
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + header_size])
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(
-            f"the safetensors file is damaged ({_one_line(error)})", where=where, hint=_REDOWNLOAD
+            f"the safetensors file is damaged ({one_line(error)})", where=where, hint=REDOWNLOAD
         ) from error
     stored = [key for key in header if key != "__metadata__"]
-    return {key: tensors[key] for key in stored}, dict(header.get("__metadata__") or {}), "safetensors"
-
-
-def _unpickle(file: BinaryIO, where: str) -> object:
-    import torch
-
-    _check_archive(file, where)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about unusual pickles before it refuses them
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unpickling_error(error, where) from error
-    except Exception as error:  # damaged bytes make torch's readers raise almost any type
-        told = isinstance(error, RuntimeError | EOFError)  # any other text is about torch's code, not the file
-        detail = f" ({_one_line(error)})" if told else ""
-        raise CheckpointError(f"is not a complete torch checkpoint{detail}", where=where, hint=_REDOWNLOAD) from error
-
-
-def _check_archive(file: BinaryIO, where: str) -> None:
-    """A zip file says how large its members become."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        unpacked = 0  # torch's older format, or damaged: torch says so
-    limits.check(unpacked, "the archive", where)
-    file.seek(0)
-
-
-def _unpickling_error(error: pickle.UnpicklingError, where: str) -> CheckpointError:
-    # torch's own text advises weights_only=False, which this package must never pass on.
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if found:
-        return CheckpointError(
-            f"holds a Python object that is not weights ({found[1]}); loading it could run code",
-            where=where,
-            hint=_RESAVE,
-        )
-    cause = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
-    detail = f" ({cause[1].strip()[:80]})" if cause else ""
-    return CheckpointError(f"is not a torch or safetensors checkpoint{detail}", where=where, hint=_OTHER_FILE)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _find_state_dict(content: object, where: str) -> tuple[dict[str, torch.Tensor], str]:
-    container = "torch"
-    if isinstance(content, Mapping):
-        for key in _WEIGHT_KEYS:
-            if isinstance(content.get(key), Mapping):
-                content, container = content[key], f"torch, under {key!r}"
-                break
-    tensors = _as_state_dict(content, where)
-    if all(name.startswith(_PREFIX) for name in tensors):
-        return {
-            name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()
-        }, f"{container}, {_PREFIX} removed"
-    return tensors, container
-
-
-def _as_state_dict(content: object, where: str) -> dict[str, torch.Tensor]:
-    import torch
-
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"holds a {type(content).__name__}, not a state dict", where=where, hint=_RESAVE)
-    if not content:
-        raise CheckpointError("holds an empty state dict", where=where, hint=_RESAVE)
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(
-                f"is not a state dict: {str(name)[:60]!r} is a {type(value).__name__}; looked for tensors at the top "
-                f"level and under {' and '.join(map(repr, _WEIGHT_KEYS))}",
-                where=where,
-                hint=_RESAVE,
-            )
-    return dict(content)
+    return {key: tensors[key] for key in stored}, dict(header.get("__metadata__") or {})
 
 
 def _check_tensors(tensors: dict[str, torch.Tensor], where: str) -> None:
     import torch
 
     if not tensors:
-        raise CheckpointError("holds no tensors", where=where, hint=_RESAVE)
+        raise CheckpointError("holds no tensors", where=where, hint=RESAVE)
     # A tensor of stride 0 claims any size; what is computed with takes at most 8 bytes per element.
     limits.check(8 * sum(tensor.numel() for tensor in tensors.values()), "the weights", where)
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise CheckpointError(f"{name} is not a dense tensor", where=where, hint=_RESAVE)
+            raise CheckpointError(f"{name} is not a dense tensor", where=where, hint=RESAVE)
         count = int((~torch.isfinite(tensor.double())).sum()) if tensor.is_floating_point() else 0
         if count:
             raise CheckpointError(
@@ -318,6 +243,15 @@ def _check_fit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.T
             where=where,
             hint="name the architecture it was trained with (--arch), or give its options",
         )
+
+
+def with_counts(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with the batch counts of batch norms that it lacks, as zero: only training reads them."""
+    import torch
+
+    norms = (name.removesuffix("running_var") for name in state if name.endswith("running_var"))
+    missing = [name for norm in norms if (name := f"{norm}num_batches_tracked") in expected and name not in state]
+    return {**state, **{name: torch.zeros_like(expected[name], device="cpu") for name in missing}}
 
 
 def check_numbers(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], where: str) -> None:

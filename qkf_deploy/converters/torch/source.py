@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.converters.torch import assumed, pixels
-from qkf_deploy.converters.torch.checkpoint import Checkpoint, check_numbers, load_model, read_state_dict
+from qkf_deploy.converters.torch.checkpoint import check_numbers, load_model, read_state_dict, with_counts
 from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.converters.torch.remap import fitting
@@ -38,6 +38,7 @@ class Source:
         provenance: strings for the graph.
         imports: active while the model runs.
         assumptions: what neither the source nor the options say.
+        notices: sentences about the weights that the user should read.
     """
 
     model: torch.nn.Module
@@ -49,6 +50,7 @@ class Source:
     provenance: Mapping[str, str]
     imports: Imports = field(default_factory=Imports)
     assumptions: tuple[Assumption, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @undisturbed()
@@ -72,11 +74,13 @@ def resolve(source: Any, options: TraceOptions) -> Source:
     if _is_factory(text):
         model, imports = call_factory(text, options.factory_arguments, _named(options))
         _set_steps(model, options.time_steps)
-        provenance = {"source": text}
+        provenance: dict[str, str] = {"source": text}
+        notices: tuple[str, ...] = ()
         if options.checkpoint is not None:
-            provenance |= _load_weights(model, options.checkpoint)
+            loaded, notices = _load_weights(model, options.checkpoint, options.weights)
+            provenance |= loaded
         with imports.active():
-            return replace(_from_module(model, options, provenance), imports=imports)
+            return replace(_from_module(model, options, provenance), imports=imports, notices=notices)
     if options.checkpoint is not None:
         raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
     return _from_checkpoint(text, options)
@@ -99,7 +103,8 @@ def _named(options: TraceOptions) -> dict[str, Any]:
 
 def _from_checkpoint(path: str, options: TraceOptions) -> Source:
     overrides = {k: getattr(options, k) for k in ("time_steps", "heads", "image_size")}
-    model, checkpoint = load_model(path, options.arch, **{k: v for k, v in overrides.items() if v is not None})
+    named = {k: v for k, v in overrides.items() if v is not None}
+    model, checkpoint = load_model(path, options.arch, weights=options.weights, **named)
     config = model.config
     frames = config.layout == "dvs"
     given = _given(options)
@@ -122,7 +127,10 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
         **assumed.given(given),
     }
     layout = "frames" if frames else "image"
-    return Source(model, layout, shape, config.time_steps, pre, names, provenance, assumptions=tuple(found))
+    return Source(
+        model, layout, shape, config.time_steps, pre, names, provenance,
+        assumptions=tuple(found), notices=checkpoint.notices,
+    )  # fmt: skip
 
 
 def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapping[str, str]) -> Source:
@@ -163,18 +171,9 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
 def _given(options: TraceOptions) -> dict[str, Any]:
     """What the user said about the model itself."""
     names = (
-        "arch",
-        "time_steps",
-        "heads",
-        "image_size",
-        "in_channels",
-        "input",
-        "preset",
-        "mean",
-        "std",
-        "eval_resize",
-        "interpolation",
-    )
+        "arch", "time_steps", "heads", "image_size", "in_channels", "input", "preset", "mean", "std", "eval_resize",
+        "interpolation", "weights",
+    )  # fmt: skip
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
@@ -218,10 +217,15 @@ def _own_channels(model: torch.nn.Module) -> int | None:
     return None
 
 
-def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
-    checkpoint: Checkpoint = read_state_dict(path)
-    state, remapped = fitting(checkpoint.state_dict, model.state_dict())
-    check_numbers(state, model.state_dict(), str(path))
+def _load_weights(
+    model: torch.nn.Module, path: str | Path, weights: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Give a module the weights of a file; provenance and notices."""
+    wanted = model.state_dict()
+    checkpoint = read_state_dict(path, weights, wanted)
+    state, remapped = fitting(checkpoint.state_dict, wanted)
+    state = with_counts(state, wanted)
+    check_numbers(state, wanted, str(path))
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -231,4 +235,5 @@ def _load_weights(model: torch.nn.Module, path: str | Path) -> dict[str, str]:
             where=str(path),
             hint="is it another model's file?",
         ) from error
-    return {"checkpoint": Path(path).name, "sha256": checkpoint.sha256, **remapped}
+    where = {"checkpoint": Path(path).name, "sha256": checkpoint.sha256, "container": checkpoint.container}
+    return {**where, **remapped}, checkpoint.notices
