@@ -52,9 +52,14 @@ class TraceOptions(Options):
     heads: Annotated[
         int | Sequence[int] | None, Help("Attention heads, one number or one per stage: 6 or 6,6,6.", least=1)
     ] = None
-    image_size: Annotated[int | None, Help("Height and width of the input in pixels.", least=1, most=_MOST_PIXELS)] = (
-        None
-    )
+    image_size: Annotated[
+        int | Sequence[int] | None,
+        Help(
+            "Size of the input in pixels: one number for a square, H,W, L, for a signal of length L; 1 for vectors.",
+            least=1,
+            most=_MOST_PIXELS,
+        ),
+    ] = None
     in_channels: Annotated[int | None, Help("Input channels (factories and modules).", least=1)] = None
     input: Annotated[
         Layout | None,

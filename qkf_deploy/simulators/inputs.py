@@ -120,10 +120,10 @@ def _image(x: np.ndarray, op: Input, graph: Graph) -> tuple[np.ndarray, tuple[st
     if x.dtype.kind in "ui" and x.dtype != np.uint8:
         raise InputError(f"images of type {x.dtype}", hint="pixels are uint8; normalized images are float32 or float64")
     if op.format == "real":
-        return (normalize(x, pre) if x.dtype == np.uint8 else x.astype(np.float64)), ()
+        return (normalize(x, pre, len(op.shape) - 1) if x.dtype == np.uint8 else x.astype(np.float64)), ()
     if op.format == "bytes":
-        return (x.astype(np.int64), ()) if x.dtype == np.uint8 else _to_pixels(x, pre)
-    real = normalize(x, pre) if x.dtype == np.uint8 else x.astype(np.float64)
+        return (x.astype(np.int64), ()) if x.dtype == np.uint8 else _to_pixels(x, pre, len(op.shape) - 1)
+    real = normalize(x, pre, len(op.shape) - 1) if x.dtype == np.uint8 else x.astype(np.float64)
     return _to_fixed(real, op, graph)
 
 
@@ -143,15 +143,15 @@ def _range_notice(x: np.ndarray, graph: Graph) -> tuple[str, ...]:
     return ()
 
 
-def normalize(pixels: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """``(byte / 255 - mean) / std`` in float64; channel axis third from the right."""
-    mean, std = (np.array(v).reshape(-1, 1, 1) for v in (pre.mean, pre.std))
+def normalize(pixels: np.ndarray, pre: Preprocessing, spatial: int = 2) -> np.ndarray:
+    """``(byte / 255 - mean) / std`` in float64; ``spatial`` axes are behind the channel axis."""
+    mean, std = (np.array(v).reshape(-1, *[1] * spatial) for v in (pre.mean, pre.std))
     return (pixels.astype(np.float64) / 255.0 - mean) / std
 
 
-def _to_pixels(x: np.ndarray, pre: Preprocessing) -> tuple[np.ndarray, tuple[str, ...]]:
+def _to_pixels(x: np.ndarray, pre: Preprocessing, spatial: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Undo the normalization of an image that was made of bytes; round (with a notice) one that was not."""
-    mean, std = (np.array(v).reshape(-1, 1, 1) for v in (pre.mean, pre.std))
+    mean, std = (np.array(v).reshape(-1, *[1] * spatial) for v in (pre.mean, pre.std))
     pixels = (x.astype(np.float64) * std + mean) * 255.0
     whole = np.rint(pixels)
     if (whole < 0).any() or (whole > 255).any():

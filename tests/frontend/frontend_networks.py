@@ -40,8 +40,9 @@ def pixels(source: Source, seed: int = 0, count: int = IMAGES) -> np.ndarray:
     if source.layout == "frames":
         return rng.integers(0, 3, (count, source.time_steps, *source.shape)).astype(np.float32)
     images = rng.integers(0, 256, (count, *source.shape)).astype(np.uint8)
-    images[0, :, : source.shape[1] // 3] = 0
-    images[-1, :, -source.shape[1] // 3 :] = 255
+    if len(source.shape) > 1:
+        images[0, :, : source.shape[1] // 3] = 0
+        images[-1, :, -source.shape[1] // 3 :] = 255
     return images
 
 

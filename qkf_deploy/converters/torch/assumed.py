@@ -63,6 +63,13 @@ def imagenet_size(size: int) -> Assumption:
     return Assumption("image size", f"{size} x {size}", "usual for 1000 classes", _SIZE, "--image-size")
 
 
+def part_size(axes: Sequence[int]) -> Assumption:
+    """The image size that a part of a model carries, such as its patch embedding."""
+    return Assumption(
+        "image size", " x ".join(map(str, axes)), "as a part of the model holds it", _SIZE, "--image-size"
+    )
+
+
 def image_channels(channels: int) -> Assumption:
     """The channels of a model without a convolution."""
     return Assumption("channels", str(channels), "usual for images", _SIZE, "--in-channels")

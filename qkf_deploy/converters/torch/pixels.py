@@ -78,6 +78,8 @@ def resizing(
         UsageError: smaller than the input, or an interpolation of nothing.
     """
     if options.eval_resize is not None:
+        if len(shape) != 3:
+            raise UsageError("--eval-resize is for images", hint="leave it out for signals and vectors")
         resize = Resize(options.eval_resize, options.interpolation or "bicubic")
         if resize.shorter < max(shape[1:]):
             raise UsageError(f"--eval-resize {resize.shorter} is smaller than the input of {shape[2]}x{shape[1]}")

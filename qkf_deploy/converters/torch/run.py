@@ -52,9 +52,9 @@ def _tensor(image: np.ndarray, source: Source) -> torch.Tensor:
     if source.layout == "frames":
         return torch.from_numpy(image.astype(np.float64))[None]
     if image.dtype == np.uint8 and source.preprocessing is not None:
-        image = normalize(image, source.preprocessing)
+        image = normalize(image, source.preprocessing, image.ndim - 1)
     x = torch.from_numpy(image.astype(np.float64))[None]
-    return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, 1, 1, 1, 1)
+    return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, *[1] * x.ndim)
 
 
 def _one(model: torch.nn.Module, x: torch.Tensor, calls: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qkf_deploy.converters.torch import assumed, pixels
+from qkf_deploy.converters.torch import assumed, pixels, sizes
 from qkf_deploy.converters.torch.checkpoint import check_numbers, load_model, read_state_dict, with_counts
 from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.converters.torch.imports import Imports
@@ -31,7 +31,7 @@ class Source:
     Attributes:
         model: with its weights; whatever runs it runs a copy.
         layout: how it takes its input.
-        shape: ``(C, H, W)``.
+        shape: ``(C, H, W)``; ``(C, L)`` of signals, ``(C,)`` of vectors.
         time_steps: T.
         preprocessing: ``None`` for event frames.
         class_names: labels, may be empty.
@@ -93,17 +93,16 @@ def _is_factory(text: str) -> bool:
 
 def _named(options: TraceOptions) -> dict[str, Any]:
     """Options under every usual name of a factory's parameter; the factory gets those it has."""
-    names = (
-        (_STEP_NAMES, options.time_steps),
-        (_SIZE_NAMES, options.image_size),
-        (_CHANNEL_NAMES, options.in_channels),
-    )
-    return {name: value for usual, value in names if value is not None for name in usual}
+    names = ((_STEP_NAMES, options.time_steps), (sizes.CHANNEL_NAMES, options.in_channels))
+    given = {name: value for usual, value in names if value is not None for name in usual}
+    return given | sizes.named(options.image_size)
 
 
 def _from_checkpoint(path: str, options: TraceOptions) -> Source:
     overrides = {k: getattr(options, k) for k in ("time_steps", "heads", "image_size")}
     named = {k: v for k, v in overrides.items() if v is not None}
+    if "image_size" in named and len(set(axes := sizes.spatial(named["image_size"]))) == 1:
+        named["image_size"] = axes[0]
     model, checkpoint = load_model(path, options.arch, weights=options.weights, **named)
     config = model.config
     frames = config.layout == "dvs"
@@ -137,19 +136,10 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
     config: QKFormerConfig | None = (
         getattr(model, "config", None) if type(model).__module__.startswith("qkf_deploy.models") else None
     )
-    found: list[Assumption] = []
-    channels = options.in_channels or (config.in_channels if config else _own_channels(model))
-    if channels is None:
-        channels = _IMAGE_CHANNELS
-        found.append(assumed.image_channels(channels))
-    size = options.image_size or (config.image_size if config else _own(model, _SIZE_NAMES))
-    usual = None
-    if size is None and _has_imagenet_classes(model):
-        size, usual = _IMAGENET_SIZE, "imagenet" if channels == _IMAGE_CHANNELS else None
-        found.append(assumed.imagenet_size(size))
-    if size is None:
-        raise UsageError("a module does not say its image size", hint="give --image-size")
-    shape = (channels, size, size)
+    size, channels = options.image_size, options.in_channels
+    if config is not None:
+        size, channels = size or config.image_size, channels or config.in_channels
+    shape, usual, found = sizes.input_shape(model, size, channels)
     steps = options.time_steps or (config.time_steps if config else _own(model, _STEP_NAMES))
     layout = options.input or (None if config is None else "frames" if config.layout == "dvs" else "image")
     if layout is None:
@@ -160,7 +150,7 @@ def _from_module(model: torch.nn.Module, options: TraceOptions, provenance: Mapp
         raise UsageError("a module does not say its time steps", hint="give --time-steps")
     pre = None
     if layout != "frames":
-        pre, assumption = pixels.normalization(options, channels, usual, "usual for 1000 classes", None)
+        pre, assumption = pixels.normalization(options, shape[0], usual, "usual for 1000 classes", None)
         pre = replace(pre, resize=pixels.resizing(options, shape, None, "")[0])
         found += assumption
     provenance = {**provenance, **assumed.given(_given(options))}
@@ -177,19 +167,8 @@ def _given(options: TraceOptions) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-_IMAGENET_SIZE, _IMAGENET_CLASSES, _IMAGE_CHANNELS = 224, 1000, 3
-
-
-def _has_imagenet_classes(model: torch.nn.Module) -> bool:
-    """True if the last linear layer has as many outputs as ImageNet-1k has classes."""
-    outputs = [getattr(m, "out_features", None) for m in model.modules() if hasattr(m, "out_features")]
-    return bool(outputs) and outputs[-1] == _IMAGENET_CLASSES
-
-
-#: Usual names of T, of the image's height and of the input channels, in factories and modules.
+#: Usual names of T in factories and modules.
 _STEP_NAMES = ("T", "time_steps", "num_steps", "timesteps", "time_step")
-_SIZE_NAMES = ("image_size", "img_size", "img_size_h", "img_size_w")
-_CHANNEL_NAMES = ("in_channels", "in_chans", "in_channel")
 
 
 def _set_steps(model: torch.nn.Module, steps: int | None) -> None:
@@ -205,15 +184,6 @@ def _own(model: torch.nn.Module, names: Sequence[str]) -> int | None:
         value = getattr(model, name, None)
         if isinstance(value, int) and value > 0:
             return value
-    return None
-
-
-def _own_channels(model: torch.nn.Module) -> int | None:
-    """Input channels of the first convolution."""
-    for module in model.modules():
-        channels = getattr(module, "in_channels", None)
-        if isinstance(channels, int) and hasattr(module, "weight"):
-            return channels
     return None
 
 

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from qkf_deploy.converters.torch.compat import clock_driven, einops_names, timm_names, torchvision_names
+from qkf_deploy.converters.torch.compat import cext, clock_driven, timm_names, torchvision_names, unused
+from qkf_deploy.converters.torch.compat.backends import backend_arguments
 
 _PROVIDERS = (
     ("spikingjelly.clock_driven", clock_driven.modules),
+    ("spikingjelly.cext", cext.modules),
     ("timm", timm_names.modules),
-    ("einops", einops_names.modules),
     ("torchvision", torchvision_names.modules),
 )
 
@@ -36,9 +37,13 @@ def old_names() -> Iterator[None]:
         for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
             del sys.modules[known]  # what a failed import left behind
         added.update(modules())
+    for name in unused.PACKAGES:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            added.update(unused.modules(name))
     sys.modules.update(added)
     try:
-        yield
+        with backend_arguments():
+            yield
     finally:
         for name, module in added.items():
             if sys.modules.get(name) is module:

@@ -5,6 +5,7 @@ The multi-step classes became ``step_mode='m'``; ``backend`` chose a CUDA kernel
 
 from __future__ import annotations
 
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from qkf_deploy.converters.torch.compat.stand_in import StandIn
 
-#: Arguments that chose an implementation, not a behaviour.
+#: Arguments that chose an implementation, not a behaviour; in 0.0.0.0.12 they come last, behind ``detach_reset``.
 _IMPLEMENTATION = ("backend", "cupy_fp32_inference", "lava_s_cale", "step_mode")
 
 
 def _neuron_class(name: str, base: type, step_mode: str) -> type:
+    behaviour = list(inspect.signature(base).parameters).index("detach_reset") + 1
+
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - a method of the class made below
         kwargs = {k: v for k, v in kwargs.items() if k not in _IMPLEMENTATION}
-        base.__init__(self, *args, step_mode=step_mode, **kwargs)
+        base.__init__(self, *args[:behaviour], step_mode=step_mode, **kwargs)
 
     return type(name, (base,), {"__init__": __init__, "__doc__": f"clock_driven.{name}", "__module__": __name__})
 

@@ -124,6 +124,8 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
         run_on_shapes(working_copy(model), input_shape)
     model = working_copy(model)
     neurons = make_opaque(model)
+    # The exporter cannot follow a model that reshapes its very input in place (x.unsqueeze_(1)).
+    model.register_forward_pre_hook(lambda _module, inputs: (inputs[0].view_as(inputs[0]), *inputs[1:]))
     with quiet(), torch.no_grad():
         try:
             exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype_of(model)),), strict=False)

@@ -112,12 +112,12 @@ class Aliases:
 
     @staticmethod
     def in_place(call: Call) -> bool:
-        """True if a call writes to its first argument."""
+        """True if a call changes its first argument: its values, or only its shape (``unsqueeze_``)."""
         return call.target.startswith("aten.") and call.target.split(".")[1].endswith("_")
 
     def check(self, index: int, call: Call) -> None:
         """Raises UnsupportedError if a write in place changes another tensor that is read later."""
-        if not self.in_place(call):
+        if not self.in_place(call) or _shares(call.target):  # another shape is the tensor's own
             return
         written = call.references()[0]
         others = self.group.get(written, set()) - {written, call.name}
@@ -129,11 +129,11 @@ class Aliases:
 
 _SHARING = (
     "reshape", "view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t",
-    "mT", "contiguous", "detach", "alias", "dropout", "to", "expand", "slice", "select", "narrow", "chunk", "split",
-    "unbind", "split_with_sizes", "swapaxes", "movedim",
+    "mT", "contiguous", "detach", "alias", "dropout", "to", "view_as", "expand", "slice", "select", "narrow", "chunk",
+    "split", "unbind", "split_with_sizes", "swapaxes", "movedim",
 )  # fmt: skip
 
 
 def _shares(target: str) -> bool:
     """True if the result of an operator may share memory with its first argument."""
-    return target == "getitem" or (target.startswith("aten.") and target.split(".")[1] in _SHARING)
+    return target == "getitem" or (target.startswith("aten.") and target.split(".")[1].removesuffix("_") in _SHARING)

@@ -15,6 +15,7 @@ from qkf_deploy.errors import UnsupportedError
 @rule(
     "aten.reshape.default", "aten.view.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
     "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
+    "aten.squeeze_.dim", "aten.squeeze_.dims", "aten.squeeze_.default", "aten.unsqueeze_.default",
 )  # fmt: skip
 def reshape(low: Lowering, call: Call) -> Symbol:
     """Any change of shape that keeps the order of elements."""
@@ -28,7 +29,10 @@ def permute(low: Lowering, call: Call) -> Symbol:
     return x.transposed([positive(a, len(x.shape)) for a in call.args[1]])
 
 
-@rule("aten.transpose.int", "aten.swapaxes.default", "aten.transpose_.int", "aten.movedim.int")
+@rule(
+    "aten.transpose.int", "aten.swapaxes.default", "aten.transpose_.int", "aten.transpose_.default",
+    "aten.swapaxes_.default", "aten.movedim.int",
+)  # fmt: skip
 def transpose(low: Lowering, call: Call) -> Symbol:
     """Two axes exchanged, or one moved."""
     x = low.symbol(call.args[0])
@@ -41,7 +45,7 @@ def transpose(low: Lowering, call: Call) -> Symbol:
     return x.transposed(order)
 
 
-@rule("aten.t.default", "aten.mT.default", "aten.adjoint.default")
+@rule("aten.t.default", "aten.t_.default", "aten.mT.default", "aten.adjoint.default")
 def swap_last(low: Lowering, call: Call) -> Symbol:
     """The last two axes exchanged."""
     x = low.symbol(call.args[0])
