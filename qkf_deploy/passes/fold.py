@@ -204,4 +204,5 @@ def _channels(view: View | None, synapse: Node) -> np.ndarray | None:
 def _scaled_synapse(synapse: Node, scale: np.ndarray, shift: np.ndarray) -> Params:
     weight = synapse.params["weight"].astype(np.float64)
     bias = synapse.params.get("bias", np.zeros(len(scale))).astype(np.float64)
-    return freeze({"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift})
+    gain, offset = (v.reshape(-1, *[1] * (bias.ndim - 1)) for v in (scale, shift))  # a bias per border case stays one
+    return freeze({"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * gain + offset})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,15 @@ class InputSpec:
             return (TRACE_BATCH, *self.shape)
         lead = (TRACE_BATCH, self.time_steps) if self.layout == "frames" else (self.time_steps, TRACE_BATCH)
         return (*lead, *self.shape)
+
+
+@runtime_checkable
+class Deferred(Protocol):
+    """A tensor that becomes part of the graph when something reads it."""
+
+    def symbol(self) -> Symbol:
+        """The tensor in the graph."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,10 @@ class Lowering:
         if "_assert" in call.target:
             return
         try:
+            written = self.symbols.get(refs[0]) if refs else None
             self.symbols[call.name] = self._lowered(call)
-            self.aliases.check(index, call)
+            if not isinstance(written, Deferred):  # which keeps what is written for all who read it
+                self.aliases.check(index, call)
         except (UnsupportedError, GraphError) as error:
             self._offend(call, error)
         if self.aliases.in_place(call) and call.name in self.symbols:
@@ -162,9 +173,9 @@ class Lowering:
             self.broken.add(call.name)
 
     def _output(self) -> None:
-        symbol = self.symbols.get(self.program.outputs[0])
-        if not isinstance(symbol, Symbol):
+        if not self.is_traced(Ref(self.program.outputs[0])):
             raise UnsupportedError("the model's first result is not a tensor computed from its input")
+        symbol = self.symbol(Ref(self.program.outputs[0]))
         if len(self.program.outputs) > 1:
             self.notices.append(f"the model returns {len(self.program.outputs)} results; the first one is the output")
         self._check_time(symbol)
@@ -200,6 +211,7 @@ class Lowering:
         """The traced tensor an argument refers to; ``inverted`` allows a complement of spikes."""
         if isinstance(value, Ref):
             symbol = self.symbols.get(value.name)
+            symbol = symbol.symbol() if isinstance(symbol, Deferred) else symbol
             if isinstance(symbol, Symbol):
                 if symbol.inverted and not inverted:
                     raise UnsupportedError(

@@ -18,10 +18,7 @@ _HINTS = {
     "gt": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "ge": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "heaviside": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
-    "copy_": "writing into a slice of a tensor has no form here; put tensors together with torch.stack over time",
     "roll": "shifted windows have no form here",
-    "constant_pad_nd": "give the padding to the convolution or pooling layer",
-    "pad": "give the padding to the convolution or pooling layer",
     "einsum": "write it with matmul, sum and *",
     "upsample_nearest2d": "enlarging a map has no form here",
     "conv_transpose2d": "transposed convolutions have no form here",
@@ -32,4 +29,4 @@ _HINTS = {
 def refusal(target: str) -> tuple[str, str | None]:
     """``(reason, hint)`` for an operator without a rule, such as ``aten.gelu.default``."""
     name = target.split(".")[1] if target.startswith("aten.") and target.count(".") else target
-    return f"{name} has no spiking or integer form", _HINTS.get(name.removesuffix("_") if name != "copy_" else name)
+    return f"{name} has no spiking or integer form", _HINTS.get(name.removesuffix("_"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
 from qkf_deploy.converters.torch.trace.symbols import Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -17,18 +18,19 @@ from qkf_deploy.ops import BatchNorm, Conv, Linear, MatMul
 @rule("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding")
 def conv(low: Lowering, call: Call) -> Symbol:
     """Convolution, 1-d or 2-d: ``(lead, C, *spatial)``."""
-    x = low.symbol(call.args[0])
     weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
     if weight is None:
         raise UnsupportedError("a convolution without a weight parameter")
     rank = weight.ndim - 2
+    x, zeros = without_zeros(low, call.args[0], rank)
     layout = batch_first(x, rank + 1)
     dilation = per_axis(argument(call, 5, "dilation", 1), rank)
     padding = argument(call, 4, "padding", 0)
     if isinstance(padding, str):
         padding = _named_padding(padding, weight.shape[2:], dilation)
     stride = per_axis(argument(call, 3, "stride", 1), rank)
-    op = Conv(stride, per_axis(padding, rank), dilation, int(argument(call, 6, "groups", 1)))
+    around = tuple(p + z for p, z in zip(per_axis(padding, rank), zeros, strict=True))
+    op = Conv(stride, around, dilation, int(argument(call, 6, "groups", 1)))
     return low.emit(call, "conv", op, (x,), layout, weight=weight, bias=bias)
 
 

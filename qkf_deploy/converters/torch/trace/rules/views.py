@@ -7,6 +7,7 @@ from typing import Any
 
 from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules import padding
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import TIME, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -64,8 +65,11 @@ def same(low: Lowering, call: Call) -> Symbol:
 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
-def cut(low: Lowering, call: Call) -> Symbol:
+def cut(low: Lowering, call: Call) -> Symbol | padding.Region:
     """A range of one axis."""
+    region = padding.cut(low, call) if "slice" in call.target else None
+    if region is not None:
+        return region
     x = low.symbol(call.args[0])
     axis = positive(argument(call, 1, "dim", 0), len(x.shape))
     start, stop, step = argument(call, 2, "start") or 0, argument(call, 3, "end"), argument(call, 4, "step", 1)
@@ -78,8 +82,11 @@ def cut(low: Lowering, call: Call) -> Symbol:
 
 
 @rule("aten.select.int")
-def select(low: Lowering, call: Call) -> Symbol:
+def select(low: Lowering, call: Call) -> Symbol | padding.Region:
     """One element of an axis; of the time axis, one step."""
+    region = padding.cut(low, call)
+    if region is not None:
+        return region
     x = low.symbol(call.args[0])
     axis = positive(call.args[1], len(x.shape))
     return _one(x, axis, positive(int(call.args[2]), x.shape[axis]))
