@@ -89,8 +89,8 @@ def test_values_beyond_choices_and_limits_are_errors() -> None:
         options.TraceOptions(heads=(4, 0))
     with pytest.raises(UsageError, match="heads: '6,6'\n  try: use a whole number"):
         options.TraceOptions(heads="6,6")
-    with pytest.raises(UsageError, match=r"image_size: \(32, 32\)\n  try: use a whole number"):
-        options.TraceOptions(image_size=(32, 32))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"in_channels: \(3, 3\)\n  try: use a whole number"):
+        options.TraceOptions(in_channels=(3, 3))  # type: ignore[arg-type]
     assert options.TraceOptions(heads=np.int64(6), image_size=np.int64(32)).heads == 6  # type: ignore[arg-type]
 
 

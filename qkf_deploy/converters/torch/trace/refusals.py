@@ -22,7 +22,6 @@ _HINTS = {
     "einsum": "write it with matmul, sum and *",
     "upsample_nearest2d": "enlarging a map has no form here",
     "conv_transpose2d": "transposed convolutions have no form here",
-    "conv3d": "convolutions over time have no form here",
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.axes import separated
 from qkf_deploy.converters.torch.trace.rules.table import argument, rule
 from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -27,10 +28,11 @@ def add(low: Lowering, call: Call) -> Symbol:
     for value, other in ((call.args[0], call.args[1]), (call.args[1], call.args[0])):
         if low.is_traced(value) and not low.is_traced(other):
             return _affine(low, call, low.symbol(value), None, low.array(other))
-    left, right = low.symbol(call.args[0]), low.symbol(call.args[1])
+    left, right = separated(low.symbol(call.args[0])), separated(low.symbol(call.args[1]))
     if left.at and right.at and left.at != right.at:
         return low.accumulated(call, left, right)
-    return low.emit(call, "add", Add(), (left, right), joint_layout(left, right))
+    out = low.emit(call, "add", Add(), (left, right), joint_layout(left, right))
+    return out.reshaped(low.program.shapes[call.name])
 
 
 def joint_layout(a: Symbol, b: Symbol) -> Layout:
@@ -78,8 +80,9 @@ def mul(low: Lowering, call: Call) -> Symbol:
             return low.scaled(call, low.symbol(value), factor)
         if low.is_traced(value) and not low.is_traced(other):
             return _affine(low, call, low.symbol(value), low.array(other), None)
-    left, right = (low.symbol(a, inverted=True) for a in call.args[:2])
-    return _inverted_gate(low, call, left, right) if left.inverted or right.inverted else _mask(low, call, left, right)
+    left, right = (separated(low.symbol(a, inverted=True)) for a in call.args[:2])
+    gated = _inverted_gate if left.inverted or right.inverted else _mask
+    return gated(low, call, left, right).reshaped(low.program.shapes[call.name])
 
 
 @rule("aten.div.Tensor", "aten.div.Scalar", "aten.div_.Tensor", "aten.div_.Scalar")

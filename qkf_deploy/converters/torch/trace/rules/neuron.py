@@ -10,6 +10,7 @@ import numpy as np
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
+from qkf_deploy.converters.torch.trace.rules.axes import separated
 from qkf_deploy.converters.torch.trace.rules.table import rule
 from qkf_deploy.converters.torch.trace.symbols import BATCH, TIME, Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -21,7 +22,11 @@ from qkf_deploy.ops.neuron import PER_POSITION
 @rule(NEURON_CALL)
 def neuron(low: Lowering, call: Call) -> Symbol:
     """A spiking neuron, multi-step or single-step."""
-    x, path = low.symbol(call.args[0]), str(call.args[1])
+    x, path = separated(low.symbol(call.args[0])), str(call.args[1])
+    return _lowered(low, call, x, path).reshaped(low.program.shapes[call.name])
+
+
+def _lowered(low: Lowering, call: Call, x: Symbol, path: str) -> Symbol:
     found = low.program.neurons[path]
     low.notices += [f"{path}: {notice}" for notice in found.notices]
     if not found.multi_step:

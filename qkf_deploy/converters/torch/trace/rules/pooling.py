@@ -7,38 +7,52 @@ from collections.abc import Sequence
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_plain, last_feature
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import MaxPool, Readout, Sum, SumPool
 
 
-@rule("aten.max_pool1d.default", "aten.max_pool2d.default")
+@rule("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default")
 def max_pool(low: Lowering, call: Call) -> Symbol:
     """Max pooling of drives or spikes."""
-    x = low.symbol(call.args[0])
-    rank = 1 if "1d" in call.target else 2
-    kernel = per_axis(call.args[1], rank)
-    stride = per_axis(argument(call, 2, "stride", None) or call.args[1], rank)
-    if any(d != 1 for d in per_axis(argument(call, 4, "dilation", 1), rank)) or argument(call, 5, "ceil_mode", False):
+    rank, kernel, stride, padding = _window(call)
+    if any(d != 1 for d in per_axis(argument(call, 4, "dilation", 1), 1)) or argument(call, 5, "ceil_mode", False):
         raise UnsupportedError("max pooling with dilation or ceil_mode")
-    op = MaxPool(kernel, stride, per_axis(argument(call, 3, "padding", 0), rank))
-    return low.emit(call, "maxpool", op, (x,), batch_first(x, rank + 1))
+    return _pooled(low, call, "maxpool", MaxPool(kernel, stride, padding), rank)
 
 
-@rule("aten.avg_pool1d.default", "aten.avg_pool2d.default")
-def avg_pool(low: Lowering, call: Call) -> Symbol:
-    """Average pooling: a sum and a scale."""
-    x = low.symbol(call.args[0])
-    rank = 1 if "1d" in call.target else 2
+def _window(call: Call) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Spatial axes, kernel, stride and padding; of a 3-d pool the last two axes, if it leaves the first alone."""
+    rank = int(call.target.partition("d.")[0][-1])
     kernel = per_axis(call.args[1], rank)
     stride = per_axis(argument(call, 2, "stride", None) or call.args[1], rank)
     padding = per_axis(argument(call, 3, "padding", 0), rank)
+    if rank == 3:
+        if (kernel[0], stride[0], padding[0]) != (1, 1, 0):
+            raise UnsupportedError("3-d pooling over depth or time", hint="a kernel of (1, k, k) is a 2-d pool")
+        return 2, kernel[1:], stride[1:], padding[1:]
+    return rank, kernel, stride, padding
+
+
+def _pooled(low: Lowering, call: Call, what: str, op: MaxPool | SumPool, rank: int) -> Symbol:
+    """A pool over the last axes; all other feature axes are channels to it."""
+    x = low.symbol(call.args[0])
+    if is_plain(x, rank + 1):
+        return low.emit(call, what, op, (x,), batch_first(x, rank + 1))
+    z, layout, _, restore = channels_first(x, last_feature(x, len(x.shape) - rank), "channels")
+    return restore(low.emit(call, what, op, (z,), layout), low.program.shapes[call.name])
+
+
+@rule("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def avg_pool(low: Lowering, call: Call) -> Symbol:
+    """Average pooling: a sum and a scale."""
+    rank, kernel, stride, padding = _window(call)
     if argument(call, 4, "ceil_mode", False) or (any(padding) and not argument(call, 5, "count_include_pad", True)):
         raise UnsupportedError("average pooling whose divisor depends on the position")
     divisor = argument(call, 6, "divisor_override") or math.prod(kernel)
-    summed = low.emit(call, "avgpool", SumPool(kernel, stride, padding), (x,), batch_first(x, rank + 1))
-    return low.scaled(call, summed, 1.0 / divisor)
+    return low.scaled(call, _pooled(low, call, "avgpool", SumPool(kernel, stride, padding), rank), 1.0 / divisor)
 
 
 @rule("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_plain, separated
 from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
 from qkf_deploy.converters.torch.trace.symbols import Symbol
@@ -15,23 +17,44 @@ from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import BatchNorm, Conv, Linear, MatMul
 
 
-@rule("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding")
+@rule("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.default")
 def conv(low: Lowering, call: Call) -> Symbol:
-    """Convolution, 1-d or 2-d: ``(lead, C, *spatial)``."""
+    """Convolution, 1-d or 2-d: ``(lead, C, *spatial)``; 3-d where the kernel leaves the depth axis alone."""
     weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
     if weight is None:
         raise UnsupportedError("a convolution without a weight parameter")
     rank = weight.ndim - 2
     x, zeros = without_zeros(low, call.args[0], rank)
-    layout = batch_first(x, rank + 1)
     dilation = per_axis(argument(call, 5, "dilation", 1), rank)
     padding = argument(call, 4, "padding", 0)
     if isinstance(padding, str):
         padding = _named_padding(padding, weight.shape[2:], dilation)
     stride = per_axis(argument(call, 3, "stride", 1), rank)
     around = tuple(p + z for p, z in zip(per_axis(padding, rank), zeros, strict=True))
-    op = Conv(stride, around, dilation, int(argument(call, 6, "groups", 1)))
-    return low.emit(call, "conv", op, (x,), layout, weight=weight, bias=bias)
+    groups = int(argument(call, 6, "groups", 1))
+    if rank < 3 and is_plain(x, rank + 1):
+        op = Conv(stride, around, dilation, groups)
+        return low.emit(call, "conv", op, (x,), batch_first(x, rank + 1), weight=weight, bias=bias)
+    channel = len(x.shape) - rank - 1
+    if rank == 3:
+        if (weight.shape[2], stride[0], around[0]) != (1, 1, 0):
+            raise UnsupportedError(
+                "a convolution over depth or time", hint="a kernel of (1, k, k) is a 2-d convolution"
+            )
+        if x.layout()[2] is None:
+            raise UnsupportedError(
+                "a 3-d convolution whose depth axis is not time", hint="fold the depth into the batch"
+            )
+        weight, stride, around, dilation = weight[:, :, 0], stride[1:], around[1:], dilation[1:]
+    pointwise = all(n == 1 for n in (*weight.shape[2:], *stride)) and not any(around)
+    z, layout, joined, restore = channels_first(x, channel, "space" if pointwise else "channels")
+    if not pointwise and joined > 1:  # every window has the same weights, and channels of its own
+        groups *= joined
+        weight = np.tile(weight, (joined, *[1] * (weight.ndim - 1)))
+        bias = None if bias is None else np.tile(bias, joined)
+    op = Conv(stride, around, dilation, groups)
+    out = low.emit(call, "conv", op, (z,), layout, weight=weight, bias=bias)
+    return restore(out, low.program.shapes[call.name])
 
 
 def _named_padding(padding: str, kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
@@ -46,19 +69,23 @@ def _named_padding(padding: str, kernel: Sequence[int], dilation: Sequence[int])
 @rule("aten.linear.default")
 def linear(low: Lowering, call: Call) -> Symbol:
     """Linear layer over the last axis."""
-    x = low.symbol(call.args[0])
-    layout = x.layout()
+    weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
+    return _linear(low, call, low.symbol(call.args[0]), weight, bias)
+
+
+def _linear(low: Lowering, call: Call, x: Symbol, weight: np.ndarray | None, bias: np.ndarray | None) -> Symbol:
+    y = separated(x)
+    layout = y.layout()
     if layout[-1] is not None:
         raise UnsupportedError("a linear layer over the time or batch axis")
-    weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
-    return low.emit(call, "linear", Linear(), (x,), layout, weight=weight, bias=bias)
+    out = low.emit(call, "linear", Linear(), (y,), layout, weight=weight, bias=bias)
+    return out.reshaped((*x.shape[:-1], out.shape[-1]))
 
 
 @rule("aten.batch_norm.default")
 def batch_norm(low: Lowering, call: Call) -> Symbol:
     """Batch norm with running statistics, channel axis behind time and batch."""
     x = low.symbol(call.args[0])
-    layout = batch_first(x, len(x.shape) - 1)
     mean, var = low.constant(call.args[3]), low.constant(call.args[4])
     if mean is None or var is None:
         raise UnsupportedError("a batch norm without running statistics depends on the batch")
@@ -66,16 +93,36 @@ def batch_norm(low: Lowering, call: Call) -> Symbol:
     weight = np.ones_like(mean) if weight is None else weight
     bias = np.zeros_like(mean) if bias is None else bias
     op = BatchNorm(float(call.args[7]))
-    return low.emit(call, "bn", op, (x,), layout, mean=mean, var=var, weight=weight, bias=bias)
+    params = {"mean": mean, "var": var, "weight": weight, "bias": bias}
+    if is_plain(x, len(x.shape) - 1):
+        return low.emit(call, "bn", op, (x,), x.layout(), **params)
+    z, layout, _, restore = channels_first(x, 1, "space")
+    return restore(low.emit(call, "bn", op, (z,), layout, **params), x.shape)
 
 
-@rule("aten.matmul.default", "aten.bmm.default")
+@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
 def matmul(low: Lowering, call: Call) -> Symbol:
-    """Product of two activations with equal leading axes."""
-    if not (low.is_traced(call.args[0]) and low.is_traced(call.args[1])):
-        raise UnsupportedError("a matrix product with a constant", hint="write it as a linear layer")
-    left, right = low.symbol(call.args[0]), low.symbol(call.args[1])
+    """Product of two activations with equal leading axes; with a constant matrix a linear layer."""
+    if not low.is_traced(call.args[1]):
+        return _linear(low, call, low.symbol(call.args[0]), _matrix(low, call.args[1]).T, None)
+    if not low.is_traced(call.args[0]):
+        x = low.symbol(call.args[1])
+        swapped = [*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2]
+        return _linear(low, call, x.transposed(swapped), _matrix(low, call.args[0]), None).transposed(swapped)
+    first = low.symbol(call.args[0])
+    left, right = separated(first), separated(low.symbol(call.args[1]))
     layout = left.layout()
     if layout != right.layout() or layout[-2:] != [None, None]:
         raise UnsupportedError("a matrix product over time or batch, or of tensors laid out differently")
-    return low.emit(call, "matmul", MatMul(), (left, right), layout)
+    out = low.emit(call, "matmul", MatMul(), (left, right), layout)
+    return out.reshaped(low.program.shapes[call.name])
+
+
+def _matrix(low: Lowering, value: Any) -> np.ndarray:
+    """A constant matrix, the same for every image, step and head."""
+    matrix = low.array(value)
+    if matrix.ndim < 2 or any(n != 1 for n in matrix.shape[:-2]):
+        raise UnsupportedError(
+            f"a matrix product with a constant of shape {matrix.shape}", hint="one matrix is understood"
+        )
+    return matrix.reshape(matrix.shape[-2:])
