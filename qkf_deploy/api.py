@@ -38,6 +38,7 @@ from qkf_deploy.pipeline.running import (
     simulate,
 )
 from qkf_deploy.pipeline.summarizing import compare_runs, load_runs, summarize
+from qkf_deploy.pipeline.training import train
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators.run import Run
 
@@ -82,6 +83,7 @@ __all__ = [
     "simulate",
     "summarize",
     "trace",
+    "train",
     "verify",
     "widths",
     "with_time_steps",

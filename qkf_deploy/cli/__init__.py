@@ -31,6 +31,7 @@ EXIT_TERMINATED = 143
 COMMANDS: Mapping[str, str] = {
     "demo": "qkf_deploy.cli.demo:demo",
     "models": "qkf_deploy.cli.models:models",
+    "train": "qkf_deploy.cli.train:train",
     "trace": "qkf_deploy.cli.trace:trace",
     "quantize": "qkf_deploy.cli.quantize:quantize",
     "evaluate": "qkf_deploy.cli.evaluate:evaluate",

@@ -1,4 +1,4 @@
-"""Named builds: the architectures of the official files (zhouchenlin2096/QKFormer) and of the digits example.
+"""Named builds: the architectures of the official files (zhouchenlin2096/QKFormer) and of the two bundled tasks.
 
 Heads, T and image size leave no trace in a state dict; the values here are what the official files use:
 
@@ -78,6 +78,8 @@ _DIGITS = QKFormerConfig(
     attention=("qkta", "qkta", "ssa"),
 )
 
+_ANIMALS = _DIGITS.replace(image_size=28, embed_dim=48)
+
 BUILDS: dict[str, QKFormerConfig] = {
     "qkformer-10-384": _imagenet(384, 6),
     "qkformer-10-512": _imagenet(512, 8),
@@ -87,6 +89,7 @@ BUILDS: dict[str, QKFormerConfig] = {
     "qkformer-2-256-cifar10dvs": _dvs(10, 1.0),
     "qkformer-2-256-dvs128": _dvs(11, 4.0),
     "qkformer-digits": _DIGITS,
+    "qkformer-animals": _ANIMALS,
 }
 """Every named build."""
 

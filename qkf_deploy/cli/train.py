@@ -1,0 +1,48 @@
+"""`qkf-deploy train`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+import qkf_deploy as qd
+from qkf_deploy.cli.common import PATH, command, emit, note, output_option
+from qkf_deploy.cli.options import options_of
+from qkf_deploy.options import Recipe, TrainOptions
+from qkf_deploy.training.recipe import RECIPES
+
+
+@command()
+@click.option("--arch", required=True, help="Named build to train (see docs/models.md).")
+@click.option("--data", required=True, type=PATH, help="Training images with labels, as `simulate` takes images.")
+@output_option("The .safetensors checkpoint to write.")
+@options_of(TrainOptions)
+@options_of(Recipe)
+@click.pass_context
+def train(ctx: click.Context, arch: str, data: Path, output: Path, **options: Any) -> None:
+    """Train a QKFormer from the beginning with surrogate gradients; the checkpoint goes to `trace` as it is.
+
+    What is not given comes from the recipe of the build (docs/training.md). Stopped, the same command goes on after the
+    last whole epoch. `torchrun --nproc-per-node N -m qkf_deploy.cli train ...` shares every batch among N processes.
+
+    \b
+    Example:
+      qkf-deploy train --arch qkformer-4-384-cifar10 --data cifar10/ --device cuda -o w.safetensors
+    """
+    values = {field.name: options.pop(field.name) for field in fields(Recipe)}
+    given = {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
+    recipe = replace(RECIPES.get(arch, Recipe()), **given)
+    log = qd.train(arch, data, output, recipe=recipe, report=_line, **options)
+    if os.environ.get("RANK", "0") == "0":
+        accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
+        emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")
+
+
+def _line(line: dict[str, Any]) -> None:
+    accuracy = f"  held out {line['accuracy']:.2f} %" if "accuracy" in line else ""
+    note(f"epoch {line['epoch']}  loss {line['loss']:.4f}  rate {line['learning_rate']:.2e}{accuracy}")

@@ -1,0 +1,139 @@
+"""Networks trained from the beginning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qkf_deploy.datasets.dataset import Dataset
+from qkf_deploy.datasets.opening import open_dataset
+from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.ir import Graph, Preprocessing
+from qkf_deploy.keywords import part, takes
+from qkf_deploy.models.builds import build_config
+from qkf_deploy.models.lazy import import_torch_module
+from qkf_deploy.options import DataOptions, Part, Recipe, TrainOptions
+from qkf_deploy.pipeline.networks import trace
+from qkf_deploy.training.recipe import RECIPES
+from qkf_deploy.writing import check_file
+
+if TYPE_CHECKING:
+    from qkf_deploy.models.config import QKFormerConfig
+
+#: Images that mean and standard deviation are measured on.
+_MEASURED = 10_000
+
+
+@takes(TrainOptions)
+def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions) -> list[dict[str, Any]]:
+    """Train a QKFormer with surrogate gradients; stopped, it goes on where it was when called again.
+
+    Beside the output lies ``<output>.training`` until the weights are written: the state after each epoch. Several
+    processes that torchrun started share each batch.
+
+    Args:
+        arch: a named build, see docs/models.md.
+        data: training images with labels, as :func:`load_images` takes them.
+        output: the ``.safetensors`` checkpoint to write, which :func:`trace` takes as it is.
+
+    Returns:
+        One entry per epoch: ``epoch``, ``loss``, ``learning_rate`` and, with held-out images, ``accuracy`` in percent.
+
+    Raises:
+        UsageError: an unknown build, a device that is not there, processes that cannot share a batch.
+        InputError: images without labels or of another size, a state of another training, a place that cannot be
+            written.
+        CheckFailed: the loss is not finite any more.
+        MissingComponent: torch, SpikingJelly, or kornia for a recipe that changes images is not installed.
+    """
+    loop = import_torch_module("qkf_deploy.training.loop")
+    processes = import_torch_module("qkf_deploy.training.processes")
+    checkpoint = import_torch_module("qkf_deploy.training.checkpoint")
+    output = Path(output)
+    check_file(output)
+    chosen = options.recipe or RECIPES.get(arch, Recipe())
+    config = build_config(arch, **_overrides(options), merge_batch_into_time=chosen.carry == "official")
+    graph = _untrained(config)
+    images = _examples(data, graph, options, "train")
+    held_out = None if options.held_out is None else _examples(options.held_out, graph, options, "test")
+    pixels = _preprocessing(images, options)
+    state = output.with_name(output.name + ".training")
+    with processes.joined(options.device) as group:
+        task = loop.Task(config, chosen, images, held_out, pixels)
+        model, log = loop.train(task, group, state, options.report or _silent)
+        if group.writes:
+            accuracy = log[-1].get("accuracy")
+            checkpoint.write_checkpoint(output, model, chosen, pixels, images.class_names, accuracy)
+            state.unlink(missing_ok=True)
+    return list(log)
+
+
+def _silent(line: dict[str, Any]) -> None:
+    """What is called after an epoch where nobody listens."""
+
+
+def _overrides(options: TrainOptions) -> dict[str, int]:
+    given = {
+        "num_classes": options.classes,
+        "image_size": options.image_size,
+        "in_channels": options.in_channels,
+        "time_steps": options.time_steps,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _untrained(config: QKFormerConfig) -> Graph:
+    """The network with random weights: what its images must look like, and that it can be deployed."""
+    build = import_torch_module("qkf_deploy.models.qkformer").QKFormer
+    return trace(build(config).eval(), mean=[0.0] * config.in_channels, std=[1.0] * config.in_channels)
+
+
+def _examples(path: str | Path, graph: Graph, options: TrainOptions, role: Part) -> _Labelled:
+    reading = DataOptions(**part(options, DataOptions))
+    try:
+        found = open_dataset(path, graph, replace(reading, part=reading.part or role))
+    except UsageError:  # images that are not kept in parts
+        found = open_dataset(path, graph, reading)
+    if found.labels is None or (found.labels < 0).any():
+        missing = "have no labels" if found.labels is None else "have images without a label"
+        raise InputError(f"the images {missing}", where=str(path), hint="folders named like classes, or --labels")
+    return _Labelled(found, graph.class_names)
+
+
+class _Labelled:
+    """A data set as the training reads it."""
+
+    def __init__(self, data: Dataset, class_names: tuple[str, ...]) -> None:
+        assert data.labels is not None  # noqa: S101 - checked by who makes it
+        self._data, self.labels, self.class_names = data, data.labels, class_names
+
+    @property
+    def digest(self) -> str:
+        return self._data.digest
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        samples = self._data.read(indices.tolist())
+        for index, error in samples.errors.items():
+            raise InputError(error, where=str(self._data.names[index]), hint="take it out of the data set")
+        return samples.array
+
+
+def _preprocessing(images: Any, options: TrainOptions) -> Preprocessing:
+    """Mean and standard deviation per channel as given, else as measured, rounded to four digits."""
+    if options.mean is not None and options.std is not None:
+        return Preprocessing(tuple(options.mean), tuple(options.std))
+    count = len(images.labels)
+    places = np.unique(np.linspace(0, count - 1, min(count, _MEASURED)).astype(np.int64))
+    sums = np.zeros((2, 1))
+    total = 0
+    for chunk in np.array_split(places, max(1, len(places) // 100)):
+        pixels = images.pixels(chunk)
+        values = np.moveaxis(pixels, -3, 0).reshape(pixels.shape[-3], -1) / (255 if pixels.dtype == np.uint8 else 1)
+        sums = sums + np.stack([values.sum(axis=1), (values**2).sum(axis=1)])
+        total += values.shape[1]
+    mean, square = sums / total
+    deviation = np.sqrt(np.maximum(square - mean**2, 1e-8))
+    return Preprocessing(tuple(mean.round(4).tolist()), tuple(deviation.round(4).tolist()))

@@ -1,0 +1,53 @@
+"""The trained weights as a checkpoint that says everything about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from qkf_deploy.ir.graph import Preprocessing
+from qkf_deploy.models.qkformer import QKFormer
+from qkf_deploy.options import Recipe
+from qkf_deploy.writing import write_atomically
+
+
+def write_checkpoint(
+    path: Path,
+    model: QKFormer,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    accuracy_percent: float | None,
+) -> None:
+    """Write float32 weights and, as metadata, all that `trace` needs and how they were made, atomically.
+
+    Args:
+        path: a ``.safetensors`` file.
+        model: trained.
+        recipe: how.
+        preprocessing: pixels to input.
+        class_names: of the logits.
+        accuracy_percent: on held-out images, if measured.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    metadata = {
+        "qkf_config": model.config.to_json(),
+        "mean": json.dumps(preprocessing.mean),
+        "std": json.dumps(preprocessing.std),
+        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "libraries": f"torch {torch.__version__}, numpy {np.__version__}",
+    }
+    if class_names:
+        metadata["class_names"] = json.dumps(list(class_names))
+    if accuracy_percent is not None:
+        metadata["held_out_accuracy_percent"] = f"{accuracy_percent:.4f}"
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(weights, metadata=metadata))

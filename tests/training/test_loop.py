@@ -1,0 +1,160 @@
+"""Training: the same weights however it is stopped, and the same losses however it is shared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qkf_deploy.errors import CheckFailed, InputError, UsageError
+from qkf_deploy.ir.graph import Preprocessing
+from qkf_deploy.models import build_config
+from qkf_deploy.options import Recipe
+from qkf_deploy.training.examples import ArrayExamples
+from qkf_deploy.training.loop import Task, train
+from qkf_deploy.training.processes import Group
+from qkf_deploy.training.schedule import learning_rate
+
+ALONE = Group(0, 1, torch.device("cpu"))
+CONFIG = build_config("qkformer-digits", image_size=8, embed_dim=16, heads=2, num_classes=3, time_steps=2)
+RECIPE = Recipe(
+    epochs=2, batch_size=12, micro_batches=2, learning_rate=1e-2, shift=1, flip=0.5, rand_augment=1, erase=0.5,
+    mixup=0.5, mixup_epochs=1, drop_path=0.2, threads=1, clip_norm=5.0, seed=3,
+)  # fmt: skip
+
+
+def examples(count: int = 36, classes: int = 3) -> ArrayExamples:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    pixels = rng.integers(0, 80, (count, 1, 8, 8)) + 60 * labels[:, None, None, None]
+    return ArrayExamples(pixels.astype(np.uint8), labels, tuple("abc"))
+
+
+def task(recipe: Recipe = RECIPE) -> Task:
+    return Task(CONFIG, recipe, examples(), examples(9), Preprocessing((0.4,), (0.3,)))
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(line: dict[str, object]) -> None:
+    raise Stop
+
+
+def test_stopping_changes_nothing(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = []
+    whole, log = train(task(), ALONE, tmp_path / "whole", lines.append)
+    assert lines == log
+    assert [line["epoch"] for line in log] == [1, 2]
+    assert all(np.isfinite(line["loss"]) and 0 <= line["accuracy"] <= 100 for line in log)
+    with pytest.raises(Stop):
+        train(task(), ALONE, tmp_path / "state", stop)
+    torch.manual_seed(99)  # whatever happens in between
+    resumed, again = train(task(), ALONE, tmp_path / "state", lambda line: None)
+    assert again == log
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=15, batch_size=6, learning_rate=1e-2, threads=1)
+    _, log = train(task(recipe), ALONE, tmp_path / "state", lambda line: None)
+    assert log[-1]["loss"] < 0.75 * log[0]["loss"]
+    assert log[-1]["accuracy"] > 60
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"learning_rate": 2e-2}, {"carry": "official"}, {"shift": 0}])
+def test_every_setting_changes_the_weights(tmp_path: Path, change: dict[str, object]) -> None:
+    short = replace(RECIPE, epochs=1)
+    first, _ = train(task(short), ALONE, tmp_path / "a", lambda line: None)
+    second, _ = train(task(replace(short, **change)), ALONE, tmp_path / "b", lambda line: None)
+    expected = weights(first)
+    assert any(not torch.equal(value, expected[name]) for name, value in weights(second).items())
+
+
+def test_another_training_is_not_continued(tmp_path: Path) -> None:
+    train(task(replace(RECIPE, epochs=1)), ALONE, tmp_path / "state", lambda line: None)
+    with pytest.raises(InputError, match="another recipe stands here"):
+        train(task(), ALONE, tmp_path / "state", lambda line: None)
+    damaged = (tmp_path / "state").read_bytes()
+    for content in (b"", damaged[: len(damaged) // 2], b"PK\x03\x04" + b"x" * 100):
+        (tmp_path / "state").write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            train(task(), ALONE, tmp_path / "state", lambda line: None)
+
+
+def test_images_that_do_not_fit(tmp_path: Path) -> None:
+    given = task()
+    for images in (examples(12, 4), ArrayExamples(np.zeros((3, 1, 9, 9), np.uint8), np.zeros(3, np.int64), ("a",))):
+        with pytest.raises(InputError, match="the architecture"):
+            train(replace(given, images=images), ALONE, tmp_path / "state", lambda line: None)
+
+
+def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    wild = replace(RECIPE, learning_rate=1e30, warmup_epochs=0, clip_norm=0.0)
+    with pytest.raises(CheckFailed, match="the loss is"):
+        train(task(wild), ALONE, tmp_path / "state", lambda line: None)
+
+
+def test_torch_settings_come_back(tmp_path: Path) -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    train(task(replace(RECIPE, epochs=1)), ALONE, tmp_path / "state", lambda line: None)
+    assert before == (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
+
+
+def test_parts_that_processes_cannot_share() -> None:
+    with pytest.raises(UsageError, match="equal parts"):
+        Recipe(batch_size=10, micro_batches=3)
+    with pytest.raises(UsageError, match="cannot share"):
+        Group(0, 2, torch.device("cpu")).parts(3)
+    assert [list(Group(r, 2, torch.device("cpu")).parts(4)) for r in range(2)] == [[0, 1], [2, 3]]
+
+
+def test_learning_rates() -> None:
+    recipe = Recipe(epochs=3, warmup_epochs=1, learning_rate=1.0, min_learning_rate=0.2, warmup_learning_rate=0.5)
+    rates = [learning_rate(recipe, step, 4) for step in range(12)]
+    assert rates[:4] == pytest.approx([0.6, 0.7, 0.8, 0.9])
+    assert rates[4] == 1.0
+    assert rates[8] == pytest.approx(0.6)  # half way down the cosine
+    assert rates[8:] == sorted(rates[8:], reverse=True)
+    assert rates[-1] > 0.2
+
+
+_WORKER = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import task, RECIPE
+from qkf_deploy.training.loop import train
+from qkf_deploy.training.processes import joined
+with joined("cpu") as group:
+    model, log = train(task(), group, Path(sys.argv[2]) / "state", lambda line: None)
+    assert group.size == 2
+    if group.writes:
+        norms = {k: v.tolist() for k, v in model.state_dict().items() if "running" in k}
+        (Path(sys.argv[2]) / "log.json").write_text(json.dumps([log, norms]))
+"""
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    model, alone = train(task(), ALONE, tmp_path / "alone", lambda line: None)
+    (tmp_path / "worker.py").write_text(_WORKER)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "worker.py")]
+    subprocess.run([sys.executable, *command, str(Path(__file__).parent), str(tmp_path)], check=True, timeout=300)
+    log, norms = json.loads((tmp_path / "log.json").read_text())
+    assert [line["loss"] for line in log] == pytest.approx([line["loss"] for line in alone], rel=1e-5)
+    found = {k: v for k, v in model.state_dict().items() if "running" in k}
+    assert list(found) == list(norms)
+    for name, value in found.items():
+        assert value.tolist() == pytest.approx(norms[name], rel=1e-3, abs=1e-4), name
