@@ -10,11 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-<<<<<<< HEAD
 from qkf_deploy.evaluation.tally import Tally
-=======
-from qkf_deploy.errors import UsageError
->>>>>>> d80f0d9 (Training: the train command, resumable and over several processes; recipes of the official files; the animals)
 from qkf_deploy.keywords import Help, Options
 
 Layout = Literal["image", "sequence", "frames", "step"]
@@ -33,8 +29,6 @@ NirMode = Literal["portable", "annotated", "partitioned"]
 TableFormat = Literal["table", "json", "csv", "md"]
 EventFormat = Literal["npz", "aer"]
 RunFormat = Literal["csv", "json", "parquet"]
-TrainPrecision = Literal["float32", "bfloat16", "float16"]
-Carry = Literal["own", "official"]
 #: Called with (done, in all).
 Progress = Callable[[int, int], None]
 
@@ -242,7 +236,6 @@ class MeasureOptions(DataOptions, EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-<<<<<<< HEAD
 class ExecutionOptions(Options):
     """Where an evaluation runs. None of it changes a result."""
 
@@ -272,94 +265,10 @@ class ExecutionOptions(Options):
     ] = None
     tick: Annotated[
         Callable[[Tally], None] | None, Help("Called with how far it is, after every shard.", command_line=False)
-=======
-class Recipe(Options):
-    """Everything that decides the trained weights, together with architecture, data and library versions.
-
-    A step of the optimizer sees one batch of ``batch_size`` images in ``micro_batches`` equal parts. Batch norm
-    statistics, augmentation and, with ``carry="official"``, leftover membranes belong to one part; gradients are
-    averaged over all of them. Processes share the parts, so that their number changes nothing but the order of sums.
-
-    Raises:
-        UsageError: a value beyond its limits, parts that do not divide the batch, a warm-up longer than the training.
-    """
-
-    epochs: Annotated[int, Help("Passes over the training images.", least=1)] = 20
-    batch_size: Annotated[int, Help("Images per step of the optimizer, over all processes.", least=1)] = 64
-    micro_batches: Annotated[
-        int, Help("Equal parts of a batch, worked on one after another or by several processes.", least=1)
-    ] = 1
-    learning_rate: Annotated[float, Help("Of AdamW, after the warm-up.", least=0.0)] = 4e-3
-    min_learning_rate: Annotated[float, Help("At the end of the cosine.", least=0.0)] = 0.0
-    warmup_learning_rate: Annotated[float, Help("At the first step.", least=0.0)] = 0.0
-    warmup_epochs: Annotated[float, Help("Epochs of linear warm-up.", least=0.0)] = 1.0
-    weight_decay: Annotated[float, Help("Of AdamW, on weights that are matrices or kernels.", least=0.0)] = 0.02
-    clip_norm: Annotated[float, Help("Largest norm of all gradients together; 0: no limit.", least=0.0)] = 0.0
-    label_smoothing: Annotated[float, Help("Share of the label spread over all classes.", least=0.0, most=0.99)] = 0.05
-    shift: Annotated[int, Help("Random shifts by up to this many pixels.", least=0)] = 0
-    flip: Annotated[float, Help("Probability of a mirrored image.", least=0.0, most=1.0)] = 0.0
-    rand_augment: Annotated[
-        int, Help("RandAugment operations per image (arXiv 1909.13719); 0: none.", least=0, most=16)
-    ] = 0
-    rand_magnitude: Annotated[float, Help("Their strength, 1 is the strongest.", least=0.0, most=1.0)] = 0.9
-    erase: Annotated[float, Help("Probability of random erasing (arXiv 1708.04896).", least=0.0, most=1.0)] = 0.0
-    mixup: Annotated[float, Help("Parameter of mixup's beta distribution (arXiv 1710.09412); 0: none.", least=0.0)] = (
-        0.0
-    )
-    mixup_epochs: Annotated[int, Help("Epochs with mixup; 0: all of them.", least=0)] = 0
-    drop_path: Annotated[
-        float, Help("Stochastic depth (arXiv 1603.09382) of the last block, rising from 0.", least=0.0, most=0.99)
-    ] = 0.0
-    precision: Annotated[TrainPrecision, Help("Of convolutions and products; weights stay float32.")] = "float32"
-    carry: Annotated[
-        Carry,
-        Help(
-            "Where the last neuron of self-attention starts. own: at rest, for every image; official: it takes the "
-            "images of a batch for time steps, as the official files do."
-        ),
-    ] = "own"
-    seed: Annotated[int, Help("Of initial weights, order and augmentation.", least=0)] = 0
-    threads: Annotated[int, Help("CPU threads per process; their number decides how sums are ordered.", least=1)] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size % self.micro_batches:
-            raise UsageError(
-                f"a batch of {self.batch_size} images has no {self.micro_batches} equal parts",
-                hint="choose --micro-batches that divide --batch-size",
-            )
-        if self.warmup_epochs > self.epochs:
-            raise UsageError(f"{self.warmup_epochs:g} epochs of warm-up, {self.epochs} epochs in all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(DataOptions):
-    """What is trained on what, and where."""
-
-    held_out: Annotated[str | Path | None, Help("Images to measure accuracy on after each epoch.", metavar="DATA")] = (
-        None
-    )
-    device: Annotated[str, Help("Device: cpu, cuda or cuda:N.")] = "cpu"
-    classes: Annotated[int | None, Help("Outputs of the network [default: as the build has it].", least=1)] = None
-    image_size: Annotated[int | None, Help("Height and width in pixels.", least=1, most=_MOST_PIXELS)] = None
-    in_channels: Annotated[int | None, Help("Input channels.", least=1)] = None
-    time_steps: Annotated[int | None, Help("T.", least=1, most=_MOST_STEPS)] = None
-    mean: Annotated[
-        Sequence[float] | None, Help("Mean per channel of pixels in 0..1 [default: measured on the images].")
-    ] = None
-    std: Annotated[Sequence[float] | None, Help("Standard deviation per channel, likewise.")] = None
-    recipe: Annotated[Recipe | None, Help("How to train [default: the recipe of the build].", command_line=False)] = (
-        None
-    )
-    report: Annotated[
-        Callable[[dict[str, Any]], None] | None,
-        Help("Called after every epoch with its entry of the log.", command_line=False),
->>>>>>> d80f0d9 (Training: the train command, resumable and over several processes; recipes of the official files; the animals)
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-<<<<<<< HEAD
 class ResumeOptions(ExecutionOptions, EngineOptions):
     """How an evaluation goes on."""
 
@@ -379,8 +288,6 @@ class EvaluateOptions(DataOptions, ExecutionOptions, EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-=======
->>>>>>> d80f0d9 (Training: the train command, resumable and over several processes; recipes of the official files; the animals)
 class ImportOptions(Options):
     """What a stock NIR file does not say. ``None``: as the preset has it."""
 

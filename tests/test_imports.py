@@ -50,7 +50,7 @@ LAYERS = {
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
-    "training": {"errors", "ir", "models", "options", "writing"},
+    "training": {"errors", "ir", "keywords", "models", "options", "writing"},
 }
 
 

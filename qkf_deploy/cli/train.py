@@ -13,8 +13,7 @@ from click.core import ParameterSource
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, note, output_option
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.options import Recipe, TrainOptions
-from qkf_deploy.training.recipe import RECIPES
+from qkf_deploy.training.recipe import RECIPES, Recipe, TrainOptions
 
 
 @command()

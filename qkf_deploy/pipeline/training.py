@@ -15,9 +15,9 @@ from qkf_deploy.ir import Graph, Preprocessing
 from qkf_deploy.keywords import part, takes
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.options import DataOptions, Part, Recipe, TrainOptions
+from qkf_deploy.options import DataOptions, Part
 from qkf_deploy.pipeline.networks import trace
-from qkf_deploy.training.recipe import RECIPES
+from qkf_deploy.training.recipe import RECIPES, Recipe, TrainOptions
 from qkf_deploy.writing import check_file
 
 if TYPE_CHECKING:

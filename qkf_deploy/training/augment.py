@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qkf_deploy.errors import MissingComponent
-from qkf_deploy.options import Recipe
+from qkf_deploy.training.recipe import Recipe
 
 #: kornia's RandAugment takes its strength as a number below this.
 _STRONGEST = 30

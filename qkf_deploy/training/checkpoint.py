@@ -13,7 +13,7 @@ import torch
 
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models.qkformer import QKFormer
-from qkf_deploy.options import Recipe
+from qkf_deploy.training.recipe import Recipe
 from qkf_deploy.writing import write_atomically
 
 

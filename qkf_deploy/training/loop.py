@@ -19,11 +19,11 @@ from qkf_deploy.errors import CheckFailed, InputError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models.config import QKFormerConfig
 from qkf_deploy.models.qkformer import QKFormer
-from qkf_deploy.options import Recipe
 from qkf_deploy.training.augment import Augmentation, mix
 from qkf_deploy.training.depth import stochastic_depth
 from qkf_deploy.training.examples import Examples
 from qkf_deploy.training.processes import Group, RunningStatistics
+from qkf_deploy.training.recipe import Recipe
 from qkf_deploy.training.schedule import learning_rate
 from qkf_deploy.training.state import identity, read_state, write_state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qkf_deploy.options import Recipe
+from qkf_deploy.training.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

@@ -13,7 +13,7 @@ from torch import nn, optim
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.models.config import QKFormerConfig
-from qkf_deploy.options import Recipe
+from qkf_deploy.training.recipe import Recipe
 from qkf_deploy.writing import write_atomically
 
 

@@ -14,8 +14,7 @@ from safetensors.numpy import load_file
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command
 from qkf_deploy.errors import InputError, UsageError
-from qkf_deploy.options import Recipe
-from qkf_deploy.training.recipe import RECIPES
+from qkf_deploy.training.recipe import RECIPES, Recipe
 
 SMALL = (
     "--classes", "3", "--image-size", "8", "--time-steps", "2", "--epochs", "2", "--batch-size", "8", "--threads", "1",

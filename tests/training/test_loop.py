@@ -15,10 +15,10 @@ import torch
 from qkf_deploy.errors import CheckFailed, InputError, UsageError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models import build_config
-from qkf_deploy.options import Recipe
 from qkf_deploy.training.examples import ArrayExamples
 from qkf_deploy.training.loop import Task, train
 from qkf_deploy.training.processes import Group
+from qkf_deploy.training.recipe import Recipe
 from qkf_deploy.training.schedule import learning_rate
 
 ALONE = Group(0, 1, torch.device("cpu"))
