@@ -18,6 +18,7 @@ import torch
 from fuzz_mutations import Damage, damaged_bytes, damaged_json, damaged_member
 from netbuild import Net
 from PIL import Image
+from published import aedat2, aedat3, atis, cifar_images, cifar_pickle, random_events
 from safetensors.numpy import load, save
 from stored_runs import put_together, taken_apart
 
@@ -27,6 +28,10 @@ from qkf_deploy.converters.nir import read as nir_read
 from qkf_deploy.converters.nir.export import nir_bytes
 from qkf_deploy.converters.nir.safety import read_content
 from qkf_deploy.converters.torch.checkpoint import load_model, read_state_dict
+from qkf_deploy.datasets.cifar import PickledBatch
+from qkf_deploy.datasets.events import formats
+from qkf_deploy.datasets.events.recording import Events, frames
+from qkf_deploy.datasets.tables import read_table
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.builds import build
 from qkf_deploy.runs.file import write_run
@@ -156,6 +161,14 @@ def read_pictures(path: Path) -> object:
     return qd.load_images(path, pictures_network())
 
 
+def recording(read: Callable[[Path], Events], size: int) -> Callable[[Path], object]:
+    return lambda path: frames(read(path), 4, "time", size, size)
+
+
+def label_table() -> bytes:
+    return b"file,label\n" + b"".join(b"n%d/%d.png,%d\n" % (i % 2, i, i % 2) for i in range(50))
+
+
 _BYTES = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
 
 
@@ -174,6 +187,22 @@ def readers(folder: Path) -> dict[str, Reader]:
         "npy": Reader(lambda: array(np.save, _BYTES), read_pictures, plain, ".npy"),
         "npz": Reader(
             lambda: array(np.savez, images=_BYTES, labels=np.arange(4) % 2), read_pictures,
+            (damaged_bytes, damaged_member), ".npz",
+        ),
+        "cifar pickle": Reader(
+            lambda: cifar_pickle({"labels": [1, 2, 300], "data": cifar_images(3).reshape(3, -1)}),
+            lambda path: PickledBatch(path, "labels").content, plain, "",
+        ),
+        "labels": Reader(label_table, lambda path: read_table(path, folder, pictures_network()), plain, ".csv"),
+        "aedat 2": Reader(
+            lambda: aedat2(random_events(500)), recording(formats.read_aedat, 128), plain, ".aedat"
+        ),
+        "aedat 3": Reader(
+            lambda: aedat3(random_events(500)), recording(formats.read_aedat, 128), plain, ".aedat"
+        ),
+        "atis": Reader(lambda: atis(random_events(500, 34, 34)), recording(formats.read_atis, 34), plain, ".bin"),
+        "events npz": Reader(
+            lambda: array(np.savez, **random_events(500)), recording(formats.read_arrays, 128),
             (damaged_bytes, damaged_member), ".npz",
         ),
         "png": Reader(lambda: picture("PNG"), read_pictures, plain, ".png"),
