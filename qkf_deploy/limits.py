@@ -78,16 +78,24 @@ def read_whole(path: Path, *, bytes_per_byte: int = 1) -> bytes:
     Raises:
         InputError: not a regular file, beyond the limit, or it cannot be read.
     """
+    check(regular_size(path) * bytes_per_byte, "what the file may hold", str(path))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def regular_size(path: Path) -> int:
+    """Bytes of a file. Raises InputError if it is missing, or no regular file."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("not a regular file", where=str(path))
-        check(status.st_size * bytes_per_byte, "what the file may hold", str(path))
-        return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:  # a null byte in the name
         raise InputError(f"cannot be read: {error}", where=str(path)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("not a regular file", where=str(path))
+    return status.st_size
 
 
 def readable(size: int) -> str:

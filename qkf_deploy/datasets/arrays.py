@@ -117,6 +117,7 @@ def npz_names(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: not an archive of arrays.
     """
+    limits.regular_size(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
@@ -133,8 +134,9 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 def _opened(path: Path, name: str | None) -> tuple[IO[bytes], int]:
     """An array's bytes, head included, and how many there should be."""
+    size = limits.regular_size(path)
     if name is None:
-        return path.open("rb"), path.stat().st_size
+        return path.open("rb"), size
     archive = zipfile.ZipFile(path)
     member = archive.getinfo(name + _MEMBER)
     return archive.open(member), member.file_size

@@ -143,9 +143,12 @@ def _content(path: Path) -> str:
     """SHA-256 of a file; why there is none where it cannot be read."""
     found = hashlib.sha256()
     try:
+        limits.regular_size(path)
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 found.update(block)
+    except InputError as error:
+        return f"unreadable: {error.message}"
     except OSError as error:
         return f"unreadable: {error.strerror}"
     return found.hexdigest()

@@ -16,7 +16,6 @@ from qkf_deploy.ir import Graph, Resize
 from qkf_deploy.options import DataOptions
 
 _ARRAYS = "give a .npy or .npz file"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +76,13 @@ def _listed(path: Path, graph: Graph, options: DataOptions) -> tuple[Path, list[
             raise UsageError("--labels and --part are about a folder", hint="name the folder of the images")
         return path, [path], (None, ())
     root, notices = part_of(path, options.part)
-    found = files_below(root, SUFFIXES)
+    found = files_below(root, pictures.SUFFIXES)
     if options.labels is not None:
         files, (known, more) = read_table(options.labels, root, graph)
         left = len(set(found) - set(files))
         said = (f"{left} images of the folder are not in {options.labels.name} and are left out",) if left else ()
         return root, files, (known, (*notices, *more, *said))
     if not found:
-        raise InputError("no images in this folder", where=str(path), hint=f"looked for {', '.join(SUFFIXES)}")
+        raise InputError("no images in this folder", where=str(path), hint=f"looked for {', '.join(pictures.SUFFIXES)}")
     known, more = labels.of_folders(found, root, graph)
     return root, found, (known, (*notices, *more))

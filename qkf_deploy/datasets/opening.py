@@ -11,7 +11,7 @@ from qkf_deploy.datasets.dataset import Dataset
 from qkf_deploy.datasets.digit_set import digits_part, open_digits
 from qkf_deploy.datasets.events.event_set import holds_events, open_events
 from qkf_deploy.datasets.folders import open_pictures
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 
@@ -33,17 +33,38 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
         InputError: missing, unreadable as a whole, empty, of another size, or with labels beyond the network's classes.
     """
     if (part := digits_part(path)) is not None and not Path(path).exists():
+        _refuse_others(options, {"part"}, Path(path))
         return open_digits(part, graph, options)
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint=_HINT)
+    opener = _opener(path)
+    _refuse_others(options, _TAKEN[opener], path)
     try:
-        return _opener(path)(path, graph, options)
+        return opener(path, graph, options)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _opener(path: Path) -> Callable[[Path, Graph, DataOptions], Dataset]:
+#: Options that are about one form of data set or another, with what they are where they are not given.
+_SPECIAL = {"part": None, "labels": None, "images_key": None, "labels_key": None, "frames_by": "number"}
+_Opener = Callable[[Path, Graph, DataOptions], Dataset]
+_TAKEN: dict[_Opener, set[str]] = {
+    open_arrays: {"images_key", "labels_key"},
+    open_pictures: {"part", "labels"},
+    open_cifar: {"part"},
+    open_events: {"part", "frames_by"},
+}
+
+
+def _refuse_others(options: DataOptions, taken: set[str], path: Path) -> None:
+    """Raises UsageError for an option that would have no effect."""
+    for name, default in _SPECIAL.items():
+        if name not in taken and getattr(options, name) != default:
+            raise UsageError(f"--{name.replace('_', '-')} is not about this form of data set", where=str(path))
+
+
+def _opener(path: Path) -> _Opener:
     if layout_of(path):
         return open_cifar
     if holds_events(path):

@@ -19,6 +19,9 @@ from qkf_deploy import limits
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Resize
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
+"""Of image files, in lower case."""
+
 #: Shorter side before the centre crop, relative to the crop (the usual ImageNet evaluation, 256 / 224).
 _CROP = 256 / 224
 #: Bytes that decoding, converting and resizing take for each pixel of a file.
@@ -60,6 +63,7 @@ def read(path: Path, shape: tuple[int, ...], resize: bool | Resize) -> Picture:
     mode = {1: "L", 3: "RGB"}.get(channels)
     if mode is None:
         raise InputError(f"the network takes {channels} channels, image files have 1 or 3", where=str(path))
+    limits.regular_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of half-read metadata; and the size is checked below

@@ -14,7 +14,7 @@ from test_image_files import network
 
 from qkf_deploy.datasets.dataset import Dataset
 from qkf_deploy.datasets.opening import open_dataset
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.limits import memory_limit
 from qkf_deploy.options import DataOptions
 
@@ -146,3 +146,40 @@ def test_digest_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", images=PIXELS, labels=np.arange(6) % 2, other=1 - np.arange(6) % 2)
     digests = {digest, opened(tmp_path / "x.npz").digest, opened(tmp_path / "x.npz", labels_key="other").digest}
     assert len(digests) == 3
+
+
+def test_pipes_are_errors_not_waits(tmp_path: Path) -> None:
+    root = folder(tmp_path / "images", 2)
+    os.mkfifo(root / "3.png")
+    (root / "4.png").symlink_to(tmp_path / "absent.png")
+    data = opened(root)
+    assert len(data.digest) == 64
+    samples = data.read(range(4))
+    assert samples.indices == (0, 1)
+    assert samples.errors[2] == "not a regular file"
+    assert samples.errors[3].startswith("cannot be read")
+    for name in ("x.npy", "x.npz", "test_batch.bin", "x.bin"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError):
+            opened(tmp_path / name)
+
+
+def test_other_files_beside_images_are_no_samples(tmp_path: Path) -> None:
+    root = folder(tmp_path / "images", 2)
+    np.savez(root / "notes.npz", a=1)
+    (root / "model.bin").write_bytes(b"x")
+    assert opened(root).names == ("0.png", "1.png")
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "images", 2)
+    np.savez(tmp_path / "x.npz", images=PIXELS)
+    for path, option in (
+        (root, {"images_key": "x"}),
+        (root, {"frames_by": "time"}),
+        (tmp_path / "x.npz", {"labels": tmp_path / "x.csv"}),
+        (tmp_path / "x.npz", {"part": "test"}),
+        ("digits", {"labels_key": "y"}),
+    ):
+        with pytest.raises(UsageError, match="is not about this form"):
+            opened(Path(path), **option)

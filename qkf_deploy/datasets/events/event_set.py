@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qkf_deploy.datasets import arrays, labels
+from qkf_deploy.datasets import arrays, labels, pictures
 from qkf_deploy.datasets.dataset import Dataset, Sample
 from qkf_deploy.datasets.events import formats, gesture
 from qkf_deploy.datasets.events.recording import Events, SplitBy, frames
@@ -57,10 +57,16 @@ class Recordings:
 
 
 def holds_events(path: Path) -> bool:
-    """Whether a file or folder is one of recordings or of frames, by suffixes; a single `.npz` by its arrays."""
+    """Whether a file or folder is one of recordings or of frames, by suffixes; a single `.npz` by its arrays.
+
+    Beside images, other files are no samples.
+    """
     if path.is_file():
         return path.suffix == ".aedat" or path.suffix == ".bin" or (path.suffix == ".npz" and _is_recording(path))
-    return path.is_dir() and (gesture.is_gesture_folder(path) or bool(files_below(path, SUFFIXES)))
+    return path.is_dir() and (
+        gesture.is_gesture_folder(path)
+        or (bool(files_below(path, SUFFIXES)) and not files_below(path, pictures.SUFFIXES))
+    )
 
 
 def _is_recording(path: Path) -> bool:

@@ -123,6 +123,7 @@ def _after_comments(data: bytes, path: Path, magic: bytes) -> int:
 
 def read_aedat(path: Path) -> Events:
     """AEDAT of either version, by its first line. Raises InputError as they do."""
+    limits.regular_size(path)
     try:
         with path.open("rb") as file:
             begins = file.read(12)
