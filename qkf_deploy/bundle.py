@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from qkf_deploy import limits
-from qkf_deploy.errors import GraphError, InputError, QkfError
+from qkf_deploy.errors import GraphError, InputError, QkfError, damage
 from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, Resize, View, Widths, freeze
 from qkf_deploy.ir.digest import plain_node
 from qkf_deploy.ir.values import Kind, Timing, ValueType
@@ -192,7 +192,7 @@ def from_json(text: str, tensors: Mapping[str, np.ndarray]) -> Graph:
         _check_header(graph)
         return graph.verify()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, ArithmeticError) as error:
-        raise InputError(f"a damaged graph: {type(error).__name__}: {error}", hint=_REWRITE) from error
+        raise InputError(f"a damaged graph: {damage(error)}", hint=_REWRITE) from error
 
 
 def _check_hash(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:

@@ -85,3 +85,10 @@ class IncompleteError(QkfError):
     """A run whose samples are not all there: some failed, or are missing still. What is there stays usable."""
 
     exit_code = 5
+
+
+def damage(error: Exception) -> str:
+    """What is wrong with data that a reader stumbled over, without Python's words for it (``--debug`` shows those)."""
+    if isinstance(error, KeyError):
+        return f"{str(error)[:60]} is missing"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a part of it has another type or length"

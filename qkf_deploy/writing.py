@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from qkf_deploy.errors import InputError
 
@@ -35,17 +35,28 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises:
         InputError: a device, pipe, socket, folder or read-only file; no such folder; a disk that is full.
     """
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """An empty file to fill, which takes its final name when the block ends without an error, and vanishes otherwise.
+
+    Args:
+        path: as for :func:`write_atomically`.
+
+    Raises:
+        InputError: as there.
+    """
     path = Path(path)
     target = _file_target(path)
     try:
         _remove_leftovers(target)
-        with _temporary_file(target) as (file, temporary):
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with _temporary_file(target) as temporary:
+            yield temporary
+            _sync(temporary)
             _take_over_permissions(target, temporary)
-            if fcntl is None:
-                file.close()
             temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -137,7 +148,7 @@ def _check_parent(target: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_file(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
+def _temporary_file(target: Path) -> Iterator[Path]:
     """A new locked file beside the target, with the permissions the user's umask gives; removed unless renamed."""
     while True:
         temporary = _temporary_name(target)
@@ -145,11 +156,13 @@ def _temporary_file(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
         if _locked(handle):
             break
         os.close(handle)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file, temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+    with os.fdopen(handle, "wb") as lock:
+        if fcntl is None:
+            lock.close()
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _temporary_folder(target: Path) -> tuple[Path, int]:
@@ -209,7 +222,7 @@ def _take_over_permissions(target: Path, temporary: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

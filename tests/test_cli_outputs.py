@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -143,22 +142,3 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, co
     assert process.wait(timeout=30) == code
     process.stdout.close()
     assert sorted(os.listdir()) == ["net.qkf", "x.npy"]
-
-
-def test_killed_again_and_again(folder: Path, digits_float: qd.Graph) -> None:
-    """SIGKILL at random moments: whatever has the final name is whole, and the next run leaves nothing else."""
-    rng = np.random.default_rng(0)
-    qd.save(digits_float, "float.qkf")
-    before = snapshot(folder)
-    command = [*PROGRAM, "quantize", "float.qkf", "-o", "out.qkf", "--force"]
-    finished = 0
-    for _ in range(int(os.environ.get("QKF_KILLS", "6"))):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(float(rng.uniform(0.0, 2.5)))
-        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        finished += process.wait() == 0
-        if Path("out.qkf").exists():
-            qd.load("out.qkf")
-    assert run(["quantize", "float.qkf", "-o", "out.qkf", "--force"]) == 0
-    assert sorted(os.listdir()) == sorted([*(Path(p).name for p in before), "out.qkf"])
-    assert {name: data for name, data in snapshot(folder).items() if "out.qkf" not in name} == before

@@ -39,7 +39,7 @@ LAYERS = {
     "children": set(),
     "bundle": {"errors", "ir", "limits", "ops", "writing"},
     "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops"},
-    "datasets": {"errors", "ir", "limits", "options", "simulators"},
+    "datasets": {"errors", "ir", "limits", "options", "simulators", "writing"},
     "converters": {
         *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluation"),
         *("children", "limits"),

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import qkf_deploy as qd
 from qkf_deploy.bundle import save_graph, to_bytes
 from qkf_deploy.converters.torch.checkpoint import read_state_dict
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, QkfError
 from qkf_deploy.hw_models.toml_file import parse_toml, read_toml
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
 from qkf_deploy.limits import memory_limit
@@ -145,3 +145,22 @@ def test_the_limit_can_be_raised(tmp_path: Path) -> None:
     assert read_state_dict(tmp_path / "net.safetensors").state_dict["w"].numel() == 10
     with memory_limit("2G"), pytest.raises(InputError, match="no width proof"):  # read; a proof is missing in it
         qd.load(tmp_path / "net.qkf")
+
+
+@pytest.mark.parametrize("field", ["padding", "stride", "dilation"])
+@pytest.mark.parametrize("size", [2**16, 2**31, 2**62, 2**63, 2**70])
+def test_windows_of_any_size_are_refused_or_computed_at_once(field: str, size: int) -> None:
+    """Shapes come from formulas: nothing is allocated per position or tap."""
+    sizes = {"stride": 1, "padding": 1, "dilation": 1, field: size}
+    started = time.process_time()
+    try:
+        op = Conv(*((sizes[name],) * 2 for name in ("stride", "padding", "dilation")))
+        net = GraphBuilder()
+        net.add("input", Input((1, 4, 4)))
+        net.add("conv", op, ["input"], {"weight": np.ones((1, 1, 2, 2))})
+        shape = net.nodes["conv"].type.shape
+    except QkfError:
+        shape = None
+    assert time.process_time() - started < 1
+    side = {"stride": 1, "padding": 2 * size + 3, "dilation": None}[field]
+    assert shape is None or shape == (1, side, side)

@@ -5,6 +5,7 @@ Source: UCI "Optical Recognition of Handwritten Digits" (test part), 8 x 8 pixel
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.writing import write_atomically
 
 REPEAT = 2
 """Every source pixel becomes a square of this many pixels a side: images are 16 x 16."""
@@ -61,7 +63,9 @@ def load_digits() -> Digits:
 
 def save_held_out(digits: Digits, path: str | Path) -> None:
     """Write the held-out images and labels as `.npz`, as every command reads them."""
-    np.savez_compressed(path, images=digits.test_images, labels=digits.test_labels)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=digits.test_images, labels=digits.test_labels)
+    write_atomically(path, buffer.getvalue())
 
 
 def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs import database
 from qkf_deploy.runs.packing import same
-from qkf_deploy.writing import write_atomically
+from qkf_deploy.writing import new_file
 
 try:
     fcntl: Any = importlib.import_module("fcntl")
@@ -312,9 +311,7 @@ def write(
     Raises:
         InputError: the place cannot be written.
     """
-    with database.reported(Path(path)), tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "run"
-        db = database.new(made)
+    with database.reported(Path(path)), new_file(path) as made, contextlib.closing(database.new(made)) as db:
         for number, head in enumerate(heads):
             pictures = _dump(list(gates[number]) if gates else [])
             described = _dump(
@@ -331,8 +328,6 @@ def write(
             for text in sorted(set(notices[number])) if notices else ():
                 db.execute("INSERT INTO notice (run, text) VALUES (?, ?)", (number, text))
         db.execute("COMMIT")
-        db.close()
-        write_atomically(path, made.read_bytes())
 
 
 def _insert(db: sqlite3.Connection, run: int, row: Row) -> None:

@@ -26,6 +26,8 @@ from qkf_deploy.errors import QkfError
 _FILES = int(os.environ.get("QKF_FUZZ", "360"))
 _SEED = int(os.environ.get("QKF_FUZZ_SEED", "0"))
 _SECONDS, _BYTES = 5, 2**30
+#: What a sentence for users does not hold.
+_PYTHON = ("Error:", "object is not", "NoneType", "list index", "unhashable", "positional argument")
 NAMES = tuple(readers(Path()))
 
 
@@ -116,7 +118,8 @@ def test_reader(name: str, tmp_path: Path) -> None:
 def _fine(name: str, outcome: Outcome) -> bool:
     if name == "nir" and outcome.code < 0:
         return True  # the HDF5 library looped or crashed: the importer runs it in a child and refuses the file
-    return outcome.code in (0, 2, 3) and outcome.seconds < _SECONDS and "\n" not in outcome.message
+    plain = "\n" not in outcome.message and not any(word in outcome.message for word in _PYTHON)
+    return outcome.code in (0, 2, 3) and outcome.seconds < _SECONDS and plain
 
 
 def test_damage_is_repeatable() -> None:

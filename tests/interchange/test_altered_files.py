@@ -22,6 +22,7 @@ import qkf_deploy as qd
 from qkf_deploy import bundle
 from qkf_deploy.converters.nir import read
 from qkf_deploy.converters.nir.export import nir_bytes
+from qkf_deploy.converters.nir.partition import export_parts, load_parts
 from qkf_deploy.converters.nir.safety import read_content
 from qkf_deploy.errors import InputError, ProofError, QkfError
 from qkf_deploy.ir import Graph, GraphBuilder, Widths
@@ -220,3 +221,22 @@ def test_importers_prove_again(tmp_path: Path) -> None:
         file["qkf"].create_dataset("graph", data=np.frombuffer(narrow, np.uint8))
     with pytest.raises(ProofError, match="narrower than the proven"):
         qd.import_nir(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "network.qkf", "part000.nir"])
+def test_parts_and_their_manifest(name: str, tmp_path: Path) -> None:
+    """A bit in any file of a partitioned export, or another whole network in its place."""
+    export_parts(network(), tmp_path / "parts")
+    path = tmp_path / "parts" / name
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(data), 40).tolist():
+        path.write_bytes(flipped(data, place, int(rng.integers(8))))
+        with pytest.raises(QkfError) as caught:
+            load_parts(tmp_path / "parts")
+        assert name in str(caught.value)
+    path.write_bytes(data)
+    assert load_parts(tmp_path / "parts")[0].graph.nodes.keys() == network().nodes.keys()
+    qd.save(tiny(), tmp_path / "parts" / "network.qkf")
+    with pytest.raises(InputError, match="its hash differs"):
+        load_parts(tmp_path / "parts")

@@ -8,6 +8,7 @@ readout, are executed by this package. ``manifest.json`` names the order, ``netw
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from qkf_deploy import bundle
+from qkf_deploy import bundle, limits
 from qkf_deploy.converters.nir.builder import NirBuilder, Placed, placed_array
 from qkf_deploy.converters.nir.clients import Client
 from qkf_deploy.converters.nir.export import folded, serialize
 from qkf_deploy.converters.nir.lowering import LOWERINGS, NO_PRODUCT, Emission, unwritten
 from qkf_deploy.converters.nir.markers import natural
-from qkf_deploy.errors import InputError, QkfError, UnsupportedError
+from qkf_deploy.errors import InputError, QkfError, UnsupportedError, damage
 from qkf_deploy.ir import Graph, Node, View
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.writing import new_folder
 
 FORMAT = "qkf-nir-parts/1"
+_HASH = "sha256"
 MANIFEST, NETWORK = "manifest.json", "network.qkf"
 _MAX_MANIFEST = 64 * 2**20
 #: Executed by this package although NIR has a node: importers lack ``Scale``; the readout stays in float64.
@@ -184,11 +186,11 @@ def export_parts(graph: Graph, directory: str | Path) -> Plan:
         for name, file in files.items():
             (temporary / file).write_bytes(serialize(emissions[name].builder.graph()))
         bundle.save_graph(planned.graph, temporary / NETWORK)
-        (temporary / MANIFEST).write_text(_manifest(planned, files))
+        (temporary / MANIFEST).write_text(_manifest(planned, files, temporary))
     return planned
 
 
-def _manifest(planned: Plan, files: Mapping[str, str]) -> str:
+def _manifest(planned: Plan, files: Mapping[str, str], folder: Path) -> str:
     graph = planned.graph
     data = {
         "format": FORMAT,
@@ -197,8 +199,27 @@ def _manifest(planned: Plan, files: Mapping[str, str]) -> str:
         "dt": 1e-4,
         "parts": [{"file": files[n], **_part_json(p)} for n, p in planned.parts.items()],
         "executed_by_reader": dict(planned.reasons),
+        "files": {name: _file_hash(folder / name) for name in (*files.values(), NETWORK)},
     }
-    return json.dumps(data, indent=1, sort_keys=True)
+    return json.dumps({**data, _HASH: _content_hash(data)}, indent=1, sort_keys=True)
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(limits.read_whole(path)).hexdigest()
+
+
+def _content_hash(data: Mapping[str, Any]) -> str:
+    """SHA-256 over everything in a manifest but the hash itself."""
+    return hashlib.sha256(json.dumps({**data, _HASH: None}, sort_keys=True).encode()).hexdigest()
+
+
+def _check_hashes(data: Mapping[str, Any], root: Path) -> None:
+    """The manifest and every file it names are as they were written; no signature, as in `.qkf` files."""
+    if data.get(_HASH) != _content_hash(data):
+        raise InputError("the manifest is not what was written: its hash differs", where=str(root / MANIFEST))
+    for name in sorted({NETWORK, *(str(entry["file"]) for entry in data["parts"])}):
+        if _file_hash(_inside(root, name)) != data["files"][name]:
+            raise InputError("the file is not what was written: its hash differs", where=str(root / name))
 
 
 def _part_json(part: Part) -> dict[str, Any]:
@@ -219,6 +240,7 @@ def load_parts(directory: str | Path) -> tuple[Plan, dict[str, Path]]:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError("not a manifest of NIR parts", where=str(path), hint=f"this version reads {FORMAT}")
+        _check_hashes(data, root)
         graph = bundle.load_graph(root / NETWORK)
         parts, files = {}, {}
         for entry in data["parts"]:
@@ -229,7 +251,7 @@ def load_parts(directory: str | Path) -> tuple[Plan, dict[str, Path]]:
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", where=str(path), hint="export the network again") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"a damaged manifest: {type(error).__name__}: {error}", where=str(path)) from error
+        raise InputError(f"a damaged manifest: {damage(error)}", where=str(path)) from error
     _check(planned, path)
     return planned, files
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy import limits
-from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.errors import InputError, MissingComponent, damage
 
 try:
     import h5py
@@ -109,7 +109,7 @@ def read_content(path: Path, stock_only: bool) -> NirContent:
             sidecar = None if stock_only else read_sidecar(file)
             version = _version(file)
     except _DAMAGED as error:
-        raise InputError(f"a damaged file: {type(error).__name__}: {error}", hint=_HINT) from error
+        raise InputError(f"a damaged file: {damage(error)}", hint=_HINT) from error
     return NirContent(stock if sidecar is None else None, sidecar, version)
 
 
@@ -141,7 +141,7 @@ def read_sidecar(file: Any) -> np.ndarray | None:
             )
         return np.asarray(data[()])
     except _DAMAGED as error:
-        raise InputError(f"a damaged sidecar: {type(error).__name__}: {error}", where=f"/{SIDECAR}") from error
+        raise InputError(f"a damaged sidecar: {damage(error)}", where=f"/{SIDECAR}") from error
 
 
 def _check_sidecar(data: Any) -> None:
@@ -197,7 +197,7 @@ def read_stock(file: Any) -> RawGraph:
             raise InputError("no NIR graph in this file", where="/node", hint=_HINT)
         graph = _node(node, "/node", 0, _Budget(max(1, Path(file.filename).stat().st_size)))
     except _DAMAGED as error:
-        raise InputError(f"a damaged file: {type(error).__name__}: {error}", hint=_HINT) from error
+        raise InputError(f"a damaged file: {damage(error)}", hint=_HINT) from error
     if not isinstance(graph, RawGraph):
         raise InputError(f"the file holds a single {graph.type} node, not a graph", where="/node")
     return graph
