@@ -17,7 +17,7 @@ from qkf_deploy.display.frames import data_frame
 from qkf_deploy.display.numbers import quantity, si
 from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, damage
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -148,7 +148,7 @@ class LayerRecord:
             )
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"not a ledger layer: {error}", hint="write it again with `qkf-deploy simulate`"
+                f"not a ledger layer: {damage(error)}", hint="write it again with `qkf-deploy simulate`"
             ) from error
 
 

@@ -92,7 +92,7 @@ def _check_gate(gate: Mapping[str, Any], place: str) -> None:
         opened = np.array(gate["open"], dtype=np.int64)
         steps = np.array(gate["open_per_step"], dtype=np.int64)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"a damaged run file: {place}.open: {error}") from error
+        raise InputError(f"a damaged run file: {place}.open is no table of whole numbers") from error
     whole = opened.shape == (gate["heads"], gate["positions"]) and opened.size and steps.ndim == 1
     if not whole or gate["time_steps"] < 1 or opened.min() < 0 or opened.max() > gate["time_steps"]:
         raise InputError(f"a damaged run file: {place} contradicts itself")
