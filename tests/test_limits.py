@@ -23,6 +23,7 @@ from qkf_deploy.hw_models.toml_file import parse_toml, read_toml
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
 from qkf_deploy.limits import memory_limit
 from qkf_deploy.ops import Conv, Input, Output, Sum
+from qkf_deploy.runs import database
 from qkf_deploy.runs.file import read_run
 
 _SECONDS = 3.0
@@ -81,6 +82,13 @@ def unpacking(path: Path) -> None:
                     member.write(bytes(2**24))
 
 
+def long_head(path: Path) -> None:
+    db = database.new(path)
+    db.execute("INSERT INTO run VALUES (0, '', '', 1, ?, '[]')", ("[" * 2**26,))
+    db.execute("COMMIT")
+    db.close()
+
+
 BOMBS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "qkf: 2^20 x 2^20": (lambda p: save_graph(large_sum(2**20), p), qd.load),
     "qkf: a turned view": (lambda p: save_graph(large_view(30_000), p), qd.load),
@@ -89,7 +97,7 @@ BOMBS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "checkpoint: sparse": (sparse(2**31), read_state_dict),
     "checkpoint: sparse safetensors": (sparse_safetensors, read_state_dict),
     "checkpoint: stride 0": (stride_zero, read_state_dict),
-    "run: sparse": (sparse(2**27), read_run),
+    "run: 64 MB of JSON": (long_head, read_run),
 }
 
 

@@ -69,6 +69,8 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
 def check_header(path: Path) -> None:
     """Raises InputError unless the file says that it is a run file of this version."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise InputError("not a regular file", where=str(path), hint=AGAIN)
         with path.open("rb") as file:
             head = file.read(100)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
@@ -86,6 +88,8 @@ def check_header(path: Path) -> None:
 def is_run(path: str | Path) -> bool:
     """True if a file says that it is a run file, of any version."""
     try:
+        if not Path(path).is_file():
+            return False
         with Path(path).open("rb") as file:
             head = file.read(72)
     except (OSError, ValueError):
