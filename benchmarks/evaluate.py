@@ -102,7 +102,7 @@ def resident(pid: int) -> int:
 
 def summary(told: list[tuple[float, int]], memory: list[tuple[float, int]]) -> dict[str, Any]:
     """Throughput between the first stored shard and the last, and memory at tenths of that time."""
-    (_, _), (first, already), *_ = told
+    first, already = told[1]  # the first one says that nothing is stored yet
     last, stored = told[-1]
     tenths = [first + (last - first) * k / 10 for k in range(1, 11)]
     held = [max((rss for at, rss in memory if end - (last - first) / 10 <= at <= end), default=0) for end in tenths]
