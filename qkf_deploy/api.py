@@ -37,7 +37,13 @@ from qkf_deploy.pipeline.running import (
     save_run,
     simulate,
 )
-from qkf_deploy.pipeline.summarizing import compare_runs, load_runs, summarize
+from qkf_deploy.pipeline.summarizing import (
+    compare_runs,
+    load_runs,
+    summarize,
+    summarize_sweep,
+    write_sweep_report,
+)
 from qkf_deploy.pipeline.training import train
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators.run import Run
@@ -82,10 +88,12 @@ __all__ = [
     "save_run",
     "simulate",
     "summarize",
+    "summarize_sweep",
     "trace",
     "train",
     "verify",
     "widths",
     "with_time_steps",
     "write_report",
+    "write_sweep_report",
 ]

@@ -280,6 +280,14 @@ class ResumeOptions(ExecutionOptions, EngineOptions):
 class EvaluateOptions(DataOptions, ExecutionOptions, EngineOptions):
     """What is evaluated, and where."""
 
+    steps: Annotated[
+        int | Sequence[int] | None,
+        Help("Sweep of a float network over T: 1,2,4.", least=1, most=_MOST_STEPS),
+    ] = None
+    bits: Annotated[
+        int | Sequence[int] | None,
+        Help(f"Sweep of a float network over bits per weight: 4,8; quantized as `quantize` does ({_BITS})."),
+    ] = None
     batch: Annotated[
         int | None,
         Help("Samples that run at once [default: what fits a few hundred megabytes, at most 32].", least=1),

@@ -8,7 +8,6 @@ import click
 
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option
-from qkf_deploy.errors import UsageError
 from qkf_deploy.options import TableFormat
 
 
@@ -32,11 +31,4 @@ def compare(runs: tuple[Path, ...], profile: str, fmt: TableFormat) -> None:
     from qkf_deploy.report.evaluation_table import render_comparison
 
     prices = qd.load_profile(profile)  # a wrong one is found before the long part
-    found: dict[str, qd.RunFile] = {}
-    for path in runs:
-        held = qd.load_runs(path)
-        named = held if len(held) == 1 else {f"{path} {name}": run for name, run in held.items()}
-        if not found.keys().isdisjoint(named):
-            raise UsageError(f"{path} is given twice")
-        found.update(named)
-    emit(render_comparison(qd.compare_runs(found, prices), fmt))
+    emit(render_comparison(qd.compare_runs(qd.load_runs(runs), prices), fmt))

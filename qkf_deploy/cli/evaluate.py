@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -18,6 +18,9 @@ from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import IncompleteError, UsageError
 from qkf_deploy.keywords import keywords
 from qkf_deploy.options import EvaluateOptions, ResumeOptions, TableFormat
+
+if TYPE_CHECKING:
+    from qkf_deploy.hw_models.profiles import Profile
 
 
 @command()
@@ -51,9 +54,8 @@ def evaluate(
     Examples:
       qkf-deploy evaluate net.int.qkf val/ -o run.sqlite --jobs 2
       qkf-deploy evaluate --resume run.sqlite
+      qkf-deploy evaluate net.qkf val/ -o sweep.sqlite --steps 1,2,4 --bits 4,8
     """
-    from qkf_deploy.report.evaluation_table import render_evaluation
-
     run = resume or output
     if run is None or (resume and output):
         raise UsageError("either -o for a new run, or --resume for one that was interrupted", hint="give one of them")
@@ -69,8 +71,19 @@ def evaluate(
             raise UsageError("an evaluation needs a network and data", hint="`qkf-deploy evaluate NETWORK DATA -o RUN`")
     notices(ended.notices)
     if ended.tally.stored > ended.tally.failed:
-        emit(render_evaluation(qd.summarize(qd.load_run(run), prices), fmt))
+        emit(_summary(run, prices, fmt))
     _require_complete(ended, run)
+
+
+def _summary(run: Path, prices: Sequence[Profile], fmt: TableFormat) -> str:
+    """Accuracy and energy of what is stored; of a sweep one row per point, energy by the first profile."""
+    from qkf_deploy.report.evaluation_table import render_evaluation
+    from qkf_deploy.report.sweep_page import render_sweep
+
+    runs = qd.load_runs(run)
+    if len(runs) > 1:
+        return render_sweep(qd.summarize_sweep(runs, prices[0]), fmt)
+    return render_evaluation(qd.summarize(qd.load_run(run), prices), fmt)
 
 
 def _check_resumable(ctx: click.Context) -> None:

@@ -22,15 +22,18 @@ from qkf_deploy.options import MeasureOptions
 )
 @options_of(MeasureOptions)
 def report(run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], **options: Any) -> None:
-    """Write one self-contained HTML page about a run.
+    """Write one self-contained HTML page about a run, or about the points of a sweep.
 
-    RUN is what `simulate -o run.sqlite` wrote, or a .qkf file with IMAGES as for `simulate`.
+    RUN is what `simulate -o` or `evaluate -o` wrote, or a .qkf file with IMAGES as for `simulate`. Of a sweep, the page
+    has the curve of accuracy over energy (the first profile's); --point chooses one of its points.
 
     \b
     Example:
       qkf-deploy report run.sqlite -o report.html
     """
     prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
-    stored = qd.load_run(run) if images is None else measured(run, images, options)
-    qd.write_report(stored, output, prices)
+    if images is None and options["point"] is None and len(points := qd.load_runs(run)) > 1:
+        qd.write_sweep_report(points, output, *prices[:1])
+    else:
+        qd.write_report(measured(run, images, options), output, prices)
     emit(f"wrote {output}")

@@ -27,7 +27,7 @@ class Remembered(Generic[T]):
         place = (id(array), key)
         found = self._known.pop(place, None)
         if found is None or found[0]() is not array:
-            found = (weakref.ref(array, lambda _: self._known.pop(place, None)), make())
+            found = (weakref.ref(array), make())
         self._known[place] = found
         if len(self._known) > self._most:
             del self._known[next(iter(self._known))]

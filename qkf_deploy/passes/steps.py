@@ -77,7 +77,7 @@ def _is_mean(graph: Graph, readout: Node) -> bool:
     steps, before = graph.time_steps, graph.input_factors(readout)[0]
     after, behind = _follow(graph, readout)
     # A mean over time and tokens at once has the number of tokens in the factor behind it too.
-    terms = {Fraction(1), Fraction(behind), behind * before * _summed_before(graph, readout)}
+    terms = {Fraction(1), Fraction(behind), *(behind * before * n for n in _summed_before(graph, readout))}
     mean = any(after / before * n * steps == 1 for n in terms)
     total = any(after / before * n == 1 for n in terms)
     if mean == total and (steps > 1 or not mean):
@@ -103,13 +103,13 @@ def _follow(graph: Graph, readout: Node) -> tuple[Fraction, int]:
         node = user
 
 
-def _summed_before(graph: Graph, readout: Node) -> int:
-    """How many terms are added up right in front of a sum over time."""
-    terms, node = 1, graph[readout.inputs[0].node]
+def _summed_before(graph: Graph, readout: Node) -> list[int]:
+    """How many terms the last, the last two ... sums in front of a sum over time add up."""
+    found, node = [1], graph[readout.inputs[0].node]
     while isinstance(node.op, Sum | SumPool):
-        terms *= _terms(graph, node)
+        found.append(found[-1] * _terms(graph, node))
         node = graph[node.inputs[0].node]
-    return terms
+    return found
 
 
 def _terms(graph: Graph, node: Node) -> int:

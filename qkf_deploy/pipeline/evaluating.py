@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 from qkf_deploy.datasets.dataset import Dataset
 from qkf_deploy.datasets.opening import open_dataset
 from qkf_deploy.errors import InputError, UsageError
-from qkf_deploy.evaluation.executors import executor
+from qkf_deploy.evaluation.executors import Executor, executor
 from qkf_deploy.evaluation.job import Bench, Job
-from qkf_deploy.evaluation.run import SHARD, Outcome, fill
+from qkf_deploy.evaluation.run import SHARD, Outcome, counted, fill
+from qkf_deploy.evaluation.sweep import Networks, Point, Progress, joined, points
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.digest import digest
 from qkf_deploy.keywords import part, takes
-from qkf_deploy.options import DataOptions, EvaluateOptions, ResumeOptions
+from qkf_deploy.options import DataOptions, EngineOptions, EvaluateOptions, ResumeOptions
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.pipeline.running import default_batch
 from qkf_deploy.runs import content
@@ -29,6 +30,8 @@ from qkf_deploy.simulators import engines
 def evaluate(network: str | Path, data: str | Path, output: str | Path, options: EvaluateOptions) -> Outcome:
     """Run a network on every sample of a data set; each result is stored as soon as it is there.
 
+    With ``steps`` or ``bits`` it is a sweep: the float network at every T with every width, one run each in one file.
+
     Args:
         network: a `.qkf` file, float or integer.
         data: as :func:`load_images` takes it.
@@ -39,40 +42,80 @@ def evaluate(network: str | Path, data: str | Path, output: str | Path, options:
 
     Raises:
         InputError: a network or data that cannot be used, or a place that cannot be written.
-        UsageError, MissingComponent: an engine or executor that cannot be used.
+        UsageError, MissingComponent: an engine or executor that cannot be used; a sweep of an integer network.
+        UnsupportedError: a network whose T is part of it, or that has no integer form.
         EngineError: a cluster that is gone; what is stored stays.
     """
-    graph = load(network)
+    source = load(network)
     reading = DataOptions(**part(options, DataOptions))
-    dataset = open_dataset(data, graph, reading)
-    engine, engine_options = engines.resolve(options.engine, graph, engines.given(options), len(dataset))
+    dataset = open_dataset(data, source, reading)
     config: dict[str, Any] = {
         "network_path": str(Path(network).absolute()),
+        "source": digest(source),
         "data_path": str(Path(data).absolute()),
         "data_options": asdict(reading),
-        "engine": engine,
-        "engine_options": engine_options,
-        "batch": _batch(graph, options),
     }
+    with Networks(source) as networks:
+        chosen = points(options.steps, options.bits)
+        heads = [_head(networks, point, dataset, config, options) for point in chosen]
+        with executor(options) as where, _begun(Path(output), heads, options.force) as store:
+            return _fill(store, networks, dataset, {}, where, options)
+
+
+def _head(
+    networks: Networks, point: Point, dataset: Dataset, config: Mapping[str, Any], options: EvaluateOptions
+) -> Head:
+    """What is known of a run before it begins."""
+    graph = networks[point]
+    engine, given = engines.resolve(options.engine, graph, engines.given(options), len(dataset))
     if options.scheduler is None:  # before anything is begun: an engine that cannot run here
-        engines.get(engine, graph, engine_options)
-    bench = _bench(graph, dataset, config, options.shard)
-    head = content.head(graph, dataset.digest, len(dataset), config)
-    head = replace(head, notices=(*head.notices, *dataset.notices))
-    with executor(options) as where, _begun(Path(output), head, options.force) as store:
-        return fill(store, 0, bench, where, shard=options.shard, tick=options.tick)
+        engines.get(engine, graph, given)
+    how = {"engine": engine, "engine_options": given, "batch": _batch(graph, options)}
+    whole = {**config, **how, **point.config(networks.source.time_steps)}
+    head = content.head(graph, dataset.digest, len(dataset), whole)
+    return replace(head, notices=(*head.notices, *dataset.notices))
+
+
+def _fill(
+    store: Store,
+    networks: Networks,
+    dataset: Dataset,
+    moved: Mapping[str, str],
+    where: Executor,
+    options: EvaluateOptions | ResumeOptions,
+) -> Outcome:
+    """Run what the runs of a store lack, one after the other."""
+    progress = Progress(store, options.tick)
+    outcomes: list[Outcome] = []
+    for number, head in enumerate(store.runs):
+        if not store.missing(number):
+            outcomes.append(counted(store, number))
+            continue
+        graph = networks[Point.of(head.config)]
+        if digest(graph) != head.network:
+            raise InputError(
+                f"{head.name or 'the network'} is not what this run began with",
+                where=str(store.path),
+                hint="go on with the version and the settings that it began with",
+            )
+        config: dict[str, Any] = {**head.config, **moved}
+        if options.engine != "auto" or engines.given(options):
+            config |= _other_engine(graph, head, options)
+        bench = _bench(graph, dataset, config, options.shard)
+        outcomes.append(fill(store, number, bench, where, shard=options.shard, tick=progress.of(number)))
+    return joined(store, outcomes)
 
 
 @contextmanager
-def _begun(path: Path, head: Head, force: bool) -> Generator[Store]:
+def _begun(path: Path, heads: Sequence[Head], force: bool) -> Generator[Store]:
     """A new store, which does not stay if the block ends with an error before a single result."""
     empty = False
     try:
-        with Store.create(path, [head], force=force) as store:
+        with Store.create(path, heads, force=force) as store:
             try:
                 yield store
             except BaseException:
-                empty = len(store.missing()) == head.samples
+                empty = all(len(store.missing(n)) == head.samples for n, head in enumerate(heads))
                 raise
     finally:
         if empty:
@@ -95,19 +138,18 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
         UsageError, MissingComponent, EngineError: as of :func:`evaluate`.
     """
     with Store.open(run, write=True) as store:
-        (head,) = store.runs
-        config: dict[str, Any] = {**head.config, **_moved(options)}
-        graph = load(config["network_path"])
-        if digest(graph) != head.network:
+        head, moved = store.runs[0], _moved(options)
+        config: dict[str, Any] = {**head.config, **moved}
+        if "network_path" not in config:
+            raise UsageError("was not begun by `evaluate`, so nothing of it can go on", where=str(run))
+        source = load(config["network_path"])
+        if digest(source) != config["source"]:
             raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
-        if options.engine != "auto" or engines.given(options):
-            config |= _other_engine(graph, head, options)
-        dataset = open_dataset(config["data_path"], graph, DataOptions(**config["data_options"]))
+        dataset = open_dataset(config["data_path"], source, DataOptions(**config["data_options"]))
         if dataset.digest != head.data:
             raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
-        bench = _bench(graph, dataset, config, options.shard)
-        with executor(options) as where:
-            return fill(store, 0, bench, where, shard=options.shard, tick=options.tick)
+        with Networks(source) as networks, executor(options) as where:
+            return _fill(store, networks, dataset, moved, where, options)
 
 
 def _moved(options: ResumeOptions) -> dict[str, str]:
@@ -115,7 +157,7 @@ def _moved(options: ResumeOptions) -> dict[str, str]:
     return {key: str(Path(path).absolute()) for key, path in given.items() if path is not None}
 
 
-def _other_engine(graph: Graph, head: Head, options: ResumeOptions) -> dict[str, Any]:
+def _other_engine(graph: Graph, head: Head, options: EngineOptions) -> dict[str, Any]:
     engine, engine_options = engines.resolve(options.engine, graph, engines.given(options), head.samples)
     chosen = {"engine": engine, "engine_options": engine_options}
     if graph.arithmetic == "float" and any(head.config[key] != value for key, value in chosen.items()):

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qkf_deploy.keywords import checked
+from qkf_deploy.pipeline.costs import load_profile
 from qkf_deploy.runs.content import RunFile
 
 if TYPE_CHECKING:
     from qkf_deploy.hw_models.profiles import Profile
-    from qkf_deploy.statistics.comparison import RunComparison
+    from qkf_deploy.statistics.comparison import Measured, RunComparison
     from qkf_deploy.statistics.summary import Evaluation
+    from qkf_deploy.statistics.sweep import Sweep
 
 
 @checked
-def load_runs(path: str | Path) -> dict[str, RunFile]:
-    """Every run of a file, by name: the points of a sweep; a file of one run is called by its path.
+def load_runs(paths: str | Path | Sequence[str | Path]) -> Mapping[str, RunFile]:
+    """Every run of one or more files by name, read when it is asked for: the points of a sweep, or runs to compare.
 
     Args:
-        path: of the file.
+        paths: of the files. A run that is alone in its file is called by the file's path.
 
     Raises:
-        InputError: missing, truncated, not a run file, damaged, or a run in which nothing has run yet.
+        UsageError: a file that is given twice.
+        InputError: missing, truncated, not a run file, damaged; when a run is read, nothing of it has run yet.
     """
-    from qkf_deploy.runs.file import read_runs
+    from qkf_deploy.runs.file import Runs
 
-    return read_runs(path)
+    return Runs([paths] if isinstance(paths, str | Path) else paths)
 
 
 @checked
@@ -61,8 +64,52 @@ def compare_runs(runs: Mapping[str, RunFile], profile: Profile | str | Path = "p
     Raises:
         UsageError, ProfileError: fewer than two runs, an unknown profile, or a file that breaks the schema.
     """
-    from qkf_deploy.hw_models.pricing import price
-    from qkf_deploy.statistics.comparison import Measured
     from qkf_deploy.statistics.comparison import compare_runs as _compare
 
-    return _compare([Measured(name, run, price(run.ledger, profile)) for name, run in runs.items()])
+    return _compare(_measured(runs, profile))
+
+
+@checked
+def summarize_sweep(runs: Mapping[str, RunFile], profile: Profile | str | Path = "paper-eq23") -> Sweep:
+    """The points of a sweep side by side: accuracy with its interval, operations, energy and memory by T and bits.
+
+    Args:
+        runs: of :func:`load_runs`, at least one.
+        profile: a name, the path of a TOML file, or a loaded profile.
+
+    Raises:
+        UsageError, ProfileError: no runs, an unknown profile, or a file that breaks the schema.
+    """
+    from qkf_deploy.statistics.sweep import sweep
+
+    return sweep(_measured(runs, profile))
+
+
+def _measured(runs: Mapping[str, RunFile], profile: Profile | str | Path) -> Iterator[Measured]:
+    from qkf_deploy.hw_models.pricing import price
+    from qkf_deploy.statistics.comparison import Measured
+
+    chosen = load_profile(profile) if isinstance(profile, str | Path) else profile
+    for name, run in runs.items():
+        yield Measured(name, run, price(run.ledger, chosen))
+
+
+@checked
+def write_sweep_report(
+    runs: Mapping[str, RunFile], path: str | Path, profile: Profile | str | Path = "paper-eq23"
+) -> None:
+    """Write one self-contained HTML page about a sweep, atomically: the curve of accuracy over energy, and its table.
+
+    Args:
+        runs: of :func:`load_runs`, at least one.
+        path: of the page.
+        profile: a name, the path of a TOML file, or a loaded profile.
+
+    Raises:
+        UsageError, ProfileError: no runs, an unknown profile, or a file that breaks the schema.
+        InputError: the place cannot be written.
+        MissingComponent: jinja2 is not installed.
+    """
+    from qkf_deploy.report.sweep_page import write_sweep_page
+
+    write_sweep_page(path, summarize_sweep(runs, profile))

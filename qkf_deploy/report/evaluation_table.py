@@ -48,12 +48,12 @@ def render_evaluation(evaluation: Evaluation, fmt: TableFormat = "table") -> str
     Raises:
         UsageError: an unknown format.
     """
-    _check(fmt)
+    check_format(fmt)
     if fmt == "json":
         return to_json({"schema_version": SCHEMA_VERSION, "kind": "evaluation", **evaluation.to_dict()})
     if fmt == "csv":
         return to_csv(tabulate("evaluation", _LONG, list(_long(evaluation))))
-    return _drawn(evaluation_sheets(evaluation), evaluation.sentences, fmt)
+    return drawn(evaluation_sheets(evaluation), evaluation.sentences, fmt)
 
 
 def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> str:
@@ -66,13 +66,13 @@ def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> 
     Raises:
         UsageError: an unknown format.
     """
-    _check(fmt)
+    check_format(fmt)
     if fmt == "json":
         return to_json({"schema_version": SCHEMA_VERSION, "kind": "run-comparison", **comparison.to_dict()})
     sides, differences = sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)
     if fmt == "csv":
         return to_csv(_joined(sides, differences))
-    return _drawn([sides, differences], comparison.sentences, fmt)
+    return drawn([sides, differences], comparison.sentences, fmt)
 
 
 def _joined(sides: Sheet, differences: Sheet) -> Sheet:
@@ -83,12 +83,13 @@ def _joined(sides: Sheet, differences: Sheet) -> Sheet:
     return Sheet("", (*sides.columns, *differences.columns[1:]), rows)
 
 
-def _check(fmt: str) -> None:
+def check_format(fmt: str) -> None:
+    """Raises UsageError for an unknown format."""
     if fmt not in FORMATS:
         raise UsageError(f"no format {fmt!r}", hint=f"one of: {', '.join(FORMATS)}")
 
 
-def _drawn(sheets: Sequence[Sheet], sentences: Sequence[str], fmt: TableFormat) -> str:
+def drawn(sheets: Sequence[Sheet], sentences: Sequence[str], fmt: TableFormat) -> str:
     """Tables for people, and what to know of them first."""
     draw = to_text if fmt == "table" else to_markdown
     said = "".join(f"- {sentence}\n" for sentence in sentences)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from qkf_deploy.display.numbers import joules, percent, si, whole
-from qkf_deploy.errors import MissingComponent, UsageError
+from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
 from qkf_deploy.hw_models.pricing import EnergyReport, price
@@ -27,6 +25,7 @@ from qkf_deploy.report import charts
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.evaluation_table import evaluation_sheets
+from qkf_deploy.report.html import render
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
@@ -71,24 +70,9 @@ def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str 
 
 def render_page(run: RunFile, profiles: Sequence[Profile | str | Path] = DEFAULT_PROFILES) -> str:
     """The report as text; the same run and profiles give the same text. Arguments and errors: :func:`write_page`."""
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError as error:
-        raise MissingComponent("jinja2 is not installed", hint="pip install 'qkf-deploy[report]'") from error
     if not profiles:
         raise UsageError("a report needs at least one profile", hint="--profile exact-fp32")
-    folder = resources.files("qkf_deploy.report") / "templates"
-    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.html.j2", "report.css", "report.js")}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
-    digest = base64.b64encode(hashlib.sha256(text["report.js"].encode()).digest()).decode()
-    page = environment.from_string(text["report.html.j2"]).render(
-        css=markupsafe.Markup(text["report.css"]),  # noqa: S704 - our own file
-        js=markupsafe.Markup(text["report.js"]),  # noqa: S704 - our own file
-        script_hash=f"sha256-{digest}",
-        **_content(run, [price(run.ledger, p) for p in profiles]),
-    )
-    return page.strip() + "\n"
+    return render("report.html.j2", _content(run, [price(run.ledger, p) for p in profiles]))
 
 
 def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from qkf_deploy.errors import InputError, UsageError
@@ -42,29 +43,46 @@ def read_run(path: str | Path, which: int | str | None = None) -> RunFile:
         InputError: missing, truncated, not a run file, damaged, beyond the memory limit, or nothing has run yet.
     """
     with Store.open(path) as held:
-        return _read(held, chosen(held, which))
+        number = chosen(held, which)
+        try:
+            found = list(held.rows(number))
+            run = content.content(held.runs[number], found, held.gates(number), held.notices(number))
+            check_content(run)
+        except InputError as error:
+            raise InputError(error.message, where=str(held.path), hint=error.hint or database.AGAIN) from error
+    return run
 
 
-def read_runs(path: str | Path) -> dict[str, RunFile]:
-    """Every run of a file, by name; the only one of a file is called by the file's path.
+class Runs(Mapping[str, RunFile]):
+    """All runs of some files by name, each read when it is asked for.
+
+    A run that is alone in its file is called by the file's path; the others have names of their own, with the path
+    before them where there are several files.
 
     Raises:
-        InputError: as of :func:`read_run`.
+        UsageError: a file that is given twice.
+        InputError: as of :func:`read_run`, for the file when this is made, for a run when it is read.
     """
-    with Store.open(path) as held:
-        if len(held.runs) == 1:
-            return {str(path): _read(held, 0)}
-        return {head.name or str(number): _read(held, number) for number, head in enumerate(held.runs)}
 
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self._places: dict[str, tuple[str | Path, int]] = {}
+        for path in paths:
+            with Store.open(path) as held:
+                names = [head.name or str(number) for number, head in enumerate(held.runs)]
+            for number, name in enumerate(names):
+                called = str(path) if len(names) == 1 else name if len(paths) == 1 else f"{path} {name}"
+                if called in self._places:
+                    raise UsageError("is given twice", where=called)
+                self._places[called] = (path, number)
 
-def _read(held: Store, number: int) -> RunFile:
-    try:
-        found = list(held.rows(number))
-        run = content.content(held.runs[number], found, held.gates(number), held.notices(number))
-        check_content(run)
-    except InputError as error:
-        raise InputError(error.message, where=str(held.path), hint=error.hint or database.AGAIN) from error
-    return run
+    def __getitem__(self, name: str) -> RunFile:
+        return read_run(*self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def chosen(held: Store, which: int | str | None) -> int:

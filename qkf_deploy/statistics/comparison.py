@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -129,7 +129,7 @@ class Measured:
     report: EnergyReport
 
 
-def compare_runs(runs: Sequence[Measured]) -> RunComparison:
+def compare_runs(runs: Iterable[Measured]) -> RunComparison:
     """Compare runs with the first of them.
 
     Args:
@@ -138,11 +138,11 @@ def compare_runs(runs: Sequence[Measured]) -> RunComparison:
     Raises:
         UsageError: fewer than two runs.
     """
-    if len(runs) < 2:
-        raise UsageError("a comparison needs two runs or more", hint="qkf-deploy compare a.sqlite b.sqlite")
     parts = [_Part.of(run) for run in runs]
+    if len(parts) < 2:
+        raise UsageError("a comparison needs two runs or more", hint="qkf-deploy compare a.sqlite b.sqlite")
     differences = tuple(_difference(parts[0], part) for part in parts[1:])
-    return RunComparison(runs[0].report.profile.id, tuple(part.side for part in parts), differences)
+    return RunComparison(parts[0].profile, tuple(part.side for part in parts), differences)
 
 
 def side(measured: Measured) -> Side:
@@ -157,7 +157,7 @@ def side(measured: Measured) -> Side:
         done=len(run.indices),
         accuracy=top1(run),
         sops=Spread.of(sops_per_image(ledger), interval=True),
-        energy_pj=Spread.of(*energy_integers(measured.report.energy_per_image_pj), interval=True),
+        energy_pj=Spread.of(*energy_integers(measured.report.energies, run.ledger.images), interval=True),
         weight_bytes=sum(row.weight_size for row in rows),
         state_bytes=sum(row.state_size for row in rows),
     )
@@ -171,9 +171,10 @@ def _bits(ledger: Ledger) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A run as it is compared.
+    """A run as it is compared: no more of it than that, so that many runs find room.
 
     Attributes:
+        profile: what its energies were priced with.
         side: what is shown of it.
         data: digest of its data set.
         answers: label and prediction by sample.
@@ -181,6 +182,7 @@ class _Part:
         sops, energy: of those, in the same order; an energy is worth ``unit`` pJ.
     """
 
+    profile: str
     side: Side
     data: str
     answers: Mapping[int, tuple[int | None, int | None]]
@@ -194,8 +196,9 @@ class _Part:
         run = measured.run
         answers = dict(zip(run.indices, zip(run.labels, run.predictions, strict=True), strict=True))
         ran = np.array([i for i in run.indices if i not in run.errors])
-        energy, unit = energy_integers(measured.report.energy_per_image_pj)
-        return _Part(side(measured), run.data, answers, ran, sops_per_image(run.ledger), energy, unit)
+        energy, unit = energy_integers(measured.report.energies, run.ledger.images)
+        profile = measured.report.profile.id
+        return _Part(profile, side(measured), run.data, answers, ran, sops_per_image(run.ledger), energy, unit)
 
 
 def _difference(first: _Part, other: _Part) -> Difference:

@@ -51,9 +51,18 @@ def _end(side: Side, name: str) -> float | None:
     return None if interval is None else float(getattr(interval, name))
 
 
-def sides_sheet(sides: Sequence[Side], profile: str) -> Sheet:
+def sides_sheet(sides: Sequence[Side], profile: str, title: str = "Runs side by side") -> Sheet:
     """One row per run."""
-    return tabulate(f"Runs side by side; energy by {profile}", SIDE, sides)
+    return tabulate(f"{title}; energy by {profile}", SIDE, sides)
+
+
+def partial(sides: Sequence[Side]) -> tuple[str, ...]:
+    """Which runs are not complete."""
+    return tuple(
+        f"{side.name}: partial, {side.done:,} of {quantity(side.samples, 'sample')}"
+        for side in sides
+        if side.done < side.samples
+    )
 
 
 def _relative(change: Change, name: str) -> Cell:
@@ -99,11 +108,7 @@ def differences_sheet(comparison: RunComparison) -> Sheet:
 
 def sentences(comparison: RunComparison) -> tuple[str, ...]:
     """What a reader must know: what is partial, what is not paired, and what the test says."""
-    said = [
-        f"{side.name}: partial, {side.done:,} of {quantity(side.samples, 'sample')}"
-        for side in comparison.sides
-        if side.done < side.samples
-    ]
+    said = list(partial(comparison.sides))
     for difference in comparison.differences:
         if difference.paired is None:
             said.append(f"{difference.name}: not known to be of the same data set; not paired, no test")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.overview import Overview, SelfDescribing
+from qkf_deploy.hw_models.energies import Energies
 from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.runs.content import RunFile
@@ -184,7 +184,7 @@ def summarize(run: RunFile, reports: Sequence[EnergyReport]) -> Evaluation:
         accuracy=_accuracy(run),
         sops=Spread.of(sops_per_image(ledger), interval=True),
         spikes=Spread.of(spikes_per_image(ledger), interval=True),
-        energy_pj={r.profile.id: Spread.of(*energy_integers(r.energy_per_image_pj), interval=True) for r in reports},
+        energy_pj={r.profile.id: Spread.of(*energy_integers(r.energies, r.images), interval=True) for r in reports},
         layers=tuple(_layer(layer, energy, ledger) for layer, energy in pairs),
         class_names=run.class_names,
     )
@@ -212,12 +212,9 @@ def _accuracy(run: RunFile) -> Accuracy | None:
     )
 
 
-def energy_integers(energies: Sequence[Decimal]) -> tuple[np.ndarray, Fraction]:
-    """Exact energies as integers, and what one of them is worth in pJ."""
-    exponent = min(int(e.as_tuple().exponent) for e in energies)
-    integers = [int(e.scaleb(-exponent)) for e in energies]
-    dtype = np.int64 if max(map(abs, integers)) < 2**62 else object
-    return np.array(integers, dtype), Fraction(10) ** exponent
+def energy_integers(energies: Energies, images: int) -> tuple[np.ndarray, Fraction]:
+    """Energy of every image as an integer, and what one of them is worth in pJ."""
+    return np.broadcast_to(energies.units, images), Fraction(energies.unit_pj)
 
 
 def sops_per_image(ledger: Ledger) -> np.ndarray:
@@ -250,7 +247,7 @@ def _layer(layer: LayerRecord, energy: LayerEnergy, ledger: Ledger) -> LayerSpre
         firing_rate_in=_rate_in(layer, ledger, energy),
         firing_rate_out=Spread.of(layer.counts["events_out_unary"], Fraction(1, elements)) if fires else None,
         sops=Spread.of(_sops(layer, ledger)),
-        energy_pj=Spread.of(*energy_integers(energy.energy_per_image_pj)),
+        energy_pj=Spread.of(*energy_integers(energy.energies, energy.images)),
         share=energy.share,
     )
 

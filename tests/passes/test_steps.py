@@ -149,7 +149,9 @@ def test_a_factor_that_may_hold_t_is_refused() -> None:
     for graph in (_behind(0.1), _behind(0.25, tokens=4)):  # neither; the mean over T, or over as many tokens
         with pytest.raises(UnsupportedError, match="whether T = 4 is part of that is not known\n  try: trace"):
             with_time_steps(graph, 2)
+    assert with_time_steps(small_transformer(0), 2).factors["head"][0] == 1 / 16  # a sum pool, then 8 tokens' mean
     assert with_time_steps(_behind(0.25, 0.25, tokens=4), 2).factors["head"][0] == 1 / 8
+    assert with_time_steps(small_transformer(0), 2).factors["head"][0] == 1 / 16  # a sum pool, then 8 tokens' mean
     assert with_time_steps(_behind(0.25, 0.2, tokens=5), 2).factors["head"][0] * 10 == 1
 
 
