@@ -205,7 +205,7 @@ class DataOptions(Options):
         Help("Part of a data set that keeps its training and its test part apart [default: test, with a notice]."),
     ] = None
     labels: Annotated[
-        Path | None,
+        str | Path | None,
         Help(
             "CSV with a line `file,label` per sample: which files of the folder are read, in which order.",
             metavar="CSV",
@@ -225,6 +225,11 @@ class DataOptions(Options):
     labels_key: Annotated[
         str | None, Help("Array of an .npz file that holds the labels [default: labels, y_test, y or targets].")
     ] = None
+
+    def stored(self) -> dict[str, Any]:
+        """As plain data, from which another process, elsewhere, makes the same options."""
+        labels = None if self.labels is None else str(Path(self.labels).resolve())
+        return {**vars(self), "labels": labels}
 
 
 @dataclass(frozen=True, kw_only=True)

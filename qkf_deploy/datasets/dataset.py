@@ -93,6 +93,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def address(self) -> str:
+        """What opens it again from any folder: the absolute path, or the name of one that has no files."""
+        return str(self.path.absolute()) if self.files else str(self.path)
+
     def read(self, indices: Iterable[int]) -> Samples:
         """Read some samples; one that cannot be read is an error of its own and hinders no other.
 

@@ -78,9 +78,9 @@ def _listed(path: Path, graph: Graph, options: DataOptions) -> tuple[Path, list[
     root, notices = part_of(path, options.part)
     found = files_below(root, pictures.SUFFIXES)
     if options.labels is not None:
-        files, (known, more) = read_table(options.labels, root, graph)
+        files, (known, more) = read_table(Path(options.labels), root, graph)
         left = len(set(found) - set(files))
-        said = (f"{left} images of the folder are not in {options.labels.name} and are left out",) if left else ()
+        said = (f"{left} images of the folder are not in {Path(options.labels).name} and are left out",) if left else ()
         return root, files, (known, (*notices, *more, *said))
     if not found:
         raise InputError("no images in this folder", where=str(path), hint=f"looked for {', '.join(pictures.SUFFIXES)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def evaluate(network: str | Path, data: str | Path, output: str | Path, options:
     config: dict[str, Any] = {
         "network_path": str(Path(network).absolute()),
         "source": digest(source),
-        "data_path": str(Path(data).absolute()),
-        "data_options": asdict(reading),
+        "data_path": dataset.address,
+        "data_options": reading.stored(),
     }
     with Networks(source) as networks:
         chosen = points(options.steps, options.bits)

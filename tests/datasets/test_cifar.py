@@ -177,7 +177,8 @@ def test_digits_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     graph = network(10, 16, 1)
     held = open_dataset("digits", graph, DataOptions())
     named = qd.load_images("digits:test", graph)
-    assert (len(held), held.path.name) == (360, "digits:test")
+    assert (len(held), held.address) == (360, "digits:test")
+    assert open_dataset(held.address, graph, DataOptions()).digest == held.digest
     np.testing.assert_array_equal(held.read(range(360)).array, named.array)
     np.testing.assert_array_equal(held.labels, named.labels)
     train = open_dataset("digits:train", graph, DataOptions())

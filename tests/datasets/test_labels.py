@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +173,11 @@ def test_folders_that_hold_themselves(tmp_path: Path) -> None:
     assert len(opened(root)) == 2
     (root / "c").symlink_to(write(tmp_path / "y", "2.png"))
     assert len(opened(root)) == 3  # a linked class folder is one
+
+
+def test_options_are_kept_as_plain_data(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", "1.png")
+    options = DataOptions(labels=table(tmp_path, "1.png,1\n"), limit=1)
+    kept = DataOptions(**json.loads(json.dumps(options.stored())))
+    assert kept.stored() == options.stored()
+    assert open_dataset(root, network(), kept).digest == open_dataset(root, network(), options).digest
