@@ -16,6 +16,7 @@ from qkf_deploy.errors import ProofError, UnsupportedError
 from qkf_deploy.ir import Graph, Kind, Node, Operand
 from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool
 from qkf_deploy.ops.synapse import input_channels
+from qkf_deploy.passes.compact import compact, viewed
 from qkf_deploy.passes.grid import find_grid, unit
 from qkf_deploy.passes.reach import weight_reach
 
@@ -118,8 +119,7 @@ def seen_scale(graph: Graph, operand: Operand, scales: Mapping[str, np.ndarray])
         return scale.reshape((1,) * rank)
     if operand.view is None:
         return scale
-    full = np.broadcast_to(scale, graph[operand.node].type.shape)
-    return _compact(operand.view.apply(full, lead=0))
+    return viewed(scale, graph[operand.node].type.shape, operand.view)
 
 
 def effective_weight(graph: Graph, node: Node, scales: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -136,14 +136,6 @@ def effective_weight(graph: Graph, node: Node, scales: Mapping[str, np.ndarray])
         index = input_channels(weight.shape, node.op.groups)
         return weight * per_channel[index].reshape(*index.shape, *[1] * (weight.ndim - 2))
     return weight * per_channel
-
-
-def _compact(x: np.ndarray) -> np.ndarray:
-    for axis in range(x.ndim):
-        first = x.take([0], axis=axis)
-        if x.shape[axis] > 1 and (x == first).all():
-            x = first
-    return x
 
 
 def _uniform(scale: np.ndarray, axes: tuple[int, ...], node: Node) -> np.ndarray:
@@ -213,7 +205,7 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
     """Scale of what is neither a synapse nor a neuron."""
     op = node.op
     if isinstance(op, Add):
-        return _compact(np.maximum(*np.broadcast_arrays(*seen)))
+        return compact(np.maximum(*np.broadcast_arrays(*seen)))
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):

@@ -11,6 +11,7 @@ import numpy as np
 from qkf_deploy.errors import ProofError
 from qkf_deploy.ir import Graph, GraphBuilder, Interval, Node, Widths, freeze
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Sum
+from qkf_deploy.passes.compact import viewed
 
 #: No membrane gets here: width proofs stop at 62 bits. The threshold of a channel of vanishing weights.
 UNREACHABLE = 2**62
@@ -139,19 +140,9 @@ def _operands(graph: Graph, node: Node, known: Mapping[str, Interval]) -> list[I
             interval = Interval(interval.low.reshape(ones), interval.high.reshape(ones))
         elif operand.view is not None:
             shape = graph[operand.node].type.shape
-            full = (np.broadcast_to(v, shape) for v in (interval.low, interval.high))
-            interval = Interval(*(_compact(operand.view.apply(v, lead=0)) for v in full))
+            interval = Interval(*(viewed(v, shape, operand.view) for v in (interval.low, interval.high)))
         out.append(interval)
     return out
-
-
-def _compact(x: np.ndarray) -> np.ndarray:
-    """Axes along which nothing changes, cut to size 1."""
-    for axis in range(x.ndim):
-        first = x.take([0], axis=axis)
-        if x.shape[axis] > 1 and (x == first).all():
-            x = first
-    return x
 
 
 def _widths(graph: Graph, node: Node, values: Mapping[str, Interval]) -> Widths:

@@ -25,19 +25,42 @@ from qkf_deploy.simulators.event.values import Stream, words_of
 
 
 @dataclass(frozen=True, eq=False)
-class TokenGateStep(Step):
-    """Q-K token attention: sum over a head's channels, neuron, mask."""
+class GateStep(Step):
+    """Q-K attention: a sum, the neuron it drives, and the mask that this neuron opens."""
 
     sum: Node
     neuron: Node
     mask: Node
     form: NeuronForm
-    heads: int
-    dim: int
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         return self.sum, self.neuron, self.mask
+
+    def _tally(self, image: Image, q: Stream, k: Stream, gate: Stream, out: Stream, driven: int) -> None:
+        """Counts of sum, neuron and mask; the sums themselves are never stored: their total is that of q."""
+        entering, (leaving, per_step) = image.entering(q), image.leaving(q)
+        sums = {"events_out_unary": leaving["events_out_unary"], "events_out_graded": driven}
+        adds = {
+            "attention_sum_adds_unary": entering["events_in_unary"],
+            "attention_sum_adds_graded": entering["events_in_graded"],
+        }
+        image.tally(self.sum, {**adds, **entering, **sums}, per_step)
+        into_neuron = {"events_in_unary": sums["events_out_unary"], "events_in_graded": driven}
+        store_neuron(image, self.neuron, gate, driven, into_neuron)
+        image.store(self.mask, out)
+        met, passed = image.entering(k), image.leaving(out)[0]
+        stopped = met["events_in_graded"] - passed["events_out_graded"]
+        counts = {"gate_ands": met["events_in_graded"], "events_stopped": stopped, **image.entering(gate, k), **passed}
+        image.tally(self.mask, counts, image.leaving(out)[1])
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGateStep(GateStep):
+    """Q-K token attention: sum over a head's channels, neuron, mask."""
+
+    heads: int
+    dim: int
 
     @cached_property
     def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
@@ -60,22 +83,14 @@ class TokenGateStep(Step):
         opened, passed = np.zeros((2, q.steps), np.int64)
         driven = token_gate(q.data, k.data, *self._head_words, q.steps, theta, form, gate, out, opened, passed)
         gates, masked = Stream.of_spikes(gate, self.heads, opened), Stream.of_spikes(out, channels, passed)
-        _tally_gate(image, self, q, k, gates, masked, driven)
+        self._tally(image, q, k, gates, masked, driven)
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelGateStep(Step):
+class ChannelGateStep(GateStep):
     """Q-K channel attention: sum over tokens, neuron, mask."""
 
-    sum: Node
-    neuron: Node
-    mask: Node
-    form: NeuronForm
     channels: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return self.sum, self.neuron, self.mask
 
     def run(self, image: Image) -> None:
         q = image.stream(self.sum.inputs[0], self.channels)
@@ -85,27 +100,7 @@ class ChannelGateStep(Step):
         opened, passed = np.zeros((2, q.steps), np.int64)
         driven = channel_gate(sums, k.data, self.form.theta, self.form.form, gate, out, opened, passed)
         gates, masked = Stream.of_spikes(gate, self.channels, opened), Stream.of_spikes(out, self.channels, passed)
-        _tally_gate(image, self, q, k, gates, masked, driven)
-
-
-def _tally_gate(
-    image: Image, step: TokenGateStep | ChannelGateStep, q: Stream, k: Stream, gate: Stream, out: Stream, driven: int
-) -> None:
-    """Counts of sum, neuron and mask; the sums themselves are never stored: their total is that of q."""
-    entering, (leaving, per_step) = image.entering(q), image.leaving(q)
-    sums = {"events_out_unary": leaving["events_out_unary"], "events_out_graded": driven}
-    adds = {
-        "attention_sum_adds_unary": entering["events_in_unary"],
-        "attention_sum_adds_graded": entering["events_in_graded"],
-    }
-    image.tally(step.sum, {**adds, **entering, **sums}, per_step)
-    into_neuron = {"events_in_unary": sums["events_out_unary"], "events_in_graded": driven}
-    store_neuron(image, step.neuron, gate, driven, into_neuron)
-    image.store(step.mask, out)
-    met, passed = image.entering(k), image.leaving(out)[0]
-    stopped = met["events_in_graded"] - passed["events_out_graded"]
-    counts = {"gate_ands": met["events_in_graded"], "events_stopped": stopped, **image.entering(gate, k), **passed}
-    image.tally(step.mask, counts, image.leaving(out)[1])
+        self._tally(image, q, k, gates, masked, driven)
 
 
 @dataclass(frozen=True, eq=False)

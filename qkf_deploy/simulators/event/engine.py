@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
+from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.counting import layer_record
 from qkf_deploy.simulators.event import cpu, proofs
@@ -170,17 +170,9 @@ class _Counter:
             self._progress(self._done, self._total)
 
 
-_engines: dict[tuple[int, Record, str], tuple[weakref.ref[Graph], Engine]] = {}
-_MOST_ENGINES = 4
+_ENGINES = Remembered[Engine](most=4)
 
 
 def engine_for(graph: Graph, record: Record = _NOTHING, tier: str | None = None) -> Engine:
     """The engine of a graph; the last few are kept, so that weights are packed once."""
-    key = (id(graph), record, cpu.select(tier).name)
-    found = _engines.pop(key, None)
-    if found is None or found[0]() is not graph:
-        found = (weakref.ref(graph), Engine(graph, record, tier))
-    _engines[key] = found
-    while len(_engines) > _MOST_ENGINES:
-        del _engines[next(iter(_engines))]
-    return found[1]
+    return _ENGINES.get(graph, (record, cpu.select(tier).name), lambda: Engine(graph, record, tier))

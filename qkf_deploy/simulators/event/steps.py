@@ -35,6 +35,24 @@ class Step(ABC):
         """Execute on one image."""
 
 
+@dataclass(frozen=True, eq=False)
+class NodeStep(Step):
+    """Executes one node."""
+
+    node: Node
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.node,)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelsStep(NodeStep):
+    """Executes one node on operands whose rows hold so many channels."""
+
+    channels: int
+
+
 def store_neuron(image: Image, node: Node, spikes: Stream, driven: int, entering: NodeCounts | None = None) -> None:
     """Store a neuron's output and enter its counts; ``driven``: non-zero drives over all steps."""
     image.store(node, spikes)
@@ -162,29 +180,24 @@ class SynapseStep(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronStep(Step):
+class NeuronStep(NodeStep):
     """A neuron by itself."""
 
-    neuron: Node
     form: NeuronForm
     channels: int
     keep_membrane: bool
 
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return (self.neuron,)
-
     def run(self, image: Image) -> None:
-        operand = self.neuron.inputs[0]
+        operand = self.node.inputs[0]
         source = image.values[operand.node]
         drive = image.drive(operand, self.channels)
         spikes, driven, kept = fire_drive(
             image.isa, drive, self.form, image.graph.time_steps, image.ranges, self.keep_membrane
         )
         if kept is not None:
-            image.membranes[self.neuron.name] = _unpack(kept, self.neuron.type.shape)
-        entering = _plain_entering(image, self.neuron) if not isinstance(source, Drive) else None
-        store_neuron(image, self.neuron, spikes, driven, entering)
+            image.membranes[self.node.name] = _unpack(kept, self.node.type.shape)
+        entering = _plain_entering(image, self.node) if not isinstance(source, Drive) else None
+        store_neuron(image, self.node, spikes, driven, entering)
 
 
 def _unpack(drive: Drive, shape: tuple[int, ...]) -> np.ndarray:
@@ -202,19 +215,11 @@ def _plain_entering(image: Image, node: Node) -> NodeCounts | None:
     return {"events_in_unary": int(x.sum()) * repeat, "events_in_graded": int(np.count_nonzero(x)) * repeat}
 
 
-@dataclass(frozen=True, eq=False)
-class AddStep(Step):
+class AddStep(ChannelsStep):
     """A residual addition of spikes and counts."""
 
-    add: Node
-    channels: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return (self.add,)
-
     def run(self, image: Image) -> None:
-        a, b = (image.stream(o, self.channels) for o in self.add.inputs)
+        a, b = (image.stream(o, self.channels) for o in self.node.inputs)
         out = np.empty((a.data.shape[0], 32 * a.words), np.uint8)
         both = add_streams(image.isa.tag, a.data, b.data, a.words, out)
         of_a, of_b = (x.totals(image.isa.tag) for x in (a, b))
@@ -222,45 +227,29 @@ class AddStep(Step):
             of_a.unary + of_b.unary, of_a.graded + of_b.graded - both, of_a.unary_per_step + of_b.unary_per_step
         )
         total = Stream(out, self.channels, a.tokens, a.steps, counted, a.largest() + b.largest())
-        image.store(self.add, total)
+        image.store(self.node, total)
         leaving, steps = image.leaving(total)
-        image.tally(self.add, {"residual_adds": both, **image.entering(a, b), **leaving}, steps)
+        image.tally(self.node, {"residual_adds": both, **image.entering(a, b), **leaving}, steps)
 
 
-@dataclass(frozen=True, eq=False)
-class AddDrivesStep(Step):
+class AddDrivesStep(ChannelsStep):
     """A membrane shortcut: two drives of the same layout, the sum proven to fit 32 bits."""
 
-    add: Node
-    channels: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return (self.add,)
-
     def run(self, image: Image) -> None:
-        a, b = (image.drive(o, self.channels) for o in self.add.inputs)
-        image.store(self.add, Drive(a.data + b.data, self.channels, a.tokens, a.steps))
-        image.tally(self.add, {"residual_adds": self.add.type.size * a.steps})
+        a, b = (image.drive(o, self.channels) for o in self.node.inputs)
+        image.store(self.node, Drive(a.data + b.data, self.channels, a.tokens, a.steps))
+        image.tally(self.node, {"residual_adds": self.node.type.size * a.steps})
 
 
-@dataclass(frozen=True, eq=False)
-class TokenSumStep(Step):
+class TokenSumStep(ChannelsStep):
     """The readout's sum over tokens."""
 
-    sum: Node
-    channels: int
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return (self.sum,)
-
     def run(self, image: Image) -> None:
-        x = image.stream(self.sum.inputs[0], self.channels)
+        x = image.stream(self.node.inputs[0], self.channels)
         sums = x.column_sums(image.isa.tag)
         entering = image.entering(x)
-        image.store(self.sum, Plain(sums.reshape(x.steps, 1, *self.sum.type.shape)))
-        name = "head_adds" if getattr(self.sum.op, "role", "") == "readout" else "attention_sum_adds"
+        image.store(self.node, Plain(sums.reshape(x.steps, 1, *self.node.type.shape)))
+        name = "head_adds" if getattr(self.node.op, "role", "") == "readout" else "attention_sum_adds"
         counts = {
             f"{name}_unary": entering["events_in_unary"],
             f"{name}_graded": entering["events_in_graded"],
@@ -268,19 +257,14 @@ class TokenSumStep(Step):
             "events_out_unary": entering["events_in_unary"],
             "events_out_graded": int(np.count_nonzero(sums)),
         }
-        image.tally(self.sum, counts, x.totals(image.isa.tag).unary_per_step)
+        image.tally(self.node, counts, x.totals(image.isa.tag).unary_per_step)
 
 
 @dataclass(frozen=True, eq=False)
-class GeneralStep(Step):
+class GeneralStep(NodeStep):
     """Any operator, through its own numpy semantics; exact for everything the graph can hold."""
 
-    node: Node
     keep_membrane: bool = False
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        return (self.node,)
 
     def run(self, image: Image) -> None:
         self.run_batch([image])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Output
+from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.counting import Account, CountedGraph
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, last_uses
@@ -115,17 +115,9 @@ class Engine:
         return STEPS[node.op.kind](self.setting, node)(inputs)
 
 
-_engines: dict[tuple[int, str, bool], tuple[weakref.ref[Graph], Engine]] = {}
-_MOST_ENGINES = 4
+_ENGINES = Remembered[Engine](most=4)
 
 
 def engine_for(graph: Graph, device: Device, single: bool) -> Engine:
     """The engine of a graph; the last few are kept, so that widths are proven and weights copied once."""
-    key = (id(graph), str(device.torch), single)
-    found = _engines.pop(key, None)
-    if found is None or found[0]() is not graph:
-        found = (weakref.ref(graph), Engine(graph, device, single))
-    _engines[key] = found
-    while len(_engines) > _MOST_ENGINES:
-        del _engines[next(iter(_engines))]
-    return found[1]
+    return _ENGINES.get(graph, (str(device.torch), single), lambda: Engine(graph, device, single))

@@ -3,19 +3,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from qkf_deploy.ir import Operator, ValueType, View
 from qkf_deploy.simulators.lava.failures import report_failure
 from qkf_deploy.simulators.lava.stepping import Probe, Step, stepper
+
+Model = TypeVar("Model", bound=type)
+
+
+def on_cpu(process: type[AbstractProcess]) -> Callable[[Model], Model]:
+    """Make a class the process model of ``process`` on CPU: Loihi's protocol, integers, bit-exact."""
+
+    def declare(model: Model) -> Model:
+        return implements(proc=process, protocol=LoihiProtocol)(requires(CPU)(tag("fixed_pt")(model)))
+
+    return declare
 
 
 def port_shape(type_: ValueType) -> tuple[int, ...]:

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.simulators.lava.failures import report_failure
 from qkf_deploy.simulators.lava.partition import source_of
-from qkf_deploy.simulators.lava.processes.base import port_shape
+from qkf_deploy.simulators.lava.processes.base import on_cpu, port_shape
 from qkf_deploy.simulators.lava.stepping import Probe, node_stepper
 
 
@@ -51,9 +48,7 @@ class Block(AbstractProcess):
         self.y = OutPort(shape=port_shape(nodes[-1].type))
 
 
-@implements(proc=Block, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Block)
 class PyBlock(PyLoihiProcessModel):
     """:class:`Block` on CPU."""
 

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from qkf_deploy.ir import ValueType
-from qkf_deploy.simulators.lava.processes.base import OperatorModel, OperatorProcess, port_shape
+from qkf_deploy.simulators.lava.processes.base import OperatorModel, OperatorProcess, on_cpu, port_shape
 
 
 class Source(AbstractProcess):
@@ -55,9 +52,7 @@ class Sink(OperatorProcess):
         self.value = Var(shape=port_shape(self.type), init=0)
 
 
-@implements(proc=Source, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Source)
 class PySource(PyLoihiProcessModel):
     """:class:`Source` on CPU."""
 
@@ -75,9 +70,7 @@ class PySource(PyLoihiProcessModel):
         self.y.send(self.data[min(time, frames - 1), image % images].astype(np.int64))
 
 
-@implements(proc=Sink, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Sink)
 class PySink(OperatorModel):
     """:class:`Sink` on CPU."""
 

@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.variable import Var
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from qkf_deploy.simulators.lava.processes.base import OperatorModel, OperatorProcess
+from qkf_deploy.simulators.lava.processes.base import OperatorModel, OperatorProcess, on_cpu
 from qkf_deploy.simulators.lava.stepping import Step
 
 
@@ -73,14 +70,22 @@ class MatMul(OperatorProcess):
     """left @ right of two activations. Ports: ``left``, ``right``, ``y``."""
 
 
-@implements(proc=Synapse, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PySynapse(OperatorModel):
-    """:class:`Synapse` on CPU."""
+class PySending(OperatorModel):
+    """Hands its value on."""
+
+    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+
+
+class PyUnary(PySending):
+    """One operand, or one besides others, named ``x``."""
 
     x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
+
+
+@on_cpu(Synapse)
+class PySynapse(PyUnary):
+    """:class:`Synapse` on CPU."""
+
     weight: np.ndarray = LavaPyType(np.ndarray, np.int64)
     bias: np.ndarray = LavaPyType(np.ndarray, np.int64)
 
@@ -88,14 +93,10 @@ class PySynapse(OperatorModel):
         return {"weight": self.weight, "bias": self.bias}
 
 
-@implements(proc=IntegerNeuron, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyIntegerNeuron(OperatorModel):
+@on_cpu(IntegerNeuron)
+class PyIntegerNeuron(PyUnary):
     """:class:`IntegerNeuron` on CPU."""
 
-    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
     theta: np.ndarray = LavaPyType(np.ndarray, np.int64)
     u: np.ndarray = LavaPyType(np.ndarray, np.int64)
     m: np.ndarray = LavaPyType(np.ndarray, np.int64)
@@ -110,69 +111,44 @@ class PyIntegerNeuron(OperatorModel):
             self.m[:] = step.state.reshape(self.m.shape)
 
 
-class PyUnary(OperatorModel):
-    """One operand, no Vars."""
-
-    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
-
-
-@implements(proc=Pool, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Pool)
 class PyPool(PyUnary):
     """:class:`Pool` on CPU."""
 
 
-@implements(proc=Shift, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Shift)
 class PyShift(PyUnary):
     """:class:`Shift` on CPU."""
 
 
-@implements(proc=Sum, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Sum)
 class PySum(PyUnary):
     """:class:`Sum` on CPU."""
 
 
-@implements(proc=Readout, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@on_cpu(Readout)
 class PyReadout(PyUnary):
     """:class:`Readout` on CPU."""
 
 
-@implements(proc=Add, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyAdd(OperatorModel):
+@on_cpu(Add)
+class PyAdd(PySending):
     """:class:`Add` on CPU."""
 
     a: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
     b: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
 
 
-@implements(proc=Mask, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyMask(OperatorModel):
+@on_cpu(Mask)
+class PyMask(PyUnary):
     """:class:`Mask` on CPU."""
 
     gate: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
 
 
-@implements(proc=MatMul, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyMatMul(OperatorModel):
+@on_cpu(MatMul)
+class PyMatMul(PySending):
     """:class:`MatMul` on CPU."""
 
     left: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
     right: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    y: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int64)
