@@ -15,6 +15,7 @@ import qkf_deploy as qd
 from qkf_deploy.errors import MissingComponent, UnsupportedError, UsageError
 from qkf_deploy.ir import Graph, GraphBuilder
 from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, MaxPool, Neuron, Output, Readout, Sum
+from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import engines, reference
 from qkf_deploy.simulators import torch as torch_engine
@@ -278,3 +279,15 @@ def test_comparing_gives_the_same_answer_on_both(
             theirs = qd.compare(graph, reference_graph, images)
         assert ours.to_dict() == theirs.to_dict()
         assert ours.outputs > 0
+
+
+def test_remembered_results_go_with_what_they_belong_to() -> None:
+    known, made = Remembered[int](most=2), []
+    arrays = [np.zeros(i) for i in range(3)]
+    for array in (arrays[0], arrays[0], arrays[1], arrays[2], arrays[0]):
+        known.get(array, "size", lambda array=array: made.append(array.size) or array.size)
+    assert made == [0, 1, 2, 0]
+    assert known.get(arrays[0], "other", lambda: 7) == 7
+    arrays.clear()
+    del array
+    assert not known._known
