@@ -93,6 +93,9 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("report", "{}", "-o", "out.html"): ("run",),
     ("report", "{}", "images.npy", "-o", "out.html"): ("float", "integer"),
     ("compare", "run.sqlite", "{}"): ("run",),
+    ("evaluate", "{}", "images.npy", "-o", "out.sqlite"): ("float", "integer"),
+    ("evaluate", "integer.qkf", "{}", "-o", "out.sqlite"): ("images",),
+    ("evaluate", "--resume", "{}"): (),
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),
@@ -108,13 +111,14 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("verify", "integer.qkf", "{}", "--against", "model.py:fine"): (),
     ("verify", "integer.qkf", "images.npy", "--against", "{}"): (),
     ("trace", "{}", "-o", "out.qkf"): (),
+    ("train", "--arch", "qkformer-digits", "--data", "{}", "-o", "out.safetensors"): (),
     ("demo", "--output", "out", "--checkpoint", "{}"): (),
     ("trace", "model.py:fine", "--checkpoint", "{}", "--image-size", "8", "-o", "out.qkf"): (),
 }
 
 
 #: Commands that start something for every file: only these kinds are tried.
-SLOW = {"import": (".nir", ".qkf"), "demo": (".pth", ".safetensors")}
+SLOW = {"import": (".nir", ".qkf"), "demo": (".pth", ".safetensors"), "train": (".npz", ".nir", ".png")}
 
 
 @pytest.mark.parametrize("place", PLACES, ids=" ".join)
@@ -247,6 +251,25 @@ verify integer.qkf images.npy --against model.py:fine --heads 3
 verify integer.qkf images.npy --against model.py:fine --image-size 16
 verify integer.qkf images.npy --against model.py:fine --time-steps 3
 verify integer.qkf images.npy --against weights.pth
+evaluate integer.qkf images.npy
+evaluate integer.qkf -o out.sqlite
+evaluate integer.qkf images.npy -o out.sqlite --jobs 0
+evaluate integer.qkf images.npy -o out.sqlite --engine nothing
+evaluate integer.qkf images.npy -o out.sqlite --shard 0
+evaluate integer.qkf images.npy -o out.sqlite --steps 0
+evaluate integer.qkf images.npy -o out.sqlite --bits 4
+evaluate integer.qkf images.npy -o out.sqlite --scheduler nonsense
+evaluate integer.qkf images.npy -o out.sqlite --scheduler tcp://10.0.0.1:8786
+evaluate integer.qkf images.npy -o integer.qkf --force
+evaluate integer.qkf images.npy -o missing/out.sqlite
+evaluate integer.qkf images.npy -o out.sqlite --resume run.sqlite
+compare run.sqlite
+compare run.sqlite other_run.sqlite --profile nothing
+train --arch nothing --data labelled.npz -o out.safetensors
+train --arch qkformer-digits --data labelled.npz -o missing/out.safetensors
+train --arch qkformer-digits --data labelled.npz -o out.safetensors --epochs 0
+train --arch qkformer-digits --data labelled.npz -o out.safetensors --micro-batches 3
+train --arch qkformer-digits --data labelled.npz -o out.safetensors --learning-rate -1
 demo --bits x
 demo --output read_only
 models --format nothing

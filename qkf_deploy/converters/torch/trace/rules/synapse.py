@@ -12,7 +12,7 @@ from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_plain, separated
 from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
-from qkf_deploy.converters.torch.trace.symbols import Symbol
+from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import BatchNorm, Conv, Linear, MatMul
 
@@ -93,11 +93,14 @@ def batch_norm(low: Lowering, call: Call) -> Symbol:
     weight = np.ones_like(mean) if weight is None else weight
     bias = np.zeros_like(mean) if bias is None else bias
     op = BatchNorm(float(call.args[7]))
-    params = {"mean": mean, "var": var, "weight": weight, "bias": bias}
+
+    def normed(z: Symbol, layout: Layout) -> Symbol:
+        return low.emit(call, "bn", op, (z,), layout, mean=mean, var=var, weight=weight, bias=bias)
+
     if is_plain(x, len(x.shape) - 1):
-        return low.emit(call, "bn", op, (x,), x.layout(), **params)
+        return normed(x, x.layout())
     z, layout, _, restore = channels_first(x, 1, "space")
-    return restore(low.emit(call, "bn", op, (z,), layout, **params), x.shape)
+    return restore(normed(z, layout), x.shape)
 
 
 @rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
