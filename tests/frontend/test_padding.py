@@ -95,6 +95,33 @@ def test_padding_by_zeros_is_the_padding_of_the_convolution() -> None:
     assert sum(node.op.padding == (1, 1) for node in graph if node.op.kind == "conv") == 2
 
 
+class Same(nn.Module):
+    """Convolutions whose output has the size of their input."""
+
+    def __init__(self, kernel: int | tuple[int, int], dilation: int = 1) -> None:
+        super().__init__()
+        self.stem, self.bn0, self.lif0 = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), LIFNode(step_mode="m")
+        self.conv = nn.Conv2d(6, 8, kernel, padding="same", dilation=dilation)
+        self.bn, self.lif, self.fc = nn.BatchNorm2d(8), LIFNode(step_mode="m"), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lif0(self.bn0(self.stem(x))[None].repeat(3, 1, 1, 1, 1))
+        y = self.bn(self.conv(x.flatten(0, 1)))
+        return self.fc(self.lif(y.reshape(3, -1, *y.shape[1:])).mean((3, 4))).mean(0)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(2, 1), (4, 1), ((2, 3), 1), ((3, 4), 1), (3, 2), (2, 2)])
+def test_same_convolutions_of_any_kernel(kernel: int | tuple[int, int], dilation: int) -> None:
+    net = traced(Same(kernel, dilation), image_size=8, time_steps=3)
+    assert_faithful(net)
+    assert_exact(net.graph, net.images)
+
+
+def test_uneven_same_convolutions_that_are_dilated_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="a dilated 'same' convolution with an even kernel"):
+        traced(Same(2, 3), image_size=8, time_steps=3)
+
+
 REFUSED: dict[str, tuple[Callable[[Tensor, nn.BatchNorm2d], Tensor], str]] = {
     "reflected": (lambda x, _: F.pad(x, [1, 1, 1, 1], mode="reflect"), "reflect padding reads elements twice"),
     "channels": (lambda x, _: F.pad(x, [0, 0, 0, 0, 1, 1])[:, 1:-1], "pads channels, images or time steps"),

@@ -28,7 +28,7 @@ def conv(low: Lowering, call: Call) -> Symbol:
     dilation = per_axis(argument(call, 5, "dilation", 1), rank)
     padding = argument(call, 4, "padding", 0)
     if isinstance(padding, str):
-        padding = _named_padding(padding, weight.shape[2:], dilation)
+        padding, weight = _named_padding(padding, weight, dilation)
     stride = per_axis(argument(call, 3, "stride", 1), rank)
     around = tuple(p + z for p, z in zip(per_axis(padding, rank), zeros, strict=True))
     groups = int(argument(call, 6, "groups", 1))
@@ -57,13 +57,18 @@ def conv(low: Lowering, call: Call) -> Symbol:
     return restore(out, low.program.shapes[call.name])
 
 
-def _named_padding(padding: str, kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def _named_padding(padding: str, weight: np.ndarray, dilation: Sequence[int]) -> tuple[list[int], np.ndarray]:
+    """Padding of ``valid`` and ``same``, and the weight, with a tap of zeros in front where the sides differ by one."""
+    kernel = weight.shape[2:]
     if padding == "valid":
-        return [0] * len(kernel)
+        return [0] * len(kernel), weight
     total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    if any(t % 2 for t in total):
-        raise UnsupportedError("a 'same' convolution with an even kernel pads one side more than the other")
-    return [t // 2 for t in total]
+    if any(t % 2 and d > 1 for t, d in zip(total, dilation, strict=True)):
+        raise UnsupportedError("a dilated 'same' convolution with an even kernel pads one side more than the other")
+    front = [(t % 2, 0) for t in total]
+    return [t - t // 2 for t in total], np.pad(weight, [(0, 0), (0, 0), *front]) if any(
+        t % 2 for t in total
+    ) else weight
 
 
 @rule("aten.linear.default")
