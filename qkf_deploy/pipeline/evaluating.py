@@ -59,7 +59,20 @@ def evaluate(network: str | Path, data: str | Path, output: str | Path, options:
         chosen = points(options.steps, options.bits)
         heads = [_head(networks, point, dataset, config, options) for point in chosen]
         with executor(options) as where, _begun(Path(output), heads, options.force) as store:
-            return _fill(store, networks, dataset, {}, where, options)
+            ended = _fill(store, networks, dataset, {}, where, options)
+            if ended.tally.stored == ended.tally.failed == ended.tally.samples:
+                raise _nothing_ran(store, dataset)
+            return ended
+
+
+def _nothing_ran(store: Store, dataset: Dataset) -> InputError:
+    """What to say where every sample is an error."""
+    first = next(store.rows())
+    return InputError(
+        f"no sample could be run; the first, {first.name}: {first.error}",
+        where=str(dataset.path),
+        hint="look whether these are the data of this network",
+    )
 
 
 def _head(
@@ -108,14 +121,14 @@ def _fill(
 
 @contextmanager
 def _begun(path: Path, heads: Sequence[Head], force: bool) -> Generator[Store]:
-    """A new store, which does not stay if the block ends with an error before a single result."""
+    """A new store, which does not stay if the block ends with an error and there is not a single result."""
     empty = False
     try:
         with Store.create(path, heads, force=force) as store:
             try:
                 yield store
             except BaseException:
-                empty = all(len(store.missing(n)) == head.samples for n, head in enumerate(heads))
+                empty = all(row.error is not None for n in range(len(heads)) for row in store.rows(n))
                 raise
     finally:
         if empty:
@@ -137,11 +150,12 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
         UsageError: another engine for a float network, whose sums depend on it.
         UsageError, MissingComponent, EngineError: as of :func:`evaluate`.
     """
+    with Store.open(run) as seen:  # a file that cannot go on is not touched
+        if "network_path" not in seen.runs[0].config:
+            raise UsageError("was not begun by `evaluate`, so nothing of it can go on", where=str(run))
     with Store.open(run, write=True) as store:
         head, moved = store.runs[0], _moved(options)
         config: dict[str, Any] = {**head.config, **moved}
-        if "network_path" not in config:
-            raise UsageError("was not begun by `evaluate`, so nothing of it can go on", where=str(run))
         source = load(config["network_path"])
         if digest(source) != config["source"]:
             raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
