@@ -94,7 +94,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("report", "{}", "images.npy", "-o", "out.html"): ("float", "integer"),
     ("compare", "run.sqlite", "{}"): ("run",),
     ("evaluate", "{}", "images.npy", "-o", "out.sqlite"): ("float", "integer"),
-    ("evaluate", "integer.qkf", "{}", "-o", "out.sqlite"): ("images",),
+    ("evaluate", "integer.qkf", "{}", "-o", "out.sqlite"): ("images", "mixed"),
     ("evaluate", "--resume", "{}"): (),
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),

@@ -25,6 +25,7 @@ GOOD = {
     "integer": {"integer.qkf", "other.qkf", "scalar.qkf", "vector.qkf"},
     "run": {"run.sqlite", "other_run.sqlite"},
     "images": {"images.npy", "labelled.npz", "picture.png", "pictures"},
+    "mixed": {""},  # the folder itself: good and damaged pictures
     "nir": {"net.nir"},
     "model": {"weights.pth", "model.py:fine"},
     "profile": {"good.profile.toml"},
