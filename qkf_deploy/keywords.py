@@ -110,6 +110,12 @@ def part(values: Options | dict[str, Any], options: type[Options]) -> dict[str, 
     return {name: values.pop(name) if isinstance(values, dict) else getattr(values, name) for name in names}
 
 
+def changed(options: Options, *but: str) -> list[str]:
+    """Flags of the options that do not have their defaults, some names left out."""
+    found = [k for k in keywords(type(options)) if k.name not in but and getattr(options, k.name) != k.default]
+    return [k.help.flags[0] if k.help.flags else f"--{k.name.replace('_', '-')}" for k in found]
+
+
 @dataclass(frozen=True)
 class Options:
     """Base of all options: choices and limits are checked when they are made.

@@ -221,6 +221,9 @@ energy run.sqlite --profile wrong
 energy run.sqlite --profile float.qkf
 energy run.sqlite --profile good.chip.toml
 energy run.sqlite images.npy
+energy run.sqlite --limit 1
+report run.sqlite -o out.html --engine reference
+map integer.qkf --run run.sqlite --resize
 profiles nothing
 profiles good.chip.toml
 profiles /dev/null
@@ -268,6 +271,9 @@ compare run.sqlite other_run.sqlite --profile nothing
 train --arch nothing --data labelled.npz -o out.safetensors
 train --arch qkformer-digits --data labelled.npz -o missing/out.safetensors
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --epochs 0
+train --arch qkformer-digits --data labelled.npz -o out.safetensors --mean 0.5
+train --arch qkformer-digits --data labelled.npz -o out.safetensors --mean 0.5,0.5 --std 0.5,0.5
+train --arch qkformer-digits --data labelled.npz -o out.bin
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --micro-batches 3
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --learning-rate -1
 demo --bits x

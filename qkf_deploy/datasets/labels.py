@@ -31,7 +31,9 @@ def checked(labels: np.ndarray, count: int, graph: Graph, where: str) -> np.ndar
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
         raise InputError(
-            f"labels of type {labels.dtype} are not class indices", where=where, hint="use whole numbers from 0"
+            f"labels of type {labels.dtype}, {_extent(labels)}, are not class indices",
+            where=where,
+            hint="use whole numbers from 0",
         )
     classes = classes_of(graph)
     if classes is not None and int(labels.max()) >= classes:
@@ -42,6 +44,10 @@ def checked(labels: np.ndarray, count: int, graph: Graph, where: str) -> np.ndar
             hint=f"classes are 0 to {classes - 1}; are the labels, or the network, of another data set?",
         )
     return labels.astype(np.int64)
+
+
+def _extent(labels: np.ndarray) -> str:
+    return f"{labels.min()} to {labels.max()}" if labels.dtype.kind in "iuf" else "no numbers"
 
 
 def of_folders(files: Sequence[Path], root: Path, graph: Graph) -> Labels:

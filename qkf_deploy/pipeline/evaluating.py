@@ -151,19 +151,18 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
         UsageError, MissingComponent, EngineError: as of :func:`evaluate`.
     """
     with Store.open(run) as seen:  # a file that cannot go on is not touched
-        if "network_path" not in seen.runs[0].config:
-            raise UsageError("was not begun by `evaluate`, so nothing of it can go on", where=str(run))
-    with Store.open(run, write=True) as store:
-        head, moved = store.runs[0], _moved(options)
-        config: dict[str, Any] = {**head.config, **moved}
-        source = load(config["network_path"])
-        if digest(source) != config["source"]:
-            raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
-        dataset = open_dataset(config["data_path"], source, DataOptions(**config["data_options"]))
-        if dataset.digest != head.data:
-            raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
-        with Networks(source) as networks, executor(options) as where:
-            return _fill(store, networks, dataset, moved, where, options)
+        head, moved = seen.runs[0], _moved(options)
+    config: dict[str, Any] = {**head.config, **moved}
+    if "network_path" not in config or "source" not in config:
+        raise UsageError("was not begun by `evaluate`, so nothing of it can go on", where=str(run))
+    source = load(config["network_path"])
+    if digest(source) != config["source"]:
+        raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
+    dataset = open_dataset(config["data_path"], source, DataOptions(**config["data_options"]))
+    if dataset.digest != head.data:
+        raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
+    with Store.open(run, write=True) as store, Networks(source) as networks, executor(options) as where:
+        return _fill(store, networks, dataset, moved, where, options)
 
 
 def _moved(options: ResumeOptions) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
-from qkf_deploy.keywords import checked, part, takes
+from qkf_deploy.keywords import changed, checked, part, takes
 from qkf_deploy.options import DataOptions, MeasureOptions, SimulateOptions
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
@@ -118,6 +118,8 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     if not isinstance(source, Graph) and (database.is_run(source) or Path(source).suffix in _RUNS):
         if images is not None:
             raise UsageError("a run file has its counts already", hint="leave IMAGES out, or give the .qkf file")
+        for keyword in changed(options, "point", "progress"):
+            raise UsageError(f"{keyword} is about running a network; this run is stored", hint="leave it out")
         return load_run(source, options.point)
     if options.point is not None:
         raise UsageError("--point chooses among the runs of a file; this is a network", where=str(source))

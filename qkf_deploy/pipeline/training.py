@@ -55,7 +55,11 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
     output = Path(output)
     check_file(output)
     chosen = options.recipe or RECIPES.get(arch, Recipe())
+    _check(output, options)
     config = build_config(arch, **_overrides(options), merge_batch_into_time=chosen.carry == "official")
+    for given, what in ((options.mean, "means"), (options.std, "standard deviations")):
+        if given is not None and len(given) != config.in_channels:
+            raise UsageError(f"{len(given)} {what}, the images have {config.in_channels} channels")
     graph = _untrained(config)
     images = _examples(data, graph, options, "train")
     held_out = None if options.held_out is None else _examples(options.held_out, graph, options, "test")
@@ -69,6 +73,13 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
             checkpoint.write_checkpoint(output, model, chosen, pixels, images.class_names, accuracy)
             state.unlink(missing_ok=True)
     return list(log)
+
+
+def _check(output: Path, options: TrainOptions) -> None:
+    if output.suffix != ".safetensors":
+        raise UsageError(f"writes .safetensors files, not {output.suffix or 'one without a suffix'}", where=str(output))
+    if (options.mean is None) != (options.std is None):
+        raise UsageError("--mean and --std go together", hint="give both, or neither to have them measured")
 
 
 def _silent(line: dict[str, Any]) -> None:
@@ -124,7 +135,7 @@ class _Labelled:
 def _preprocessing(images: Any, options: TrainOptions) -> Preprocessing:
     """Mean and standard deviation per channel as given, else as measured, rounded to four digits."""
     if options.mean is not None and options.std is not None:
-        return Preprocessing(tuple(options.mean), tuple(options.std))
+        return Preprocessing(tuple(options.mean), tuple(options.std))  # checked with the options
     count = len(images.labels)
     places = np.unique(np.linspace(0, count - 1, min(count, _MEASURED)).astype(np.int64))
     sums = np.zeros((2, 1))

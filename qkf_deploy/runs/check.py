@@ -43,9 +43,12 @@ def _check_samples(run: RunFile) -> None:
     outputs = run.graph["nodes"][-1]["shape"]
     sizes = [n for n in outputs if isinstance(n, int) and n > 1]
     classes = sizes[0] if len(sizes) == 1 else 0
-    for index, prediction, top in zip(run.indices, run.predictions, run.top, strict=True):
-        if any(c >= classes for c in (*top, *(() if prediction is None else (prediction,)))):
+    for index, label, prediction, top in zip(run.indices, run.labels, run.predictions, run.top, strict=True):
+        known = [c for c in (label if classes else None, prediction, *top) if c is not None]
+        if any(c >= classes for c in known):
             raise InputError(f"a damaged run file: the classes of sample {index}")
+    if run.class_names and len(run.class_names) != classes:
+        raise InputError(f"a damaged run file: {len(run.class_names)} names of {classes} classes")
 
 
 def _check_graph(graph: Any) -> None:

@@ -20,14 +20,12 @@ from qkf_deploy.ir.digest import digest
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.runs.packing import pack, unpack
-from qkf_deploy.runs.store import Head, Row
+from qkf_deploy.runs.store import TOP, Head, Row
 from qkf_deploy.runs.widths import width_rows
 from qkf_deploy.simulators.counting import empty_ledger
 from qkf_deploy.simulators.run import Run
 
 _PACKAGES = ("qkf-deploy", "numpy", "torch", "spikingjelly", "numba", "onnxruntime")
-#: Best classes that are kept of a sample.
-TOP = 5
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ TABLES = (
     "CREATE TABLE notice (run INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (run, text))",
 )
 _MAGIC = b"SQLite format 3\x00"
-AGAIN = "write it again with `qkf-deploy simulate ... -o run.sqlite`"
+#: Byte of the header that says how the file is written, and its value where that is a log beside it.
+_WRITE_VERSION, _IN_LOG = 18, 2
+AGAIN = "write it again with `qkf-deploy simulate` or `evaluate`, `-o run.sqlite`"
 
 
 def new(path: Path) -> sqlite3.Connection:
@@ -40,16 +42,23 @@ def new(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path, write: bool) -> sqlite3.Connection:
-    """Open a database of :func:`create`.
+    """Open a database of :func:`new`.
 
-    A file that nobody writes is opened as it stands, so that a read-only folder is no hindrance.
+    A file that nobody writes is opened as it stands, so that a read-only folder is no hindrance. A log beside a file
+    that was closed as a whole belongs to another file that had its name: it is not read, and who writes removes it.
+
+    Args:
+        path: of the file.
+        write: True to write; the caller keeps other writers out.
 
     Raises:
         InputError: missing, not a run file, of another version, damaged, or with anything in it besides our tables.
     """
-    check_header(path)
-    waiting = path.with_name(path.name + "-wal")
-    still = not (waiting.exists() and waiting.stat().st_size)
+    closed = check_header(path)[_WRITE_VERSION] != _IN_LOG
+    waiting = path.resolve().with_name(path.resolve().name + "-wal")
+    still = closed or not (waiting.exists() and waiting.stat().st_size)
+    if write and closed:
+        remove_logs(path)
     mode = "mode=rw" if write else "mode=ro&immutable=1" if still else "mode=ro"
     with reported(path):
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=0)
@@ -66,8 +75,14 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
     return db
 
 
-def check_header(path: Path) -> None:
-    """Raises InputError unless the file says that it is a run file of this version."""
+def remove_logs(path: Path) -> None:
+    """Remove what SQLite has left beside a file of this name."""
+    for suffix in ("-wal", "-shm"):
+        path.resolve().with_name(path.resolve().name + suffix).unlink(missing_ok=True)
+
+
+def check_header(path: Path) -> bytes:
+    """The file's header. Raises InputError unless it says that it is a run file of this version."""
     try:
         if path.exists() and not path.is_file():  # a pipe would never answer
             raise InputError("not a regular file", where=str(path), hint=AGAIN)
@@ -83,6 +98,7 @@ def check_header(path: Path) -> None:
     if _number(head, 60) != SCHEMA_VERSION:
         found = _number(head, 60)
         raise InputError(f"run schema {found}, this version reads {SCHEMA_VERSION}", where=str(path), hint=AGAIN)
+    return head
 
 
 def is_run(path: str | Path) -> bool:
@@ -107,6 +123,8 @@ def reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if "decode" in str(error):
+            raise InputError("a damaged run file: a text that is no UTF-8", where=str(path), hint=AGAIN) from error
         raise InputError(f"cannot be read or written: {error}", where=str(path), hint=_hint(error)) from error
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         raise InputError("a damaged run file", where=str(path), hint=AGAIN) from error

@@ -30,6 +30,10 @@ except ModuleNotFoundError:  # Windows
 
 #: Memory that JSON takes at most per byte of text, as in ``[[],[],[]``.
 _PER_BYTE = 24
+#: Memory of a number in a list.
+_PER_SAMPLE = 64
+#: Best classes that are kept of a sample.
+TOP = 5
 _COLUMNS = "position, name, label, prediction, top, error, counts"
 
 
@@ -115,8 +119,6 @@ class Store:
         path = Path(path)
         if path.exists() and not force:
             raise InputError("exists already", where=str(path), hint="give another place, or go on with --resume")
-        for leftover in ("-wal", "-shm"):  # of a file that was killed and then removed: they belong to no other
-            path.with_name(path.name + leftover).unlink(missing_ok=True)
         write(path, heads, [()] * len(heads))
         return Store.open(path, write=True)
 
@@ -184,7 +186,8 @@ class Store:
             )  # fmt: skip
 
     def missing(self, run: int = 0) -> list[int]:
-        """Ascending positions without a row."""
+        """Ascending positions without a row. Raises InputError: so many samples are beyond the memory limit."""
+        limits.check(_PER_SAMPLE * self.runs[run].samples, "the list of samples", str(self.path))
         with database.reported(self.path):
             found = {i for (i,) in self._db.execute("SELECT position FROM sample WHERE run = ?", (run,))}
         return [i for i in range(self.runs[run].samples) if i not in found]
@@ -247,8 +250,12 @@ class Store:
             sizes = self._db.execute("SELECT total(length(head) + length(gates)) FROM run").fetchone()
             limits.check(_PER_BYTE * int(sizes[0]), "the description of the runs", str(self.path))
             found = self._db.execute("SELECT id, network, data, samples, head FROM run ORDER BY id").fetchall()
+            query = "SELECT count(*) FROM sample WHERE run NOT IN (SELECT id FROM run)"
+            (strays,) = self._db.execute(query).fetchone()
         if not found or [number for number, *_ in found] != list(range(len(found))):
             raise InputError("a damaged run file: no runs", where=str(self.path), hint=database.AGAIN)
+        if strays:
+            raise InputError("a damaged run file: samples of no run", where=str(self.path), hint=database.AGAIN)
         for _, network, data, samples, text in found:
             yield self._head(network, data, samples, self._json(text))
 
@@ -256,10 +263,12 @@ class Store:
         try:
             if not isinstance(samples, int) or samples < 1:
                 raise InputError("a run of no samples")
+            if not isinstance(network, str) or not isinstance(data, str) or not isinstance(head["config"], dict):
+                raise InputError("digests or settings")
             return Head(
-                network=str(network),
-                data=str(data),
-                config=dict(head["config"]),
+                network=network,
+                data=data,
+                config=head["config"],
                 samples=samples,
                 ledger=Ledger.from_dict(head["ledger"]),
                 graph=head["graph"],
@@ -280,6 +289,8 @@ class Store:
         best = self._json(top)
         whole = isinstance(name, str) and isinstance(error, str | None) and isinstance(counts, bytes)
         classes = [label, prediction, *(best if isinstance(best, list) else [None, ""])]
+        whole = whole and type(index) is int and len(set(map(str, classes[2:]))) == len(classes[2:]) <= TOP
+        whole = whole and (not best or best[0] == prediction)
         if (
             not whole
             or not all(c is None or (type(c) is int and c >= 0) for c in classes)
@@ -302,16 +313,21 @@ def write(
     gates: Sequence[Sequence[Mapping[str, Any]]] = (),
     notices: Sequence[Iterable[str]] = (),
 ) -> None:
-    """Write a whole file at once, atomically.
+    """Write a whole file at once, atomically; a run file that it replaces is whole until then.
 
     Args:
         path: of the file.
         heads, rows, gates, notices: of every run.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the place cannot be written, or another program writes the file that is there.
     """
-    with database.reported(Path(path)), new_file(path) as made, contextlib.closing(database.new(made)) as db:
+    with (
+        database.reported(Path(path)),
+        _replacing(Path(path)),
+        new_file(path) as made,
+        contextlib.closing(database.new(made)) as db,
+    ):
         for number, head in enumerate(heads):
             pictures = _dump(list(gates[number]) if gates else [])
             described = _dump(
@@ -328,6 +344,24 @@ def write(
             for text in sorted(set(notices[number])) if notices else ():
                 db.execute("INSERT INTO notice (run, text) VALUES (?, ?)", (number, text))
         db.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[None]:
+    """Keeps other writers out of a run file that is replaced; what its last writer left in the log goes in first."""
+    lock = None
+    if database.is_run(path):
+        lock = _locked(path)
+        with contextlib.suppress(InputError), database.reported(path):  # a damaged one may go as it is
+            db = database.connect(path, write=True)
+            db.execute("PRAGMA journal_mode = DELETE")
+            db.close()
+    else:
+        database.remove_logs(path)
+    try:
+        yield
+    finally:
+        _unlock(lock)
 
 
 def _insert(db: sqlite3.Connection, run: int, row: Row) -> None:

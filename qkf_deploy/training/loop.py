@@ -121,6 +121,10 @@ class _Trainer:
                 rate = learning_rate(recipe, epoch * self.steps + step, self.steps)
                 batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
                 losses.append(self._step(epoch, step, batch, rate))
+        if not all(bool(torch.isfinite(p).all()) for p in self._model.parameters()):
+            raise CheckFailed(
+                "weights are not finite any more", where=f"epoch {epoch + 1}", hint="try a lower --learning-rate"
+            )
         return {"loss": float(np.mean(losses)), "learning_rate": rate}
 
     def _step(self, epoch: int, step: int, batch: np.ndarray, rate: float) -> float:

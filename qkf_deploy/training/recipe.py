@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.keywords import Help
-from qkf_deploy.options import DataOptions, Options
+from qkf_deploy.options import DataOptions, Options, Part
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Carry = Literal["own", "official"]
@@ -82,6 +82,13 @@ class TrainOptions(DataOptions):
     held_out: Annotated[str | Path | None, Help("Images to measure accuracy on after each epoch.", metavar="DATA")] = (
         None
     )
+    part: Annotated[
+        Part | None,
+        Help(
+            "Part of data sets that keep a training and a test part apart [default: train for --data, test for "
+            "--held-out]."
+        ),
+    ] = None
     device: Annotated[str, Help("Device: cpu, cuda or cuda:N.")] = "cpu"
     classes: Annotated[int | None, Help("Outputs of the network [default: as the build has it].", least=1)] = None
     image_size: Annotated[int | None, Help("Height and width in pixels.", least=1, most=4096)] = None

@@ -101,6 +101,7 @@ def test_resume_where_network_and_data_have_moved(place, out, tmp_path) -> None:
 def test_resume_refuses_another_network_and_other_data(place, out, digits_float, tmp_path, digits_data) -> None:
     with pytest.raises(EngineError):
         qd.evaluate(place.network, place.data, out, shard=8, tick=stop_after(1))
+    before = Path(out).read_bytes()
     qd.save(qd.quantize(digits_float, 4), tmp_path / "other.qkf")
     with pytest.raises(InputError, match="not the network of this run"):
         qd.resume(out, network=tmp_path / "other.qkf")
@@ -110,6 +111,7 @@ def test_resume_refuses_another_network_and_other_data(place, out, digits_float,
     with pytest.raises(InputError, match="not the data of this run"):
         qd.resume(out, data=tmp_path / "data.npz")
     assert len(rows(out)) == 8
+    assert Path(out).read_bytes() == before
 
 
 def test_another_engine_may_go_on_with_an_integer_network_only(place, out, digits_float, tmp_path) -> None:

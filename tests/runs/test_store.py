@@ -176,6 +176,56 @@ def test_killed_writers_lose_nothing(head: Head, rows: list[Row], tmp_path: Path
     assert len(acknowledged) > 50
 
 
+@pytest.fixture
+def killed(head: Head, rows: list[Row], tmp_path: Path) -> Path:
+    """A file whose writer was killed: two of its rows are in the log beside it only."""
+    script = (
+        "import os, signal, sys; from qkf_deploy.runs.store import Store\n"
+        "with Store.open(sys.argv[2]) as source, Store.open(sys.argv[1], write=True) as store:\n"
+        "    store.add(0, list(source.rows())[:2]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    write(tmp_path / "source.sqlite", [head], [rows])
+    Store.create(tmp_path / "run.sqlite", [head]).close()
+    command = [sys.executable, "-c", script, str(tmp_path / "run.sqlite"), str(tmp_path / "source.sqlite")]
+    subprocess.run(command, check=False)
+    assert (tmp_path / "run.sqlite-wal").stat().st_size
+    return tmp_path / "run.sqlite"
+
+
+def test_the_log_of_another_file_is_not_read(killed: Path, head: Head, rows: list[Row], tmp_path: Path) -> None:
+    log = (tmp_path / "run.sqlite-wal").read_bytes()
+    write(killed, [replace(head, data="new")], [rows[3:4]])
+    assert not (tmp_path / "run.sqlite-wal").exists()
+    for _ in range(2):
+        with Store.open(killed) as store:
+            assert (store.runs[0].data, list(store.rows())) == ("new", rows[3:4])
+        (tmp_path / "run.sqlite-wal").write_bytes(log)  # as if a run had been copied over a killed one
+    with Store.open(killed, write=True) as store:
+        store.add(0, rows[4:5])
+        assert list(store.rows()) == rows[3:5]
+    assert read_run(killed).indices == (3, 4)
+
+
+def test_a_replacement_that_fails_loses_nothing(killed: Path, head: Head, rows: list[Row]) -> None:
+    with pytest.raises(TypeError):
+        Store.create(killed, [replace(head, config={"not": object()})], force=True)
+    with Store.open(killed) as store:
+        assert list(store.rows()) == rows[:2]
+    with Store.open(killed, write=True) as store:
+        with pytest.raises(InputError, match="another program writes"):
+            Store.create(killed, [head], force=True)
+        with pytest.raises(InputError, match="another program writes"):
+            write(killed, [head], [rows])
+        store.add(0, rows[2:3])
+    assert read_run(killed).indices == (0, 1, 2)
+
+
+def test_more_samples_than_memory(head: Head, tmp_path: Path) -> None:
+    vast = [replace(head, samples=2**62)]
+    with Store.create(tmp_path / "run.sqlite", vast) as store, pytest.raises(InputError, match="the list of samples"):
+        store.missing()
+
+
 def test_full_disk_keeps_what_was_written(head: Head, rows: list[Row], store: Store) -> None:
     store.add(0, rows[:2])
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
@@ -220,10 +270,21 @@ def test_read_only_folders_can_be_read(rows: list[Row], head: Head, tmp_path: Pa
         ("UPDATE run SET gates = '7'", "gates"),
         ("UPDATE sample SET position = -1 WHERE position = 0", "out of order"),
         ("UPDATE sample SET top = '[1.5]'", "sample 0"),
+        ("UPDATE sample SET top = '[1, 1, 2]', prediction = 1", "sample 0"),
+        ("UPDATE sample SET top = '[1, 2, 3, 4, 5, 6]', prediction = 1", "sample 0"),
+        ("UPDATE sample SET top = '[1, 2]', prediction = 2", "sample 0"),
+        ("UPDATE sample SET position = 'a' WHERE position = 0", "sample a"),
+        ("UPDATE sample SET position = 0.5 WHERE position = 0", "sample 0.5"),
+        ("UPDATE sample SET run = 3 WHERE position = 0", "samples of no run"),
+        ("UPDATE sample SET label = 1000000", "classes of sample 0"),
+        ("UPDATE run SET network = x'00'", "digests or settings"),
+        ("UPDATE run SET head = json_set(head, '$.config', json('[]'))", "digests or settings"),
+        ("UPDATE run SET head = json_set(head, '$.class_names', json('[\"a\"]'))", "1 names of 10 classes"),
+        ("UPDATE sample SET name = CAST(x'ff' AS TEXT)", "no UTF-8"),
         ("UPDATE sample SET top = 'x'", "JSON"),
         ("UPDATE sample SET prediction = -1", "sample 0"),
-        ("UPDATE sample SET prediction = 10", "classes of sample 0"),
-        ("UPDATE sample SET top = '[99]'", "classes of sample 0"),
+        ("UPDATE sample SET prediction = 10, top = '[10]'", "classes of sample 0"),
+        ("UPDATE sample SET top = json_array(prediction, 99)", "classes of sample 0"),
         ("UPDATE sample SET label = 'cat'", "sample 0"),
         ("UPDATE sample SET name = x'00'", "sample 0"),
         ("UPDATE sample SET counts = 'text'", "sample 0"),

@@ -107,6 +107,13 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
         train(task(wild), ALONE, tmp_path / "state", lambda line: None)
 
 
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    wild = replace(RECIPE, epochs=1, batch_size=36, learning_rate=1e38, weight_decay=1e3, warmup_epochs=0)
+    with pytest.raises(CheckFailed, match="weights are not finite"):
+        train(task(wild), ALONE, tmp_path / "state", lambda line: None)
+    assert not (tmp_path / "state").exists()
+
+
 def test_torch_settings_come_back(tmp_path: Path) -> None:
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     train(task(replace(RECIPE, epochs=1)), ALONE, tmp_path / "state", lambda line: None)
