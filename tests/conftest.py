@@ -1,14 +1,17 @@
-"""Shared by all tests: one BLAS thread, and the digits network in its three forms (built once, on first use)."""
+"""Shared by all tests: one BLAS thread, programs that can be interrupted, and the digits network in its three forms (built once, on first use)."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before numpy or torch are imported: many small products run faster on one thread, and timings stay comparable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# A shell that starts the tests in the background ignores the key press for them, and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
