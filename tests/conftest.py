@@ -1,4 +1,4 @@
-"""Shared by all tests: one BLAS thread, programs that can be interrupted, and the digits network in its three forms (built once, on first use)."""
+"""Shared by all tests: one BLAS thread, the digits network in its three forms (built once, on first use)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 # Before numpy or torch are imported: many small products run faster on one thread, and timings stay comparable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# A shell that starts the tests in the background ignores the key press for them, and programs inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
@@ -21,6 +19,9 @@ if TYPE_CHECKING:
     from qkf_deploy.datasets.digits import Digits
     from qkf_deploy.ir import Graph
     from qkf_deploy.ledger import Ledger
+
+# A shell that starts the tests in the background ignores the key press for them, and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKPOINT = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
 
