@@ -7,9 +7,7 @@ arrive changes nothing of what is read.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +18,9 @@ from qkf_deploy import limits
 from qkf_deploy.errors import InputError
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs import database
+from qkf_deploy.runs.locking import locked, unlock
 from qkf_deploy.runs.packing import same
 from qkf_deploy.writing import new_file
-
-try:
-    fcntl: Any = importlib.import_module("fcntl")
-except ModuleNotFoundError:  # Windows
-    fcntl = None
 
 #: Memory that JSON takes at most per byte of text, as in ``[[],[],[]``.
 _PER_BYTE = 24
@@ -135,11 +129,11 @@ class Store:
         """
         path = Path(path)
         database.check_header(path)
-        lock = _locked(path) if write else None
+        lock = locked(path) if write else None
         try:
             return Store(path, database.connect(path, write), lock)
         except BaseException:
-            _unlock(lock)
+            unlock(lock)
             raise
 
     def add(
@@ -236,7 +230,7 @@ class Store:
             if self._lock is not None:
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
-        _unlock(self._lock)
+        unlock(self._lock)
         self._lock = None
 
     def __enter__(self) -> Store:
@@ -290,7 +284,7 @@ class Store:
         whole = isinstance(name, str) and isinstance(error, str | None) and isinstance(counts, bytes)
         classes = [label, prediction, *(best if isinstance(best, list) else [None, ""])]
         whole = whole and type(index) is int and len(set(map(str, classes[2:]))) == len(classes[2:]) <= TOP
-        whole = whole and (not best or best[0] == prediction)
+        whole = whole and (best == [] or (isinstance(best, list) and best[0] == prediction))
         if (
             not whole
             or not all(c is None or (type(c) is int and c >= 0) for c in classes)
@@ -351,7 +345,7 @@ def _replacing(path: Path) -> Iterator[None]:
     """Keeps other writers out of a run file that is replaced; what its last writer left in the log goes in first."""
     lock = None
     if database.is_run(path):
-        lock = _locked(path)
+        lock = locked(path)
         with contextlib.suppress(InputError), database.reported(path):  # a damaged one may go as it is
             db = database.connect(path, write=True)
             db.execute("PRAGMA journal_mode = DELETE")
@@ -361,7 +355,7 @@ def _replacing(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _unlock(lock)
+        unlock(lock)
 
 
 def _insert(db: sqlite3.Connection, run: int, row: Row) -> None:
@@ -389,27 +383,3 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
-
-
-def _locked(path: Path) -> int | None:
-    """A handle that keeps other writers out while it is open."""
-    if fcntl is None:
-        return -1
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError as error:
-        hint = "choose a place that can be written"
-        raise InputError(f"cannot be written: {error.strerror}", where=str(path), hint=hint) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise InputError(
-            "another program writes this file", where=str(path), hint="wait until it is done, or stop it"
-        ) from error
-    return handle
-
-
-def _unlock(handle: int | None) -> None:
-    if handle is not None and handle >= 0:
-        os.close(handle)

@@ -15,6 +15,7 @@ import torch
 from qkf_deploy.errors import CheckFailed, InputError, UsageError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models import build_config
+from qkf_deploy.training import loop
 from qkf_deploy.training.examples import ArrayExamples
 from qkf_deploy.training.loop import Task, train
 from qkf_deploy.training.processes import Group
@@ -107,10 +108,13 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
         train(task(wild), ALONE, tmp_path / "state", lambda line: None)
 
 
-def test_weights_that_are_not_finite(tmp_path: Path) -> None:
-    wild = replace(RECIPE, epochs=1, batch_size=36, learning_rate=1e38, weight_decay=1e3, warmup_epochs=0)
+def test_weights_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(trainer: loop._Trainer) -> None:
+        next(trainer._model.parameters()).data.fill_(np.nan)
+
+    monkeypatch.setattr(loop._Trainer, "_update", break_down)
     with pytest.raises(CheckFailed, match="weights are not finite"):
-        train(task(wild), ALONE, tmp_path / "state", lambda line: None)
+        train(task(replace(RECIPE, epochs=1, batch_size=36)), ALONE, tmp_path / "state", lambda line: None)
     assert not (tmp_path / "state").exists()
 
 
