@@ -274,6 +274,7 @@ train --arch qkformer-digits --data labelled.npz -o out.safetensors --epochs 0
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --mean 0.5
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --mean 0.5,0.5 --std 0.5,0.5
 train --arch qkformer-digits --data labelled.npz -o out.bin
+train --arch qkformer-2-256-dvs128 --data labelled.npz -o out.safetensors --mean 0.5,0.5 --std 0.5,0.5
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --micro-batches 3
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --learning-rate -1
 demo --bits x

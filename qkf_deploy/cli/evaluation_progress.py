@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import click
 
 from qkf_deploy.cli.common import messages
-from qkf_deploy.display.numbers import joules
 from qkf_deploy.evaluation.tally import PROFILE, Tally
 
 #: Seconds between two lines where stderr is no terminal.
@@ -38,6 +37,8 @@ def watched() -> Iterator[Watch]:
 
 def described(tally: Tally) -> str:
     """A tally on one line: ``640 of 50,000 (1.3%), 12 per second, 1 h 07 min left, top-1 76.20%``, and energy."""
+    from qkf_deploy.display.numbers import joules  # --help imports this module
+
     parts = [f"{tally.stored:,} of {tally.samples:,} ({tally.stored / max(tally.samples, 1):.1%})"]
     if tally.failed:
         parts.append(f"{tally.failed:,} failed")

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, note, output_option
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.training.recipe import RECIPES, Recipe, TrainOptions
+from qkf_deploy.training.recipe import Recipe, TrainOptions, recipe_of
 
 
 @command()
@@ -35,7 +35,7 @@ def train(ctx: click.Context, arch: str, data: Path, output: Path, **options: An
     """
     values = {field.name: options.pop(field.name) for field in fields(Recipe)}
     given = {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
-    recipe = replace(RECIPES.get(arch, Recipe()), **given)
+    recipe = replace(recipe_of(arch), **given)
     log = qd.train(arch, data, output, recipe=recipe, report=_line, **options)
     if os.environ.get("RANK", "0") == "0":
         accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""

@@ -17,7 +17,7 @@ from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.lazy import import_torch_module
 from qkf_deploy.options import DataOptions, Part
 from qkf_deploy.pipeline.networks import trace
-from qkf_deploy.training.recipe import RECIPES, Recipe, TrainOptions
+from qkf_deploy.training.recipe import TrainOptions, recipe_of
 from qkf_deploy.writing import check_file
 
 if TYPE_CHECKING:
@@ -54,16 +54,14 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
     checkpoint = import_torch_module("qkf_deploy.training.checkpoint")
     output = Path(output)
     check_file(output)
-    chosen = options.recipe or RECIPES.get(arch, Recipe())
+    chosen = options.recipe or recipe_of(arch)
     _check(output, options)
     config = build_config(arch, **_overrides(options), merge_batch_into_time=chosen.carry == "official")
-    for given, what in ((options.mean, "means"), (options.std, "standard deviations")):
-        if given is not None and len(given) != config.in_channels:
-            raise UsageError(f"{len(given)} {what}, the images have {config.in_channels} channels")
+    _check_normalization(config, options)
     graph = _untrained(config)
     images = _examples(data, graph, options, "train")
     held_out = None if options.held_out is None else _examples(options.held_out, graph, options, "test")
-    pixels = _preprocessing(images, options)
+    pixels = None if config.layout == "dvs" else _preprocessing(images, options)
     state = output.with_name(output.name + ".training")
     with processes.joined(options.device) as group:
         task = loop.Task(config, chosen, images, held_out, pixels)
@@ -78,8 +76,16 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
 def _check(output: Path, options: TrainOptions) -> None:
     if output.suffix != ".safetensors":
         raise UsageError(f"writes .safetensors files, not {output.suffix or 'one without a suffix'}", where=str(output))
+
+
+def _check_normalization(config: QKFormerConfig, options: TrainOptions) -> None:
     if (options.mean is None) != (options.std is None):
         raise UsageError("--mean and --std go together", hint="give both, or neither to have them measured")
+    for given, what in ((options.mean, "means"), (options.std, "standard deviations")):
+        if given is not None and config.layout == "dvs":
+            raise UsageError("--mean and --std are about pixels; counts of events are taken as they are")
+        if given is not None and len(given) != config.in_channels:
+            raise UsageError(f"{len(given)} {what}, the images have {config.in_channels} channels")
 
 
 def _silent(line: dict[str, Any]) -> None:
@@ -99,7 +105,7 @@ def _overrides(options: TrainOptions) -> dict[str, int]:
 def _untrained(config: QKFormerConfig) -> Graph:
     """The network with random weights: what its images must look like, and that it can be deployed."""
     build = import_torch_module("qkf_deploy.models.qkformer").QKFormer
-    return trace(build(config).eval(), mean=[0.0] * config.in_channels, std=[1.0] * config.in_channels)
+    return trace(build(config).eval(), preset="none")
 
 
 def _examples(path: str | Path, graph: Graph, options: TrainOptions, role: Part) -> _Labelled:
@@ -135,14 +141,14 @@ class _Labelled:
 def _preprocessing(images: Any, options: TrainOptions) -> Preprocessing:
     """Mean and standard deviation per channel as given, else as measured, rounded to four digits."""
     if options.mean is not None and options.std is not None:
-        return Preprocessing(tuple(options.mean), tuple(options.std))  # checked with the options
+        return Preprocessing(tuple(options.mean), tuple(options.std))
     count = len(images.labels)
     places = np.unique(np.linspace(0, count - 1, min(count, _MEASURED)).astype(np.int64))
     sums = np.zeros((2, 1))
     total = 0
     for chunk in np.array_split(places, max(1, len(places) // 100)):
         pixels = images.pixels(chunk)
-        values = np.moveaxis(pixels, -3, 0).reshape(pixels.shape[-3], -1) / (255 if pixels.dtype == np.uint8 else 1)
+        values = np.moveaxis(pixels, -3, 0).reshape(pixels.shape[-3], -1) / 255
         sums = sums + np.stack([values.sum(axis=1), (values**2).sum(axis=1)])
         total += values.shape[1]
     mean, square = sums / total

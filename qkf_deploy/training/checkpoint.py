@@ -21,7 +21,7 @@ def write_checkpoint(
     path: Path,
     model: QKFormer,
     recipe: Recipe,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     class_names: Sequence[str],
     accuracy_percent: float | None,
 ) -> None:
@@ -31,7 +31,7 @@ def write_checkpoint(
         path: a ``.safetensors`` file.
         model: trained.
         recipe: how.
-        preprocessing: pixels to input.
+        preprocessing: pixels to input; ``None`` for event frames.
         class_names: of the logits.
         accuracy_percent: on held-out images, if measured.
 
@@ -40,11 +40,11 @@ def write_checkpoint(
     """
     metadata = {
         "qkf_config": model.config.to_json(),
-        "mean": json.dumps(preprocessing.mean),
-        "std": json.dumps(preprocessing.std),
         "recipe": json.dumps(asdict(recipe), sort_keys=True),
         "libraries": f"torch {torch.__version__}, numpy {np.__version__}",
     }
+    if preprocessing is not None:
+        metadata |= {"mean": json.dumps(preprocessing.mean), "std": json.dumps(preprocessing.std)}
     if class_names:
         metadata["class_names"] = json.dumps(list(class_names))
     if accuracy_percent is not None:

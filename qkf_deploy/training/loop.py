@@ -40,14 +40,15 @@ class Task:
         recipe: how.
         images: to train on.
         held_out: to measure accuracy on after each epoch, or nothing.
-        normalization: mean and standard deviation per channel of pixels in 0..1.
+        normalization: mean and standard deviation per channel of pixels in 0..1; ``None`` for event frames, whose
+            counts the network takes as they are.
     """
 
     config: QKFormerConfig
     recipe: Recipe
     images: Examples
     held_out: Examples | None
-    normalization: Preprocessing
+    normalization: Preprocessing | None
 
 
 def train(task: Task, group: Group, state: Path, report: Report) -> tuple[QKFormer, list[dict[str, Any]]]:
@@ -152,9 +153,9 @@ class _Trainer:
 
     def _part_loss(self, chosen: np.ndarray, epoch: int) -> Tensor:
         task, recipe, device = self._task, self._task.recipe, self._group.device
-        pixels = torch.from_numpy(task.images.pixels(chosen)).to(device)
+        given = torch.from_numpy(task.images.pixels(chosen)).to(device)
         labels = torch.from_numpy(task.images.labels[chosen]).to(device)
-        images = normalized(self._augment(as_fractions(pixels)), task.normalization)
+        images = prepared(given, task.normalization, self._augment)
         targets = nn.functional.one_hot(labels, task.config.num_classes).to(images.dtype)
         if recipe.mixup and (not recipe.mixup_epochs or epoch < recipe.mixup_epochs):
             images, targets = mix(images, targets, recipe.mixup)
@@ -175,7 +176,7 @@ class _Trainer:
         self.scaler.update()
 
 
-def accuracy(model: nn.Module, examples: Examples, normalization: Preprocessing, batch_size: int) -> float:
+def accuracy(model: nn.Module, examples: Examples, normalization: Preprocessing | None, batch_size: int) -> float:
     """Share of right predictions in percent; membranes start at rest in every batch."""
     device = next(model.parameters()).device
     model.eval()
@@ -183,29 +184,37 @@ def accuracy(model: nn.Module, examples: Examples, normalization: Preprocessing,
     with torch.no_grad():
         for indices in np.array_split(np.arange(len(examples.labels)), math.ceil(len(examples.labels) / batch_size)):
             functional.reset_net(model)
-            pixels = as_fractions(torch.from_numpy(examples.pixels(indices)).to(device))
-            best = model(normalized(pixels, normalization)).argmax(1).cpu().numpy()
+            images = prepared(torch.from_numpy(examples.pixels(indices)).to(device), normalization)
+            best = model(images).argmax(1).cpu().numpy()
             right += int((best == examples.labels[indices]).sum())
     return 100 * right / len(examples.labels)
 
 
-def as_fractions(pixels: Tensor) -> Tensor:
-    """Bytes to 0..1; event counts stay what they are."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+def prepared(
+    given: Tensor, normalization: Preprocessing | None, change: Callable[[Tensor], Tensor] = lambda images: images
+) -> Tensor:
+    """What the model takes, as the deployed network makes it of the same samples.
 
-
-def normalized(pixels: Tensor, normalization: Preprocessing) -> Tensor:
-    """``(pixel - mean) / std`` per channel of ``(..., C, H, W)``."""
-    mean = torch.tensor(normalization.mean, device=pixels.device).reshape(-1, 1, 1)
-    std = torch.tensor(normalization.std, device=pixels.device).reshape(-1, 1, 1)
-    return (pixels - mean) / std
+    Args:
+        given: bytes ``(B, C, H, W)``, or counts of events ``(B, T, C, H, W)``.
+        normalization: of bytes as fractions of 255; ``None`` for counts.
+        change: of fractions or counts, before normalization.
+    """
+    if normalization is None:
+        return change(given.float())
+    mean = torch.tensor(normalization.mean, device=given.device).reshape(-1, 1, 1)
+    std = torch.tensor(normalization.std, device=given.device).reshape(-1, 1, 1)
+    return (change(given.float() / 255) - mean) / std
 
 
 def _check(task: Task) -> None:
     images, config = task.images, task.config
-    shape = images.pixels(np.arange(1)).shape
+    first = images.pixels(np.arange(1))
+    shape = first.shape
     if shape[-3:] != config.input_shape[-3:] or len(shape) != len(config.input_shape):
         raise InputError(f"images of {shape[1:]}, the architecture takes {config.input_shape[1:]}")
+    if task.normalization is not None and first.dtype != np.uint8:
+        raise InputError(f"images of {first.dtype}, training takes bytes", hint="give pixels that are not normalized")
     for examples in (images, task.held_out):
         if examples is not None and not 0 <= examples.labels.min() <= examples.labels.max() < config.num_classes:
             raise InputError(

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command
 from qkf_deploy.errors import InputError, UsageError
-from qkf_deploy.training.recipe import RECIPES, Recipe
+from qkf_deploy.training.recipe import Recipe, recipe_of
 
 SMALL = (
     "--classes", "3", "--image-size", "8", "--time-steps", "2", "--epochs", "2", "--batch-size", "8", "--threads", "1",
@@ -46,7 +46,7 @@ def test_from_images_to_integers(images: Path, tmp_path: Path, capsys: pytest.Ca
         metadata = file.metadata()
     recipe = json.loads(metadata["recipe"])
     assert (recipe["epochs"], recipe["shift"]) == (2, 1)
-    assert recipe["learning_rate"] == RECIPES["qkformer-digits"].learning_rate
+    assert recipe["learning_rate"] == recipe_of("qkformer-digits").learning_rate
     data = np.load(images)
     fractions = data["images"] / 255
     assert json.loads(metadata["mean"]) == [round(float(fractions.mean()), 4)]

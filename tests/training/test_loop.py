@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+import qkf_deploy as qd
 from qkf_deploy.errors import CheckFailed, InputError, UsageError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models import build_config
 from qkf_deploy.training import loop
+from qkf_deploy.training.checkpoint import write_checkpoint
 from qkf_deploy.training.examples import ArrayExamples
 from qkf_deploy.training.loop import Task, train
 from qkf_deploy.training.processes import Group
@@ -169,3 +171,20 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     assert list(found) == list(norms)
     for name, value in found.items():
         assert value.tolist() == pytest.approx(norms[name], rel=1e-3, abs=1e-4), name
+
+
+def test_event_frames_are_trained_on_as_they_are_deployed(tmp_path: Path) -> None:
+    """Counts go into the model unchanged, bytes too; the deployed network tells the classes that training told."""
+    config = build_config(
+        "qkformer-2-256-cifar10dvs", image_size=16, embed_dim=32, heads=2, num_classes=3, time_steps=2
+    )
+    labels = np.arange(18) % 3
+    counts = np.random.default_rng(0).integers(0, 3 + 4 * labels[:, None, None, None, None], (18, 2, 2, 16, 16))
+    given = ArrayExamples(counts.astype(np.uint8), labels, ())
+    recipe = Recipe(epochs=2, batch_size=6, shift=1, flip=0.5, learning_rate=1e-2, threads=1)
+    model, log = train(Task(config, recipe, given, given, None), ALONE, tmp_path / "state", lambda line: None)
+    write_checkpoint(tmp_path / "w.safetensors", model, recipe, None, (), None)
+    run = qd.simulate(qd.trace(tmp_path / "w.safetensors"), given.array)
+    assert 100 * run.accuracy(labels) == pytest.approx(log[-1]["accuracy"])
+    with pytest.raises(InputError, match="training takes bytes"):
+        train(replace(task(), images=replace(examples(), array=np.zeros((6, 1, 8, 8)))), ALONE, tmp_path / "b", stop)
