@@ -15,7 +15,7 @@ import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option
 from qkf_deploy.cli.evaluation_progress import Watch, watched
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.errors import IncompleteError, UsageError
+from qkf_deploy.errors import IncompleteError, InputError, UsageError
 from qkf_deploy.keywords import keywords
 from qkf_deploy.options import EvaluateOptions, ResumeOptions, TableFormat
 
@@ -101,10 +101,19 @@ def _resumable(run: Path, watch: Watch) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if watch.tally is not None and watch.tally.stored:
-            stored = f"{watch.tally.stored:,} of {watch.tally.samples:,} samples are stored"
-            note(f"{stored}; go on with: {_command(run)}")
+        if watch.tally is not None:
+            with contextlib.suppress(InputError):
+                _say_how_far(run)
         raise
+
+
+def _say_how_far(run: Path) -> None:
+    """From the file, not from what was told last: a signal may come between the two."""
+    from qkf_deploy.runs.file import how_far
+
+    stored, samples = how_far(run)
+    if stored:
+        note(f"{stored:,} of {samples:,} samples are stored; go on with: {_command(run)}")
 
 
 def _command(run: Path) -> str:

@@ -85,6 +85,13 @@ class Runs(Mapping[str, RunFile]):
         return len(self._places)
 
 
+def how_far(path: str | Path) -> tuple[int, int]:
+    """(samples with a row, samples in all) of all runs of a file. Raises InputError as :func:`read_run`."""
+    with Store.open(path) as held:
+        samples = sum(head.samples for head in held.runs)
+        return samples - sum(len(held.missing(number)) for number in range(len(held.runs))), samples
+
+
 def chosen(held: Store, which: int | str | None) -> int:
     """The number of a run that is named, or the only one. Raises UsageError."""
     names = [head.name for head in held.runs]

@@ -148,6 +148,19 @@ def test_nir(part: int, tmp_path: Path) -> None:
         sys.stderr.write(f"part {part} of {len(data)} bytes: {counts}\n")
 
 
+@pytest.mark.parametrize("bit", [0, 3, 6])
+def test_descriptions_of_filters(bit: int, tmp_path: Path) -> None:
+    """How an array is packed: its number of parameters, and what is behind it."""
+    graph, path = tiny(), tmp_path / "net.nir"
+    data, expected = nir_bytes(graph), bundle.to_bytes(graph)
+    near = [i + j for i in range(len(data)) if data.startswith(b"deflate\0", i) for j in range(-8, 12)]
+    assert near
+    found = in_children(
+        len(near), lambda i: outcome(read_nir_here, _written(path, flipped(data, near[i], bit))), expected
+    )
+    assert set(found) <= {"refused", "same"}
+
+
 @pytest.mark.parametrize("bit", range(8))
 @pytest.mark.parametrize("member", [b"version", b"qkf", b"node"])
 def test_names_of_the_file_s_members(member: bytes, bit: int, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ MAX_ARRAY = 2**29  # bytes of one array
 #: DEFLATE expands at most 1032 times (zlib technical details, "Maximum Compression Factor").
 _MAX_EXPANSION = 1100
 _SLACK = 2**16
-_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError)
+#: What h5py raises over damaged headers: a lost filter parameter is an IndexError, for one.
+_DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, OverflowError, MemoryError, AttributeError)
 _LONGEST_VERSION = 40
 SIDECAR = "qkf"
 SIDECAR_VERSION = "qkf-nir/1"
