@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from qkf_deploy.display.numbers import joules, ratio, unless_zero, whole
-from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
+from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.twins import Twin, Verdict, mixed_regimes, verdict
 from qkf_deploy.ledger import Ledger
-from qkf_deploy.report.formats import to_csv, to_json, to_markdown
+from qkf_deploy.report.formats import for_people, to_csv, to_json
 from qkf_deploy.report.tables import SCHEMA_VERSION, comparison_sheet
 
 _TWINS: tuple[Field[Twin], ...] = (
@@ -96,7 +96,7 @@ def render_comparison(ledger: Ledger, reports: Sequence[EnergyReport], fmt: str)
                 "verdict": list(found.sentences),
             }
         )
-    draw = to_text if fmt == "table" else to_markdown
+    draw = for_people(fmt)
     lines = [*([f"warning: {warning}"] if warning else []), *found.sentences]
     bullets = "\n".join(f"- {line}" for line in lines)
     return "\n".join([*(draw(s) for s in sheets if s.rows), bullets]) + "\n"

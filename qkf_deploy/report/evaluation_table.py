@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate, to_text
-from qkf_deploy.errors import UsageError
-from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown
+from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
+from qkf_deploy.report.formats import check_format, for_people, to_csv, to_json
 from qkf_deploy.report.tables import SCHEMA_VERSION
 from qkf_deploy.statistics.comparison_tables import differences_sheet, sides_sheet
 from qkf_deploy.statistics.summary_tables import (
@@ -83,15 +82,9 @@ def _joined(sides: Sheet, differences: Sheet) -> Sheet:
     return Sheet("", (*sides.columns, *differences.columns[1:]), rows)
 
 
-def check_format(fmt: str) -> None:
-    """Raises UsageError for an unknown format."""
-    if fmt not in FORMATS:
-        raise UsageError(f"no format {fmt!r}", hint=f"one of: {', '.join(FORMATS)}")
-
-
 def drawn(sheets: Sequence[Sheet], sentences: Sequence[str], fmt: TableFormat) -> str:
     """Tables for people, and what to know of them first."""
-    draw = to_text if fmt == "table" else to_markdown
+    draw = for_people(fmt)
     said = "".join(f"- {sentence}\n" for sentence in sentences)
     return "\n".join([*([said] if said else []), *(draw(sheet) for sheet in sheets)])
 

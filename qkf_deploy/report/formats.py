@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, get_args
 
-from qkf_deploy.display.tables import Cell, Sheet, printable
+from qkf_deploy.display.tables import Cell, Sheet, printable, to_text
+from qkf_deploy.errors import UsageError
 from qkf_deploy.options import TableFormat
 
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+
+
+def check_format(fmt: str) -> None:
+    """Raises UsageError for an unknown format."""
+    if fmt not in FORMATS:
+        raise UsageError(f"no format {fmt!r}", hint=f"one of: {', '.join(FORMATS)}")
+
+
+def for_people(fmt: str) -> Callable[[Sheet], str]:
+    """How a table is drawn that a person reads: as text, or as Markdown."""
+    return to_text if fmt == "table" else to_markdown
 
 
 def to_json(data: Mapping[str, Any]) -> str:

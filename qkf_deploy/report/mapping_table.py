@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qkf_deploy.display.numbers import percent, si
-from qkf_deploy.display.tables import Field, Sheet, summed, tabulate, to_text
+from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement, Traffic
-from qkf_deploy.report.formats import to_csv, to_json, to_markdown
+from qkf_deploy.report.formats import for_people, to_csv, to_json
 
 
 def placement_sheet(mapping: CoreMapping) -> Sheet:
@@ -87,5 +87,5 @@ def render_mapping(mapping: CoreMapping, fmt: str) -> str:
                 "assumptions": [*mapping.chip.assumptions, *_OWN],
             }
         )
-    draw = to_text if fmt == "table" else to_markdown
+    draw = for_people(fmt)
     return "\n".join([draw(placements), *([draw(traffic)] if mapping.traffic else []), summary(mapping)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qkf_deploy.options import TableFormat
-from qkf_deploy.report.evaluation_table import check_format, drawn
-from qkf_deploy.report.formats import to_csv, to_json
+from qkf_deploy.report.evaluation_table import drawn
+from qkf_deploy.report.formats import check_format, to_csv, to_json
 from qkf_deploy.report.html import render
 from qkf_deploy.report.scatter import accuracy_over_energy
 from qkf_deploy.report.tables import SCHEMA_VERSION

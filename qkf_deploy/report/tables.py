@@ -7,11 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 from qkf_deploy.display.numbers import joules, ratio
-from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
-from qkf_deploy.errors import UsageError
+from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.energy_table import energy_sheet, footnotes, layer_fields, sum_fields
 from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
-from qkf_deploy.report.formats import FORMATS, to_csv, to_json, to_markdown
+from qkf_deploy.report.formats import check_format, for_people, to_csv, to_json
 
 SCHEMA_VERSION = 1
 
@@ -33,13 +32,12 @@ def render_energy(
         UsageError: an unknown format.
     """
     many = [reports] if isinstance(reports, EnergyReport) else list(reports)
-    if fmt not in FORMATS:
-        raise UsageError(f"no format {fmt!r}", hint=f"one of: {', '.join(FORMATS)}")
+    check_format(fmt)
     if fmt == "json":
         return to_json(energy_data(many))
     if fmt == "csv":
         return to_csv(_long_sheet(many))
-    draw = to_text if fmt == "table" else to_markdown
+    draw = for_people(fmt)
     below = _as_list if fmt == "md" else _as_lines
     parts = [
         part

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qkf_deploy.display.tables import to_text
 from qkf_deploy.evaluation.paper import tables as paper_tables
 from qkf_deploy.evaluation.paper.tables import Check
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.report.formats import to_csv, to_json, to_markdown
+from qkf_deploy.report.formats import for_people, to_csv, to_json
 
 _SIDES = (10, 20, 50, 100, 200)
 _CHANNELS = 256
@@ -77,7 +76,7 @@ def render(checks: Sequence[Check], fmt: str) -> str:
         return to_json({"schema_version": 1, "kind": "paper-check", "tables": listed})
     if fmt == "csv":
         return "\n".join(to_csv(c.sheet) for c in checks)
-    draw = to_text if fmt == "table" else to_markdown
+    draw = for_people(fmt)
     parts = []
     for check in checks:
         lines = [f"- {remark}" for remark in check.remarks]
