@@ -63,12 +63,12 @@ NIR: Mapping[str, Support] = {
     "linear": _partly("Flatten, Affine or Linear; not over one axis of several"),
     "batch_norm": _yes("folded into the convolution before it; a Conv2d where there is none"),
     "neuron": _partly(
-        "LIF, IF; not with soft reset, several spikes per step, a lower bound, nor membranes that start elsewhere than "
-        "at rest or are carried over between images"
+        "LIF, IF; not with soft reset, several or rounded spikes per step, a lower bound, nor membranes that start "
+        "elsewhere than at rest or are carried over between images"
     ),
     "integer_neuron": _partly(
-        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset, other decays, several spikes per "
-        "step, nor membranes that start elsewhere than at rest"
+        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset, other decays, several or rounded "
+        "spikes per step, nor membranes that start elsewhere than at rest"
     ),
     "max_pool": _partly("of spikes: Conv2d and LIF (an OR); of drives: NIR has no maximum"),
     "sum_pool": _yes("SumPool2d; Conv2d where there is padding"),

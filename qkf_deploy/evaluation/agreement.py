@@ -17,7 +17,8 @@ from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import CheckFailed, GraphError, InputError
-from qkf_deploy.ir import Assumption, Graph
+from qkf_deploy.ir import Assumption, Graph, Node
+from qkf_deploy.ops import Neuron
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, is_neuron
@@ -230,11 +231,17 @@ def _layer(graph: Graph, name: str, expected: np.ndarray, forced: Run, free: np.
     wrong = forced.spikes[name] != expected
     ties = 0
     if name in forced.membranes:
-        threshold = getattr(graph[name].op, "v_threshold", 1.0)
-        ties = int((wrong & (np.abs(forced.membranes[name] - threshold) <= TIE_TOLERANCE * abs(threshold))).sum())
+        ties = int((wrong & (_margin(graph[name], forced.membranes[name]) <= TIE_TOLERANCE)).sum())
     return LayerAgreement(
         name, expected.size, int(expected.sum()), int(wrong.sum()), ties, int((free != expected).sum())
     )
+
+
+def _margin(node: Node, membrane: np.ndarray) -> np.ndarray:
+    """Distance of the membranes of a float neuron from where they fire, in thresholds."""
+    if not isinstance(node.op, Neuron):
+        raise GraphError("no float neuron", where=node.name)
+    return node.op.margin(membrane, node.params)
 
 
 def _sum(parts: list[Agreement]) -> Agreement:

@@ -12,7 +12,7 @@ from qkf_deploy.errors import GraphError, ProofError
 from qkf_deploy.ir.operator import Arrays, Interval, Params, Types
 from qkf_deploy.ir.values import ValueType
 from qkf_deploy.ops.exact import broadcasts_to
-from qkf_deploy.ops.membrane import Carry, SpikingNeuron, check_parameters, check_spikes, membrane_steps
+from qkf_deploy.ops.membrane import Carry, Rounding, SpikingNeuron, check_parameters, membrane_steps
 
 _FIXPOINT_STEPS = 4096
 _MOST_BITS = 32
@@ -24,10 +24,14 @@ class IntegerNeuron(SpikingNeuron):
     """The canonical integer neuron.
 
         U = ((M * decay_multiplier) >> decay_shift) + (X << fraction_bits)
-        S = U >= theta                                       one spike per step
+        S = U >= theta                                       one spike per step (strict: U > theta)
         S = max(0, U // theta), at most max_spikes           several
+        S = max(0, round(U / theta)), at most max_spikes     with rounding, halves up or to the even number
         M = 0 (hard) or U - S * theta (soft) where S, else U
         M = max(M, lowest)                                   with a lower bound
+
+    With a delayed (soft) reset, M = U and U = ((M * decay_multiplier) >> decay_shift) + (X << fraction_bits) - R *
+    theta, R being the spikes of M.
 
     ``>>`` and ``//`` floor. Parameters, int64, each broadcastable to the per-step shape: ``theta``; optionally
     ``initial`` (M at the start of every image, 0 if absent), ``lowest``, and ``decay_multiplier`` where it differs
@@ -39,6 +43,7 @@ class IntegerNeuron(SpikingNeuron):
         soft_reset: subtract the threshold instead of clearing.
         carry, time_merged_with_batch: as in :class:`qkf_deploy.ops.Neuron`.
         max_spikes: most spikes per step; ``None`` for no limit (quantization sets the proven maximum).
+        rounding, strict, reset_delay: as in :class:`qkf_deploy.ops.Neuron`.
     """
 
     decay_multiplier: int
@@ -48,6 +53,9 @@ class IntegerNeuron(SpikingNeuron):
     carry: Carry = "own"
     time_merged_with_batch: bool = False
     max_spikes: int | None = 1
+    rounding: Rounding = "floor"
+    strict: bool = False
+    reset_delay: bool = False
 
     kind: ClassVar[str] = "integer_neuron"
 
@@ -57,9 +65,9 @@ class IntegerNeuron(SpikingNeuron):
         if theta is None or not broadcasts_to(theta.shape, x.shape):
             raise GraphError(f"the threshold does not broadcast to {x.shape}")
         check_parameters(params, ("theta", "lowest", "decay_multiplier"), self.carry, x.shape)
-        check_spikes(self.max_spikes)
-        if self.max_spikes != 1 and theta.min() < 1:
-            raise GraphError("several spikes per step need thresholds of at least 1")
+        self.check_firing(soft=self.soft_reset, bounded="lowest" in params)
+        if self.graded and theta.min() < 1:
+            raise GraphError("several spikes per step, and rounding, need thresholds of at least 1")
         if "lowest" in params and params["lowest"].max() > 0:
             raise GraphError("the lowest membrane is above 0, what a reset leaves")
         self._check_decay(params)
@@ -75,8 +83,10 @@ class IntegerNeuron(SpikingNeuron):
             raise GraphError(f"the multiplier {self.decay_multiplier} is not the largest of the parameter")
 
     def plain(self, params: Params) -> bool:
-        """True for the common case: one spike per step, every image from 0, one decay for all, no lower bound."""
-        return self.carry == "own" and self.max_spikes == 1 and set(params) == {"theta"}
+        """True for the common case: one spike per step at the threshold, reset in that step, every image from 0, one
+        decay for all, no lower bound."""
+        odd = self.graded or self.strict or self.reset_delay
+        return self.carry == "own" and not odd and set(params) == {"theta"}
 
     def multiplier(self, params: Params) -> np.ndarray | int:
         """m of every position."""
@@ -99,9 +109,24 @@ class IntegerNeuron(SpikingNeuron):
         return self._fired(charged, params["theta"].astype(np.int64, copy=False)).astype(np.int64)
 
     def _fired(self, charged: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        if self.max_spikes == 1:
-            return charged >= theta
-        return np.clip(charged // theta, 0, self.max_spikes)
+        if not self.graded:
+            return charged > theta if self.strict else charged >= theta
+        whole = charged // theta
+        if self.rounding != "floor":  # compared without doubling, which could leave int64
+            above = charged - whole * theta
+            below = theta - above
+            whole = whole + ((above > below) | ((above == below) & self._tie_goes_up(whole)))
+        return np.clip(whole, 0, self.max_spikes)
+
+    def _tie_goes_up(self, whole: np.ndarray) -> np.ndarray | bool:
+        """Where ``whole`` and a half is one more."""
+        return True if self.rounding == "half_up" else whole % 2 == 1
+
+    def first_level(self, theta: np.ndarray) -> np.ndarray:
+        """The smallest membrane that fires, int64."""
+        if self.rounding == "floor":
+            return theta + self.strict
+        return theta // 2 + 1 if self.rounding == "half_even" else (theta + 1) // 2
 
     def step(self, state: np.ndarray, drive: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray]:
         """One time step: ``(charged membrane U, state M after firing and reset)``, int64.
@@ -113,6 +138,9 @@ class IntegerNeuron(SpikingNeuron):
         """
         theta = params["theta"].astype(np.int64, copy=False)
         charged = ((state * self.multiplier(params)) >> self.decay_shift) + (drive << self.fraction_bits)
+        if self.reset_delay:
+            charged = charged - self._fired(state, theta) * theta
+            return charged, charged
         spikes = self._fired(charged, theta)
         after = np.where(spikes, charged - spikes * theta if self.soft_reset else 0, charged)
         return charged, np.maximum(after, params["lowest"]) if "lowest" in params else after
@@ -125,7 +153,7 @@ class IntegerNeuron(SpikingNeuron):
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         zero = np.zeros((1,) * len(types[0].shape), np.int64)
-        if self.max_spikes == 1:
+        if not self.graded:
             return Interval(zero, zero + 1)
         highest = self.membrane_interval(inputs, params, time_steps).high
         return Interval(zero, zero + self._fired(highest, params["theta"].astype(np.int64)))
@@ -155,7 +183,10 @@ class IntegerNeuron(SpikingNeuron):
             if self.carry == "stored":
                 state_low = state_high = params["leftover"][t].astype(np.int64)
             _check_membrane(state_low, state_high, float(self.decay_multiplier))
-            u_low, u_high = ((state_low * m) >> k) + x_low, ((state_high * m) >> k) + x_high
+            left_low, left_high = ((state_low * m) >> k), ((state_high * m) >> k)
+            if self.reset_delay:
+                left_low, left_high = self._late_reset(state_low, state_high, theta, m)
+            u_low, u_high = left_low + x_low, left_high + x_high
             grown_low, grown_high = np.minimum(low, u_low), np.maximum(high, u_high)
             after_low, after_high = self._after(u_low, u_high, theta, params)
             if self.carry == "official":  # all states so far, so that a range that stops growing stays
@@ -173,14 +204,20 @@ class IntegerNeuron(SpikingNeuron):
         self, low: np.ndarray, high: np.ndarray, theta: np.ndarray, params: Params
     ) -> tuple[np.ndarray, np.ndarray]:
         """Range of the state after firing and reset, given the range of the charged membrane."""
-        silent_low, silent_high = np.minimum(low, theta - 1), np.minimum(high, theta - 1)
-        can_fire, can_rest = high >= theta, low < theta
+        if self.reset_delay:
+            return low, high
+        first = self.first_level(theta)
+        silent_low, silent_high = np.minimum(low, first - 1), np.minimum(high, first - 1)
+        can_fire, can_rest = high >= first, low < first
         fired_low = np.zeros_like(low)
         fired_high = np.zeros_like(high)
-        if self.soft_reset and self.max_spikes == 1:
-            fired_low, fired_high = np.maximum(low, theta) - theta, high - theta
+        if self.soft_reset and not self.graded:
+            fired_low, fired_high = np.maximum(low, first) - theta, high - theta
         elif self.soft_reset:  # what is left of several spikes: less than a threshold, or what passes the most spikes
-            fired_high = np.maximum(theta - 1, high - self._fired(high, theta) * theta)
+            most = theta - 1
+            if self.rounding != "floor":  # between the halves
+                fired_low, most = -(theta // 2), (theta - (self.rounding == "half_up")) // 2
+            fired_high = np.maximum(most, high - self._fired(high, theta) * theta)
         new_low = np.where(can_rest, silent_low, fired_low)
         new_high = np.where(can_rest, silent_high, fired_high)
         new_low = np.where(can_fire, np.minimum(new_low, fired_low), new_low)
@@ -188,6 +225,19 @@ class IntegerNeuron(SpikingNeuron):
         if "lowest" in params:
             return np.maximum(new_low, params["lowest"]), np.maximum(new_high, params["lowest"])
         return new_low, new_high
+
+    def _late_reset(
+        self, low: np.ndarray, high: np.ndarray, theta: np.ndarray, m: np.ndarray | int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Range of what a step keeps of a state whose spikes are taken now."""
+        first, k = self.first_level(theta), self.decay_shift
+        silent = ((np.minimum(low, first - 1) * m) >> k, (np.minimum(high, first - 1) * m) >> k)
+        fired = (((np.maximum(low, first) * m) >> k) - theta, ((np.maximum(high, first) * m) >> k) - theta)
+        can_fire, can_rest = high >= first, low < first
+        new_low = np.where(can_rest, silent[0], fired[0])
+        new_high = np.where(can_rest, silent[1], fired[1])
+        new_low = np.where(can_fire, np.minimum(new_low, fired[0]), new_low)
+        return new_low, np.where(can_fire, np.maximum(new_high, fired[1]), new_high)
 
 
 def _check_membrane(low: np.ndarray, high: np.ndarray, factor: float) -> None:

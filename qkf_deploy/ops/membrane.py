@@ -18,6 +18,10 @@ from qkf_deploy.ops.exact import broadcasts_to
 #: left. ``stored``: step t starts from a stored leftover (parameter ``leftover``) instead of its own previous step.
 Carry = Literal["own", "official", "stored"]
 
+#: How many spikes a membrane of H / V_th is worth, at most ``max_spikes``: ``floor``, or the nearest whole number with
+#: halves going up (``floor(x + 0.5)``) or to the even one (IEEE 754, `torch.round`).
+Rounding = Literal["floor", "half_up", "half_even"]
+
 #: ``(state, drive) -> (charged membrane, next state)``; the state is relative to the reset voltage.
 Charge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -60,7 +64,32 @@ def initial_state(params: Params, shape: tuple[int, ...], dtype: np.dtype | type
 
 
 class SpikingNeuron(Operator):
-    """What both forms share: types and counts. Subclasses have ``max_spikes`` and ``carry``."""
+    """What both forms share: types and counts."""
+
+    carry: Carry
+    max_spikes: int | None
+    rounding: Rounding
+    strict: bool
+    reset_delay: bool
+
+    @property
+    def graded(self) -> bool:
+        """True if spikes are counted, not compared: several per step, or a rounded membrane."""
+        return self.max_spikes != 1 or self.rounding != "floor"
+
+    def check_firing(self, *, soft: bool, bounded: bool) -> None:
+        """Raises GraphError for ways of firing that do not go together.
+
+        Args:
+            soft: the reset subtracts.
+            bounded: the membrane has a lower bound.
+        """
+        if self.max_spikes is not None and self.max_spikes < 1:
+            raise GraphError(f"max_spikes is {self.max_spikes}, at least 1")
+        if self.strict and self.graded:
+            raise GraphError("strict is of neurons with one spike per step that do not round")
+        if self.reset_delay and (self.graded or not soft or bounded):
+            raise GraphError("a delayed reset subtracts, takes one spike per step and no lower bound")
 
     def spiking_type(self, x: ValueType, max_spikes: int | None) -> ValueType:
         """Spikes, or counts of up to ``max_spikes`` per step (``None``: no limit is known)."""
@@ -94,9 +123,3 @@ def check_parameters(params: Params, allowed: tuple[str, ...], carry: Carry, sha
         raise GraphError("carry 'stored' and the parameter 'leftover' go together")
     if leftover is not None and leftover.shape[1:] != shape:
         raise GraphError(f"leftover {leftover.shape} does not fit {shape}")
-
-
-def check_spikes(max_spikes: int | None) -> None:
-    """Raises GraphError unless a neuron may fire at least once per step."""
-    if max_spikes is not None and max_spikes < 1:
-        raise GraphError(f"max_spikes is {max_spikes}, at least 1")

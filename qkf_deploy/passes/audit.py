@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.ir import Graph, Kind, Node, ValueType
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import BatchNorm, Conv, IntegerNeuron, Linear, MatMul, Neuron, Output, Scale
-from qkf_deploy.passes.decay import approximate
+from qkf_deploy.passes.decay import nearest
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,17 @@ def _neuron(node: Node, op: Neuron | IntegerNeuron) -> Finding | None:
     if op.time_merged_with_batch:
         text = f"time axis merged with the batch in the model; here carry = {op.carry}"
         return Finding(node.name, "warning", text)
-    tau = op.levels(node.params).tau if isinstance(op, Neuron) else None
-    rounded = [t for t in np.unique(tau) if not approximate(float(t), 24).exact] if tau is not None else []
-    if rounded:
-        return Finding(node.name, "note", f"decay 1 - 1/{rounded[0]:g} is not dyadic: quantization approximates it")
+    if not isinstance(op, Neuron):
+        return None
+    levels = op.levels(node.params)
+    if levels.kept is not None:
+        values = np.unique(levels.kept if levels.tau is None else levels.tau)
+        for value in values:
+            if not nearest(float(value if levels.tau is None else 1.0 - 1.0 / value), 24).exact:
+                written = f"{value:g}" if levels.tau is None else f"1 - 1/{value:g}"
+                return Finding(node.name, "note", f"decay {written} is not dyadic: quantization approximates it")
+    if op.reset_delay:
+        return Finding(node.name, "note", "a spike is subtracted one step later: the membrane keeps what it fired with")
     return None
 
 
@@ -115,7 +122,8 @@ def or_gates(graph: Graph) -> tuple[str, ...]:
             not isinstance(node.op, IntegerNeuron)
             or node.op.fraction_bits
             or node.op.soft_reset
-            or node.op.max_spikes != 1
+            or node.op.graded
+            or node.op.strict
             or {"initial", "leftover"} & set(node.params)
         ):
             continue

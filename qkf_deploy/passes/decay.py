@@ -13,7 +13,7 @@ class Decay:
 
     Attributes:
         multiplier, shift: m and k.
-        target: 1 - 1/τ.
+        target: what the step keeps, 1 - 1/τ.
     """
 
     multiplier: int
@@ -31,9 +31,15 @@ class Decay:
         return self.error < _EXACT
 
     @property
+    def floors(self) -> bool:
+        """True if what the step keeps is rounded down: neither everything (IF) nor nothing."""
+        return 0 < self.multiplier < 1 << self.shift
+
+    @property
     def lossless_without_fraction(self) -> bool:
-        """True if flooring the state never changes a spike: with m = 1 floors nest, with IF nothing is floored."""
-        return self.exact and (self.multiplier == 1 or self.multiplier == 1 << self.shift)
+        """True if flooring the state never changes a spike: with m = 1 floors nest, with IF (and without memory)
+        nothing is floored."""
+        return self.exact and (self.multiplier == 1 or not self.floors)
 
     def notice(self, time_steps: int) -> str:
         """One sentence on the error of an approximate decay."""
@@ -46,7 +52,11 @@ class Decay:
 
 def approximate(tau: float | None, max_bits: int) -> Decay:
     """Smallest dyadic fraction that equals 1 - 1/τ, else the nearest with ``max_bits`` bits. ``None`` is IF."""
-    target = 1.0 if tau is None else 1.0 - 1.0 / tau
+    return nearest(1.0 if tau is None else 1.0 - 1.0 / tau, max_bits)
+
+
+def nearest(target: float, max_bits: int) -> Decay:
+    """As :func:`approximate`, of the part itself that a step keeps."""
     for shift in range(max_bits + 1):
         decay = Decay(round(target * 2**shift), shift, target)
         if decay.exact:

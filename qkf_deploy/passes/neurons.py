@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.errors import ProofError
 from qkf_deploy.ir import Node, Params
 from qkf_deploy.ops import IntegerNeuron, Neuron
-from qkf_deploy.passes.decay import Decay, approximate
+from qkf_deploy.passes.decay import Decay, nearest
 from qkf_deploy.passes.widths import UNREACHABLE
 
 #: Fraction bits of neurons whose floor would change spikes: soft resets, several spikes per step, and decays other
@@ -46,7 +46,7 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         ProofError: an initial or lowest membrane beyond 61 bits.
     """
     levels = op.levels(node.params)
-    multiplier, shift, decays = _decay(levels.tau, decay_bits)
+    multiplier, shift, decays = _decay(levels.kept, decay_bits)
     given = fraction_bits
     if fraction_bits is None:
         fraction_bits = default_fraction_bits(node, op, decay_bits)
@@ -55,7 +55,10 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
     if given is None and fraction_bits == 0 and any(d.shift for d in decays):
         fraction_bits = _bits_between(threshold)
     threshold = threshold * 2.0**fraction_bits
-    theta = np.minimum(_ceil(threshold), UNREACHABLE).astype(np.int64)
+    # A strict neuron that forgets what it had fires from the next integer on; one that keeps the rest must say so.
+    strict = op.strict and op.v_reset is None
+    whole = _level(op, threshold) + (op.strict and not strict)
+    theta = np.minimum(whole, UNREACHABLE).astype(np.int64)
     params = {"theta": theta}
     starts = {"initial": node.params.get("initial")}
     starts["lowest"] = None if levels.v_min is None else levels.v_min - levels.base
@@ -68,16 +71,20 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         params["decay_multiplier"] = multiplier
     integer = IntegerNeuron(
         int(multiplier.max()), shift, fraction_bits, op.v_reset is None, op.carry, op.time_merged_with_batch,
-        op.max_spikes,
+        op.max_spikes, op.rounding, strict, op.reset_delay,
     )  # fmt: skip
     return Quantized(integer, params, tuple(d for d in decays if not d.exact))
 
 
 def default_fraction_bits(node: Node, op: Neuron, decay_bits: int) -> int:
-    """Extra membrane bits of a neuron where none are given: none where flooring never changes a spike."""
-    one_spike = op.v_reset is not None and op.max_spikes == 1
-    decays = _decay(op.levels(node.params).tau, decay_bits)[2]
-    return 0 if one_spike and all(d.lossless_without_fraction for d in decays) else _FRACTION_BITS
+    """Extra membrane bits of a neuron where none are given: none where flooring never changes a spike.
+
+    Floors do not nest below a threshold that must be passed: 8.5 passes 8, its floor does not.
+    """
+    one_spike = op.v_reset is not None and not op.graded
+    decays = _decay(op.levels(node.params).kept, decay_bits)[2]
+    whole = all(d.lossless_without_fraction and not (op.strict and d.floors) for d in decays)
+    return 0 if one_spike and whole else _FRACTION_BITS
 
 
 def _bits_between(threshold: np.ndarray) -> int:
@@ -97,20 +104,26 @@ def _near(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(finite - np.rint(finite)) <= 8 * np.finfo(np.float64).eps * np.abs(finite))
 
 
+def _level(op: Neuron, threshold: np.ndarray) -> np.ndarray:
+    """The threshold in whole units: up to the next one, which a membrane reaches with it; down to the last one where
+    it must be passed; the nearest where membranes are rounded to its multiples."""
+    if op.strict:
+        return -_ceil(-threshold)
+    return _ceil(threshold) if op.rounding == "floor" else np.maximum(np.rint(threshold), 1.0)
+
+
 def _ceil(x: np.ndarray) -> np.ndarray:
     """Ceiling; what is an integer up to rounding is that integer."""
     return np.where(_near(x), np.rint(x), np.ceil(x))
 
 
-def _decay(tau: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, list[Decay]]:
+def _decay(kept: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, list[Decay]]:
     """(multipliers, the shift they share, every different decay); ``(m << j) >> (k + j)`` is ``m >> k``."""
-    if tau is None:
-        return np.ones((), np.int64), 0, [approximate(None, decay_bits)]
-    values, which = np.unique(tau, return_inverse=True)
-    decays = [approximate(float(value), decay_bits) for value in values]
+    values, which = np.unique(np.ones(()) if kept is None else kept, return_inverse=True)
+    decays = [nearest(float(value), decay_bits) for value in values]
     shift = max(d.shift for d in decays)
     multipliers = np.array([d.multiplier << (shift - d.shift) for d in decays], np.int64)
-    return multipliers[which].reshape(tau.shape), shift, decays
+    return multipliers[which].reshape(np.shape(kept) if kept is not None else ()), shift, decays
 
 
 def _beside(theta: np.ndarray, threshold: np.ndarray, value: np.ndarray, node: Node) -> np.ndarray:

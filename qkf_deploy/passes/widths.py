@@ -67,7 +67,9 @@ def lower_unreachable(graph: Graph) -> Graph:
         if isinstance(node.op, IntegerNeuron) and (node.params["theta"] == UNREACHABLE).any():
             theta = node.params["theta"]
             reach = node.op.membrane_interval(_operands(graph, node, values), node.params, graph.time_steps).high
-            lowered = np.where(theta == UNREACHABLE, np.maximum(reach, 0) + 1, theta)
+            above = np.maximum(reach, 0) + 1  # of a neuron that rounds, half the threshold must not be reached
+            above = above if node.op.rounding == "floor" else 2 * above
+            lowered = np.where(theta == UNREACHABLE, above, theta)
             nodes[node.name] = replace(node, params=freeze({**node.params, "theta": lowered}))
     return replace(graph, nodes=nodes)
 

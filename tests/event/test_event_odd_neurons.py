@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import event_cases
 import numpy as np
 import pytest
@@ -43,11 +45,16 @@ def neuron(b: GraphBuilder, rng: np.random.Generator, name: str, drive: str) -> 
         params["lowest"] = rng.integers(-9, 1, (4, 1, 1))
     most = [1, 1, 2, None][int(rng.integers(4))]
     multiplier = int(params["decay_multiplier"].max()) if "decay_multiplier" in params else 1
-    op = IntegerNeuron(multiplier, shift, int(rng.integers(0, 2)), bool(rng.integers(2)), max_spikes=most)
+    rounding = ("floor", "half_up", "half_even")[int(rng.integers(3))]
+    op = IntegerNeuron(multiplier, shift, int(rng.integers(0, 2)), bool(rng.integers(2)), max_spikes=most,
+                       rounding=rounding)  # type: ignore[arg-type]  # fmt: skip
+    if not op.graded:
+        late = op.soft_reset and "lowest" not in params and bool(rng.integers(2))
+        op = replace(op, strict=bool(rng.integers(2)), reset_delay=late)
     return b.add(name, op, [drive], params)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(24))
 def test_every_integer(seed: int) -> None:
     graph = network(seed)
     x = np.random.default_rng(seed).integers(0, 4, (STEPS, 2, 3, 5, 4))

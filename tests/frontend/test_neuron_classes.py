@@ -112,6 +112,24 @@ def test_further_classes(cls: type) -> None:
         check(lambda: cls(step_mode="m"))
 
 
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_the_integer_valued_neuron(most: int) -> None:
+    """round(H / V_th) within 0 and D, the counts subtracted; ties go to the even number."""
+    spikes = surrogate.MultiLevelSpikeCount(most)
+    net = check(lambda: neuron.ILIFNode(tau=2.0, v_threshold=0.5, surrogate_function=spikes, step_mode="m"))
+    assert net.graph["a"].op == Neuron(2.0, 0.5, None, False, max_spikes=most, rounding="half_even")
+    assert net.graph["a"].type.high == most
+
+
+def test_an_integer_valued_neuron_that_does_not_round() -> None:
+    class Odd(surrogate.MultiLevelSpikeCount):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(0, 4).floor()
+
+    with pytest.raises(UnsupportedError, match="does not round within 0 and 4"):
+        recognize(neuron.ILIFNode(surrogate_function=Odd(4)))
+
+
 def test_a_simple_lif_without_a_reset_voltage_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="has none"):
         recognize(neuron.SimpleLIFNode(tau=2.0, decay_input=True, v_reset=None))

@@ -201,7 +201,8 @@ def events(rng: np.random.Generator) -> Graph:
 
 
 def odd_neurons(rng: np.random.Generator) -> Graph:
-    """Initial membranes, τ, thresholds and reset voltages per channel or position, several spikes per step."""
+    """Initial membranes, τ, thresholds and reset voltages per channel or position, several spikes per step, rounding,
+    strict thresholds, delayed resets."""
 
     def eighths(low: int, high: int, *shape: int) -> np.ndarray:
         return rng.integers(low, high + 1, shape or (CHANNELS, 1, 1)) / 8
@@ -214,6 +215,11 @@ def odd_neurons(rng: np.random.Generator) -> Graph:
         (ops.Neuron(None, 0.5, None, False, max_spikes=None, v_min=-1.0), {"initial": eighths(-16, 16, 1)}),
         (ops.Neuron(2.0, float(every.max()), 0.0, False, max_spikes=3), {"v_threshold": every}),
         (ops.Neuron(4.0, 1.0, None), {"initial": eighths(0, 8, CHANNELS, SIZE, SIZE)}),
+        (ops.Neuron(4 / 3, 0.5, None, False, max_spikes=4, rounding="half_even"), {}),
+        (ops.Neuron(None, 0.5, None, max_spikes=8, rounding="half_up", decay=0.0), {}),
+        (ops.Neuron(None, 0.5, None, strict=True, decay=0.25), {"initial": eighths(-16, 16, 1)}),
+        (ops.Neuron(None, 0.25, None, reset_delay=True, strict=True, decay=0.75), {}),
+        (ops.Neuron(None, 0.5, 0.25, strict=True, decay=0.5), {}),
     ]  # fmt: skip
     b = pixels(rng)
     x, channels = "input", 2

@@ -73,7 +73,8 @@ class Maker(Growing):
     def neuron(self, name: str, source: Operand | str, theta: int, **more: object) -> str:
         """Neuron with a threshold per channel around ``theta``.
 
-        ``more``: tau, soft, fraction, leftover (T), spikes (most per step), initial, lowest, decays (one per channel).
+        ``more``: tau, soft, fraction, leftover (T), spikes (most per step), initial, lowest, decays (one per
+        channel), rounding, strict, late (delayed reset).
         """
         shape = self.read(source)
         decay = approximate(more.get("tau", 2.0), 12)  # type: ignore[arg-type]
@@ -95,6 +96,8 @@ class Maker(Growing):
         op = ops.IntegerNeuron(
             multiplier, decay.shift, fraction, bool(more.get("soft")), "stored" if steps else "own",
             max_spikes=most,  # type: ignore[arg-type]
+            rounding=more.get("rounding", "floor"),  # type: ignore[arg-type]
+            strict=bool(more.get("strict")), reset_delay=bool(more.get("late")),
         )  # fmt: skip
         return self.add(name, op, source, **params)
 
@@ -161,6 +164,9 @@ def _neuron_cases(seed: int) -> Iterator[Case]:
         (5, {"tau": 2.0, "initial": True}), (6, {"tau": 4.0, "decays": True, "initial": True, "fraction": 2}),
         (5, {"tau": None, "soft": True, "spikes": 9, "lowest": True, "initial": True}),
         (4, {"tau": 1.7, "spikes": 2, "fraction": 3}),
+        (4, {"tau": 4 / 3, "spikes": 4, "rounding": "half_even", "soft": True}),
+        (3, {"tau": 2.0, "spikes": 4, "rounding": "half_up", "initial": True}),
+        (5, {"tau": 2.0, "soft": True, "strict": True}), (5, {"tau": 2.0, "soft": True, "late": True}),
     ]  # fmt: skip
     for index, (steps, more) in enumerate(settings):
         yield neuron_case(seed + index, steps, **more)

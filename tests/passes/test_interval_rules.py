@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,6 +188,19 @@ def products(rng: Rng, n: int) -> int:
     return n
 
 
+def fire(op: IntegerNeuron, membrane: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Spikes of Python integers; a membrane of n + 1/2 thresholds is rounded by doubling."""
+    if not op.graded:
+        return (membrane - theta >= op.strict).astype(object)
+    fired = membrane // theta
+    if op.rounding != "floor":
+        twice = 2 * membrane + theta
+        tie = (twice % (2 * theta) == 0) & (op.rounding == "half_even")
+        fired = twice // (2 * theta)
+        fired = fired - (tie & (fired % 2 == 1))
+    return np.minimum(np.maximum(fired, 0), op.max_spikes)
+
+
 def neurons(rng: Rng, n: int) -> int:
     """The scalar recurrence in Python integers, drives at their ends and between, all forms of reset and carry."""
     steps, several = int(rng.integers(1, 7)), rng.random() < 0.3
@@ -194,7 +208,10 @@ def neurons(rng: Rng, n: int) -> int:
     op = IntegerNeuron(
         int(rng.integers(0, 2**k + 1)), k, soft_reset=bool(rng.random() < 0.5), fraction_bits=int(rng.integers(0, 6)),
         max_spikes=int(rng.integers(2, 6)) if several else 1,
+        rounding=("floor", "half_up", "half_even")[int(rng.integers(3))],  # type: ignore[arg-type]
     )  # fmt: skip
+    several = op.graded
+    op = op if several else replace(op, strict=bool(rng.random() < 0.5))
     bits = int(rng.integers(1, 40))
     x = ranges(rng, (n,), bits)
     theta = numbers(rng, (n,), bits).astype(np.int64)
@@ -203,6 +220,8 @@ def neurons(rng: Rng, n: int) -> int:
         params["initial"] = numbers(rng, (n,), bits).astype(np.int64)
     if rng.random() < 0.4:
         params["lowest"] = -np.abs(numbers(rng, (n,), bits).astype(np.int64))
+    elif op.soft_reset and not several:
+        op = replace(op, reset_delay=bool(rng.random() < 0.5))
     found = op.membrane_interval([x], params, steps)
     emitted = op.interval([x], params, [drive_type((n,))], steps)
     theta = params["theta"].astype(object)
@@ -211,10 +230,14 @@ def neurons(rng: Rng, n: int) -> int:
         for _ in range(steps):
             drive = inside(rng, x, (n,))[attempt]
             charged = ((state * op.decay_multiplier) >> op.decay_shift) + drive * 2**op.fraction_bits
+            if op.reset_delay:
+                charged = charged - fire(op, state, theta) * theta
             within(charged, found)
-            fired = charged // theta if several else (charged >= theta).astype(object)
-            fired = np.minimum(np.maximum(fired, 0), op.max_spikes)
+            fired = fire(op, charged, theta)
             within(fired, emitted)
+            if op.reset_delay:
+                state = charged
+                continue
             state = np.where(fired > 0, charged - fired * theta if op.soft_reset else 0, charged)
             if "lowest" in params:
                 state = np.maximum(state, params["lowest"].astype(object))

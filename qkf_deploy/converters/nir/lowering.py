@@ -157,18 +157,17 @@ def neuron(e: Emission, node: Node) -> Placed:
         raise UnsupportedError("a lower bound of the membrane; NIR has none")
 
     def placed(values: np.ndarray) -> Values:
-        return (
-            float(values.reshape(()))
-            if values.size == 1
-            else placed_array(np.broadcast_to(values, x.view.shape), x.view, x.shape)
-        )
+        if values.size == 1:
+            return float(values.reshape(()))
+        return placed_array(np.broadcast_to(values, x.view.shape), x.view, x.shape)
 
-    threshold, v_reset = placed(below(levels.v_threshold)), placed(levels.v_reset)
-    if levels.tau is None:
+    threshold = placed(levels.v_threshold if op.strict else below(levels.v_threshold))
+    steps, v_reset = levels.time_constant, placed(levels.v_reset)
+    if steps is None:
         made = _integrate_and_fire(x.shape, threshold, v_reset)
     else:
-        tau = placed(levels.tau)
-        made = lif(x.shape, tau=tau, r=1.0 if op.decay_input else tau, threshold=threshold, v_reset=v_reset)
+        r = 1.0 if op.tau is not None and op.decay_input else placed(steps)
+        made = lif(x.shape, tau=placed(steps), r=r, threshold=threshold, v_reset=v_reset)
     return e.place(node, made, x, x.shape, x.view)
 
 
@@ -205,8 +204,8 @@ def _check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
         raise UnsupportedError("a membrane carried over between images; NIR starts every neuron at rest")
     if "initial" in node.params:
         raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
-    if op.max_spikes != 1:
-        raise UnsupportedError("several spikes per step; NIR neurons fire at most one")
+    if op.graded:
+        raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
 
 
 def _integrate_and_fire(shape: tuple[int, ...], threshold: Values, v_reset: Values) -> object:

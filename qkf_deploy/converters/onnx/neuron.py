@@ -15,25 +15,6 @@ from qkf_deploy.ir import Node
 from qkf_deploy.ops import IntegerNeuron, Neuron
 
 
-@dataclass(frozen=True)
-class _Dynamics:
-    """How one neuron charges and fires, in ONNX terms; the state is relative to the reset voltage.
-
-    Attributes:
-        dtype: ONNX element type of the membrane.
-        initial: state before the first step, ``None`` for 0.
-        charge: ``(state or None for 0, drive) -> charged membrane``.
-        fire: ``charged membrane -> (spikes, state after the reset)``; spikes are a boolean or a count.
-        base: reset voltage.
-    """
-
-    dtype: int
-    initial: np.ndarray | None
-    charge: Callable[[str | None, str], str]
-    fire: Callable[[str], tuple[str, str]]
-    base: np.ndarray
-
-
 def neuron(e: Emission, node: Node) -> Tensor:
     """Unrolled over the steps inside the graph; Greater-or-equal fires, Where resets."""
     if getattr(node.op, "carry", "own") != "own":
@@ -50,7 +31,7 @@ def neuron(e: Emission, node: Node) -> Tensor:
     state, state_type = _start(e, node, dynamics)
     charged, fired = [], []
     for x in drives:
-        u = dynamics.charge(state, x)
+        u = dynamics.fire.late(state, dynamics.charge(state, x))
         s, state = dynamics.fire(u)
         charged.append(_above(w, u, dynamics, node))
         fired.append(s)
@@ -95,7 +76,8 @@ class _Firing:
         w, name, dtype: writer, prefix of names, element type.
         theta: thresholds, what the soft reset subtracts.
         base: added to the membrane before it is compared.
-        soft, max_spikes: as in :class:`qkf_deploy.ops.IntegerNeuron`.
+        op: either neuron.
+        soft: the reset subtracts.
         lowest: the state is raised to this, ``None`` for no bound.
     """
 
@@ -104,8 +86,8 @@ class _Firing:
     dtype: int
     theta: np.ndarray
     base: np.ndarray
+    op: IntegerNeuron | Neuron
     soft: bool
-    max_spikes: int | None
     lowest: np.ndarray | None
 
     def __call__(self, u: str) -> tuple[str, str]:
@@ -115,8 +97,10 @@ class _Firing:
         potential = u
         if self.base.any():
             potential = w.op("Add", [u, w.real(self.base, self.dtype, "reset")], f"{self.name}.compared")
-        if self.max_spikes == 1:
-            spikes = fires = w.op("GreaterOrEqual", [potential, theta], f"{self.name}.fires")
+        if not self.op.graded:
+            spikes = fires = self._compared(potential)
+            if self.op.reset_delay:
+                return spikes, u
             left = w.op("Sub", [u, theta], f"{self.name}.reset") if self.soft else zero
         else:
             spikes = self._count(potential, theta, zero)
@@ -131,14 +115,74 @@ class _Firing:
             state = w.op("Max", [state, bound], f"{self.name}.bounded")
         return spikes, state
 
+    def late(self, state: str | None, u: str) -> str:
+        """The charge less what the spikes of the last state take, where the reset is delayed."""
+        if not self.op.reset_delay or state is None:
+            return u
+        w = self.w
+        fired = w.op("Cast", [self._compared(state)], f"{self.name}.late", to=self.dtype)
+        taken = w.op("Mul", [fired, w.real(self.theta, self.dtype, "theta")], f"{self.name}.taken")
+        return w.op("Sub", [u, taken], f"{self.name}.reset")
+
+    def _compared(self, potential: str) -> str:
+        what = "Greater" if self.op.strict else "GreaterOrEqual"
+        theta = self.w.real(self.theta, self.dtype, "theta")
+        return self.w.op(what, [potential, theta], f"{self.name}.fires")
+
     def _count(self, potential: str, theta: str, zero: str) -> str:
         """Of integers a and b with |a| + b within the carrier, the floor of the rounded quotient is that of a / b."""
-        w = self.w
-        quotient = w.op("Floor", [w.op("Div", [potential, theta], f"{self.name}.quotient")], f"{self.name}.whole")
-        count = w.op("Max", [quotient, zero], f"{self.name}.count")
-        if self.max_spikes is None:
-            return count
-        return w.op("Min", [count, w.number(self.max_spikes, self.dtype)], f"{self.name}.capped")
+        w, op, name = self.w, self.op, self.name
+        quotient = w.op("Div", [potential, theta], f"{name}.quotient")
+        if isinstance(op, Neuron) and op.rounding != "floor":
+            return self._rounded(self._limited(quotient, zero))
+        whole = w.op("Floor", [quotient], f"{name}.whole")
+        if op.rounding != "floor":
+            whole = w.op("Add", [whole, self._up(potential, theta, whole)], f"{name}.rounded")
+        return self._limited(whole, zero)
+
+    def _limited(self, count: str, zero: str) -> str:
+        w, most = self.w, self.op.max_spikes
+        count = w.op("Max", [count, zero], f"{self.name}.count")
+        return count if most is None else w.op("Min", [count, w.number(most, self.dtype)], f"{self.name}.capped")
+
+    def _rounded(self, ratio: str) -> str:
+        if self.op.rounding == "half_even":
+            return self.w.op("Round", [ratio], f"{self.name}.rounded")
+        above = self.w.op("Add", [ratio, self.w.number(0.5, self.dtype)], f"{self.name}.above")
+        return self.w.op("Floor", [above], f"{self.name}.rounded")
+
+    def _up(self, potential: str, theta: str, whole: str) -> str:
+        """1 where an integer membrane lies nearer to the next multiple of the threshold, or as near and that wins."""
+        w, name = self.w, self.name
+        above = w.op("Sub", [potential, w.op("Mul", [whole, theta], f"{name}.below")], f"{name}.above")
+        below = w.op("Sub", [theta, above], f"{name}.missing")
+        if self.op.rounding == "half_up":
+            up = w.op("GreaterOrEqual", [above, below], f"{name}.up")
+        else:
+            half = w.op("Mul", [whole, w.number(0.5, self.dtype)], f"{name}.half")
+            odd = w.op("Greater", [half, w.op("Floor", [half], f"{name}.even")], f"{name}.odd")
+            tie = w.op("And", [w.op("Equal", [above, below], f"{name}.tie"), odd], f"{name}.tied")
+            up = w.op("Or", [w.op("Greater", [above, below], f"{name}.nearer"), tie], f"{name}.up")
+        return w.op("Cast", [up], f"{name}.one", to=self.dtype)
+
+
+@dataclass(frozen=True)
+class _Dynamics:
+    """How one neuron charges and fires, in ONNX terms; the state is relative to the reset voltage.
+
+    Attributes:
+        dtype: ONNX element type of the membrane.
+        initial: state before the first step, ``None`` for 0.
+        charge: ``(state or None for 0, drive) -> charged membrane``; of a delayed reset before its spikes are taken.
+        fire: spikes and reset.
+        base: reset voltage.
+    """
+
+    dtype: int
+    initial: np.ndarray | None
+    charge: Callable[[str | None, str], str]
+    fire: _Firing
+    base: np.ndarray
 
 
 def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
@@ -151,7 +195,7 @@ def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
     theta, lowest = params["theta"], params.get("lowest")
     largest = max(abs(v) for v in (*membrane, *(() if lowest is None else (int(lowest.min()),))))
     reach = max(abs(int(theta.max())), abs(int(theta.min())), largest)
-    if op.max_spikes != 1:
+    if op.graded or op.reset_delay:
         reach = largest + int(theta.max())
     kept = largest + reach if op.soft_reset else largest
     (drive_low, drive_high) = e.widths[node.inputs[0].node].value
@@ -171,7 +215,7 @@ def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
         return w.op("Add", [state, x], f"{node.name}.charged")
 
     rest = np.zeros(())
-    firing = _Firing(w, node.name, dtype, theta, rest, op.soft_reset, op.max_spikes, lowest)
+    firing = _Firing(w, node.name, dtype, theta, rest, op, op.soft_reset, lowest)
     return _Dynamics(dtype, params.get("initial"), charge, firing, rest)
 
 
@@ -185,6 +229,8 @@ def _float_dynamics(e: Emission, node: Node) -> _Dynamics:
         if state is None:
             return x if tau is None or not op.decay_input else w.op("Div", [x, tau], f"{node.name}.input")
         if tau is None:
+            if levels.decay is not None:
+                state = w.op("Mul", [state, w.real(levels.decay, dtype, "decay")], f"{node.name}.decayed")
             return w.op("Add", [state, x], f"{node.name}.charged")
         if op.decay_input:
             gap = w.op("Sub", [x, state], f"{node.name}.gap")
@@ -193,5 +239,5 @@ def _float_dynamics(e: Emission, node: Node) -> _Dynamics:
         return w.op("Add", [w.op("Sub", [state, leak], f"{node.name}.rest"), x], f"{node.name}.charged")
 
     lowest = None if levels.v_min is None else levels.v_min - levels.base
-    firing = _Firing(w, node.name, dtype, levels.v_threshold, levels.base, op.v_reset is None, op.max_spikes, lowest)
+    firing = _Firing(w, node.name, dtype, levels.v_threshold, levels.base, op, op.v_reset is None, lowest)
     return _Dynamics(dtype, node.params.get("initial"), charge, firing, levels.base)

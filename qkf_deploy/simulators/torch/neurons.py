@@ -87,7 +87,8 @@ class FloatNeuron:
             return None if x is None else on_device(x, device, dtype)
 
         levels = op.levels(params)
-        self._tau, self._base = put(levels.tau), put(levels.base) if levels.base.any() else None
+        self._tau, self._decay = put(levels.tau), put(levels.decay)
+        self._base = put(levels.base) if levels.base.any() else None
         threshold = put(levels.v_threshold)
         if threshold is None:
             raise AssertionError("every neuron has a threshold")
@@ -106,7 +107,11 @@ class FloatNeuron:
         scratch = torch.empty_like(spikes[0])
         state: Tensor | None = None
         for t, drive in sequence:
-            charged = self._charged(sequence.state(t, state), drive, scratch)
+            before = sequence.state(t, state)
+            charged = self._charged(before, drive, scratch)
+            if self.op.reset_delay:
+                self._fire(before, scratch)
+                charged = charged - scratch.mul_(self._threshold)
             membrane = charged if self._base is None else charged + self._base
             if kept is not None:
                 kept[t] = membrane
@@ -125,19 +130,26 @@ class FloatNeuron:
 
     def _charged(self, state: Tensor, x: Tensor, scratch: Tensor) -> Tensor:
         if self._tau is None:
-            return state + x
+            return state + x if self._decay is None else torch.mul(state, self._decay).add_(x)
         if self.op.decay_input:
             return torch.sub(x, state).div_(self._tau).add_(state)
         return torch.sub(state, torch.div(state, self._tau, out=scratch)).add_(x)
 
     def _fire(self, membrane: Tensor, out: Tensor) -> None:
-        if self.op.max_spikes == 1:
-            torch.ge(membrane, self._threshold, out=out)
-        else:
-            torch.div(membrane, self._threshold, out=out)
-            out.floor_().clamp_(0, self.op.max_spikes)
+        if not self.op.graded:
+            fires = torch.gt if self.op.strict else torch.ge
+            fires(membrane, self._threshold, out=out)
+            return
+        torch.div(membrane, self._threshold, out=out)
+        if self.op.rounding == "half_even":
+            out.round_()
+        elif self.op.rounding == "half_up":  # within the limits first: a half is added to nothing larger
+            out.clamp_(0, self.op.max_spikes).add_(0.5)
+        out.floor_().clamp_(0, self.op.max_spikes)
 
     def _after(self, charged: Tensor, spikes: Tensor, scratch: Tensor) -> Tensor:
+        if self.op.reset_delay:
+            return charged
         if self.op.v_reset is None:
             state = charged.sub_(torch.mul(spikes, self._threshold, out=scratch))
         else:  # a product, where a choice would take several times as long
@@ -146,11 +158,12 @@ class FloatNeuron:
 
     def _margin(self, membrane: Tensor, scratch: Tensor) -> Tensor:
         """Smallest distance of a membrane from a threshold, ``(B,)``."""
-        if self.op.max_spikes == 1:
+        if not self.op.graded:
             distance = torch.sub(membrane, self._threshold, out=scratch)
         else:
-            nearest = torch.div(membrane, self._threshold).round_().clamp_(1, self.op.max_spikes)
-            distance = torch.sub(membrane, nearest.mul_(self._threshold), out=scratch)
+            shift = 0.0 if self.op.rounding == "floor" else 0.5
+            level = torch.div(membrane, self._threshold).add_(shift).round_().clamp_(1, self.op.max_spikes)
+            distance = torch.sub(membrane, level.sub_(shift).mul_(self._threshold), out=scratch)
         return distance.abs_().flatten(1).amin(1)
 
     def _tolerance(self, x: Value, steps: int) -> float:
@@ -212,6 +225,9 @@ class WholeNeuron:
             before = sequence.state(t, state)
             shifted = drive * 2**self.op.fraction_bits if self.op.fraction_bits else drive
             charged = self._decay(before).add_(shifted) if self._decays else before + shifted
+            if self.op.reset_delay:
+                self._fire(before, scratch)
+                charged.sub_(scratch.mul_(self._theta))
             if kept is not None:
                 kept[t] = charged
             self._fire(charged, spikes[t])
@@ -221,16 +237,25 @@ class WholeNeuron:
         return Fired(out, None if kept is None else kept.reshape(shape))
 
     def _fire(self, charged: Tensor, out: Tensor) -> None:
-        if self.op.max_spikes == 1:
-            torch.ge(charged, self._theta, out=out)
-        elif self.dtype == torch.int64:
+        if not self.op.graded:
+            fires = torch.gt if self.op.strict else torch.ge
+            fires(charged, self._theta, out=out)
+            return
+        if self.dtype == torch.int64:
             torch.div(charged, self._theta, rounding_mode="floor", out=out)
-            out.clamp_(0, self.op.max_spikes)
         else:
-            torch.div(charged, self._theta, out=out)
-            out.floor_().clamp_(0, self.op.max_spikes)
+            torch.div(charged, self._theta, out=out).floor_()
+        if self.op.rounding != "floor":
+            above = charged - out * self._theta
+            below = self._theta - above
+            up = above > below
+            up |= (above == below) if self.op.rounding == "half_up" else (above == below) & (out % 2 == 1)
+            out.add_(up)
+        out.clamp_(0, self.op.max_spikes)
 
     def _after(self, charged: Tensor, spikes: Tensor, scratch: Tensor) -> Tensor:
+        if self.op.reset_delay:
+            return charged
         if self.op.soft_reset:
             state = charged.sub_(torch.mul(spikes, self._theta, out=scratch))
         else:
@@ -250,6 +275,8 @@ def largest_intermediate(op: IntegerNeuron, params: Params, drive: tuple[int, in
     states = [abs(membrane[0]), abs(membrane[1])]
     if op.soft_reset:  # several spikes take no more than the membrane has
         states.append(membrane[1] - min(0, int(params["theta"].min())))
+    if op.reset_delay or op.rounding != "floor":  # a threshold more or less than the membrane
+        states.append(max(states) + largest_magnitude(params["theta"]))
     states += [largest_magnitude(params[name]) for name in ("initial", "leftover", "lowest") if name in params]
     shifted = max(abs(drive[0]), abs(drive[1])) << op.fraction_bits
     return max(max(states) * max(op.decay_multiplier, 1), shifted)

@@ -29,10 +29,13 @@ _KNOWN: Mapping[str, _Charge] = {
     "MultiStepIFNode": "if",
     "LIFNode": "lif",
     "SimpleLIFNode": "lif",
+    "ILIFNode": "lif",
     "MultiStepLIFNode": "lif",
     "ParametricLIFNode": "plif",
     "MultiStepParametricLIFNode": "plif",
 }
+#: The one that counts its spikes, round(H / V_th).
+_COUNTING = "ILIFNode"
 #: Names a subclass may define: they say how an object is made, shown and stored, not what it computes. What
 #: ``__init__`` set is read from the object.
 _HARMLESS = frozenset({
@@ -72,10 +75,11 @@ def spikingjelly_neuron(module: Any) -> Found | None:
         return None
     for what in (*_overrides(type(module), base), *_patches(module)):
         raise UnsupportedError(f"{_named(type(module), base)} {what}, so it may compute something else")
-    notices = _check_spike_function(module)
+    most = _most_spikes(module) if base.__name__ == _COUNTING else None
+    notices = _check_spike_function(module, most)
     if getattr(module, "_neuron_precision", None) is not None:
         raise UnsupportedError(f"{_named(type(module), base)} computes with the precision {module._neuron_precision}")
-    return _read(module, base, notices)
+    return _read(module, base, most, notices)
 
 
 def _is_theirs(cls: type) -> bool:
@@ -131,8 +135,20 @@ def _patches(module: Any) -> Iterator[str]:
             yield f"has a forward {kind}{_place(hook)} (remove it while tracing, if it only watches)"
 
 
-def _check_spike_function(module: Any) -> tuple[str, ...]:
-    """Notices on the function that makes spikes of ``v - v_threshold``. Raises UnsupportedError if it is no step."""
+def _most_spikes(module: Any) -> int:
+    """Spikes per step of a neuron that rounds (arXiv 2407.20708, D)."""
+    most = getattr(module.surrogate_function, "max_spike_count", None)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise UnsupportedError(f"its surrogate function allows {most!r} spikes per step, not a whole number")
+    return most
+
+
+def _check_spike_function(module: Any, most: int | None) -> tuple[str, ...]:
+    """Notices on the function that makes spikes of ``v - v_threshold``, or up to ``most`` of v / v_threshold.
+
+    Raises:
+        UnsupportedError: it is no step at 0; for counts, it does not round within 0 and ``most``.
+    """
     function = module.surrogate_function
     name = getattr(type(function), "__name__", "surrogate function")
     if getattr(function, "spiking", True) is False:
@@ -140,20 +156,23 @@ def _check_spike_function(module: Any) -> tuple[str, ...]:
     x = torch.tensor(_PROBES, dtype=torch.float64)
     try:
         with torch.no_grad():
-            steps = bool((function(x.clone()) == (x >= 0)).all())
+            wanted = x >= 0 if most is None else x.clamp(0, most).round()
+            steps = bool((function(x.clone()) == wanted).all())
     except (Exception, SystemExit) as error:
         raise UnsupportedError(f"surrogate function {name} cannot be tried: {type(error).__name__}: {error}") from error
     if not steps:
-        raise UnsupportedError(f"surrogate function {name} is not 1 from 0 on and 0 below")
+        what = "is not 1 from 0 on and 0 below" if most is None else f"does not round within 0 and {most}"
+        raise UnsupportedError(f"surrogate function {name} {what}")
     if _is_theirs(type(function)):
         return ()
-    return (f"its surrogate function {name} is taken for a step at 0, as it is at {len(_PROBES)} points tried",)
+    meaning = "a step at 0" if most is None else f"rounding within 0 and {most}"
+    return (f"its surrogate function {name} is taken for {meaning}, as it is at {len(_PROBES)} points tried",)
 
 
 # -- values --------------------------------------------------------------------------------------------------------
 
 
-def _read(module: Any, base: type, notices: tuple[str, ...]) -> Found:
+def _read(module: Any, base: type, most: int | None, notices: tuple[str, ...]) -> Found:
     charge = _KNOWN[base.__name__]
     hard = module.v_reset is not None and base.__name__ != "HalfThresholdIFNode"
     values = {"v_threshold": _value(module, "v_threshold")}
@@ -166,7 +185,10 @@ def _read(module: Any, base: type, notices: tuple[str, ...]) -> Found:
         raise UnsupportedError("SimpleLIFNode decays towards its reset voltage and has none")
     largest = {name: float(value.max()) for name, value in values.items()}
     decays = charge != "if" and bool(module.decay_input)
-    op = Neuron(largest.get("tau"), largest["v_threshold"], largest.get("v_reset"), decays)
+    op = Neuron(
+        largest.get("tau"), largest["v_threshold"], largest.get("v_reset"), decays, max_spikes=most or 1,
+        rounding="half_even" if most else "floor",
+    )  # fmt: skip
     params = {name: value for name, value in values.items() if value.size > 1}
     initial = _initial(module)
     if initial.ndim or (initial - values.get("v_reset", np.zeros(()))).any():

@@ -63,11 +63,7 @@ def _over_time(low: Lowering, x: Symbol, op: Neuron, path: str) -> Neuron:
 
 
 def _emit(low: Lowering, call: Call, x: Symbol, op: Neuron, params: Mapping[str, np.ndarray], path: str) -> Symbol:
-    tau, v_threshold, v_reset, v_min, initial = (params.get(name) for name in (*PER_POSITION, "initial"))
-    return low.emit(
-        call, "neuron", op, (x,), x.layout(), path=path, tau=tau, v_threshold=v_threshold, v_reset=v_reset,
-        v_min=v_min, initial=initial,
-    )  # fmt: skip
+    return low.emit(call, "neuron", op, (x,), x.layout(), path=path, **params)
 
 
 def _parameters(found: NeuronModule, x: Symbol, step: Layout) -> dict[str, np.ndarray]:
