@@ -53,7 +53,9 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
     processes = import_torch_module("qkf_deploy.training.processes")
     checkpoint = import_torch_module("qkf_deploy.training.checkpoint")
     output = Path(output)
+    state = output.with_name(output.name + ".training")
     check_file(output)
+    check_file(state)
     chosen = options.recipe or recipe_of(arch)
     _check(output, options)
     config = build_config(arch, **_overrides(options), merge_batch_into_time=chosen.carry == "official")
@@ -62,7 +64,6 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
     images = _examples(data, graph, options, "train")
     held_out = None if options.held_out is None else _examples(options.held_out, graph, options, "test")
     pixels = None if config.layout == "dvs" else _preprocessing(images, options)
-    state = output.with_name(output.name + ".training")
     with processes.joined(options.device) as group:
         task = loop.Task(config, chosen, images, held_out, pixels)
         model, log = loop.train(task, group, state, options.report or _silent)

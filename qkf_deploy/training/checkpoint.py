@@ -50,4 +50,14 @@ def write_checkpoint(
     if accuracy_percent is not None:
         metadata["held_out_accuracy_percent"] = f"{accuracy_percent:.4f}"
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(weights, metadata=metadata))
+    write_atomically(path, _in_order(safetensors.torch.save(weights, metadata=metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library's order differs from one call to the next."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]

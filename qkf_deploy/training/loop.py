@@ -77,7 +77,7 @@ def train(task: Task, group: Group, state: Path, report: Report) -> tuple[QKForm
         about = identity(task.config, recipe, task.images.digest)
         done, log = 0, []
         if state.exists():
-            done, log = read_state(state, about, model, trainer.optimizer, trainer.scaler, group.device)
+            done, log = read_state(state, about, model, trainer.optimizer, trainer.scaler)
         for epoch in range(done, recipe.epochs):
             line: dict[str, Any] = {"epoch": epoch + 1, **trainer.epoch(epoch)}
             if task.held_out is not None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 
 import qkf_deploy as qd
 from qkf_deploy.errors import CheckFailed, InputError, UsageError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models import build_config
-from qkf_deploy.training import loop
+from qkf_deploy.models.qkformer import QKFormer
+from qkf_deploy.training import loop, state
 from qkf_deploy.training.checkpoint import write_checkpoint
 from qkf_deploy.training.examples import ArrayExamples
 from qkf_deploy.training.loop import Task, train
@@ -47,6 +53,14 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@dataclass(frozen=True)
+class State:
+    """What a training's file holds."""
+
+    tensors: dict[str, torch.Tensor]
+    rest: dict[str, Any]
+
+
 class Stop(Exception):
     pass
 
@@ -70,6 +84,16 @@ def test_stopping_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
 
 
+def test_a_checkpoint_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    model = QKFormer(CONFIG)
+    for name in ("first", "second", "third"):
+        write_checkpoint(tmp_path / name, model, RECIPE, Preprocessing((0.4,), (0.3,)), ("a", "b", "c"), 50.0)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    with safe_open(tmp_path / "first", "pt") as file:
+        assert file.metadata()["class_names"] == '["a", "b", "c"]'
+        assert torch.equal(file.get_tensor("head.bias"), model.state_dict()["head.bias"])
+
+
 def test_it_learns(tmp_path: Path) -> None:
     recipe = Recipe(epochs=15, batch_size=6, learning_rate=1e-2, threads=1)
     _, log = train(task(recipe), ALONE, tmp_path / "state", lambda line: None)
@@ -91,10 +115,49 @@ def test_another_training_is_not_continued(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another recipe stands here"):
         train(task(), ALONE, tmp_path / "state", lambda line: None)
     damaged = (tmp_path / "state").read_bytes()
-    for content in (b"", damaged[: len(damaged) // 2], b"PK\x03\x04" + b"x" * 100):
+    flipped = damaged[:-100] + bytes([damaged[-100] ^ 1]) + damaged[-99:]
+    for content in (b"", damaged[: len(damaged) // 2], flipped, b"PK\x03\x04" + b"x" * 100):
         (tmp_path / "state").write_bytes(content)
         with pytest.raises(InputError, match="damaged"):
             train(task(), ALONE, tmp_path / "state", lambda line: None)
+
+
+def _renamed(state: State) -> None:
+    state.tensors["optimizer/0/other"] = state.tensors.pop("optimizer/0/exp_avg")
+
+
+#: What a stranger's file can hold under a hash that fits.
+ALTERED: dict[str, Callable[[State], object]] = {
+    "no epoch": lambda s: s.rest.update(epoch=0, log=[]),
+    "more epochs than the recipe": lambda s: s.rest.update(epoch=7),
+    "a lacking line": lambda s: s.rest["log"].pop(),
+    "a line without numbers": lambda s: s.rest["log"][0].update(loss=None),
+    "a line that is none": lambda s: s.rest.update(log=["x"]),
+    "a huge moment": lambda s: s.tensors.update({"optimizer/0/exp_avg": torch.zeros(5000)}),
+    "a moment of nothing": lambda s: s.tensors.update({"optimizer/999/step": torch.tensor(1.0)}),
+    "another moment": _renamed,
+    "a weight that is no number": lambda s: s.tensors["model/head.bias"].fill_(np.nan),
+    "a lacking weight": lambda s: s.tensors.pop("model/head.bias"),
+    "a weight of another shape": lambda s: s.tensors.update({"model/head.bias": torch.zeros(9)}),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+def test_an_altered_state(change: Callable[[State], object], stopped: bytes, tmp_path: Path) -> None:
+    found = State(*state._parts(stopped))
+    change(found)
+    content = safetensors.torch.save(found.tensors, {"training": json.dumps(found.rest)})
+    (tmp_path / "state").write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(InputError, match="damaged"):
+        train(task(), ALONE, tmp_path / "state", lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("stopped") / "state"
+    with pytest.raises(Stop):
+        train(task(), ALONE, path, stop)
+    return path.read_bytes()
 
 
 def test_images_that_do_not_fit(tmp_path: Path) -> None:
