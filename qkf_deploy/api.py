@@ -10,7 +10,7 @@ from qkf_deploy.evaluation.run import Outcome
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.pipeline.comparing import compare, verify
-from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, write_report
+from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, price_rates, write_report
 from qkf_deploy.pipeline.evaluating import evaluate, resume
 from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
 from qkf_deploy.pipeline.networks import (
@@ -81,6 +81,7 @@ __all__ = [
     "movement",
     "or_gates",
     "price",
+    "price_rates",
     "quantize",
     "resume",
     "save",

@@ -28,6 +28,7 @@ Gain = Literal["file", "one", "leak"]
 NirMode = Literal["portable", "annotated", "partitioned"]
 TableFormat = Literal["table", "json", "csv", "md"]
 EventFormat = Literal["npz", "aer"]
+FirstLayer = Literal["once", "every-step"]
 RunFormat = Literal["csv", "json", "parquet"]
 #: Called with (done, in all).
 Progress = Callable[[int, int], None]

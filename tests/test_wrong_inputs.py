@@ -90,6 +90,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("energy", "{}"): ("run",),
     ("energy", "{}", "images.npy"): ("float", "integer"),
     ("energy", "integer.qkf", "{}"): ("images",),
+    ("energy", "--model", "spikingformer-8-512", "--rates", "{}"): (),
+    ("energy", "{}", "--rates", "spikingformer-8-512"): (),
     ("report", "{}", "-o", "out.html"): ("run",),
     ("report", "{}", "images.npy", "-o", "out.html"): ("float", "integer"),
     ("compare", "run.sqlite", "{}"): ("run",),
@@ -222,6 +224,22 @@ energy run.sqlite --profile float.qkf
 energy run.sqlite --profile good.chip.toml
 energy run.sqlite images.npy
 energy run.sqlite --limit 1
+energy run.sqlite --time-steps 2
+energy run.sqlite --first-layer twice
+energy run.sqlite --profile odin2019 --first-layer once
+energy --model spikingformer-8-512
+energy --rates spikingformer-8-512
+energy --model nothing --rates spikingformer-8-512
+energy --model spikingformer-8-512 --rates nothing
+energy --model spikingformer-8-512 --rates spikingformer-8-512 --profile exact-fp32
+energy --model spikingformer-8-512 --rates spikingformer-8-512 --time-steps 0
+energy --model spikingformer-8-512 --rates spikingformer-8-512 --movement
+energy --model spikingformer-8-512 --rates spikingformer-8-512 --engine reference
+energy --model qkformer-10-384 --rates spikingformer-8-512
+energy float.qkf --model spikingformer-8-512 --rates spikingformer-8-512
+energy float.qkf images.npy --rates spikingformer-8-512
+energy float.qkf --rates spikingformer-8-512
+energy run.sqlite --rates spikingformer-8-512
 report run.sqlite -o out.html --engine reference
 map integer.qkf --run run.sqlite --resize
 profiles nothing

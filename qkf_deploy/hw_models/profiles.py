@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.quantities import MEMORY_WORK, QUANTITIES, WORK
 from qkf_deploy.hw_models.toml_file import TomlFile, bundled_names, find_toml
 
@@ -23,7 +24,7 @@ SCOPES = ("per-term", "all-in")
 _REQUIRED = (
     "schema", "id", "title", "citation", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope", "price",
 )  # fmt: skip
-_OPTIONAL = ("url", "assumptions", "includes", "twin", "view")
+_OPTIONAL = ("url", "assumptions", "includes", "twin", "view", "virtual_steps")
 #: Smallest step of a price: one attojoule. Prices are finite decimals, so counts x prices is exact.
 PRICE_STEP = Decimal("0.000001")
 
@@ -86,6 +87,7 @@ class Profile:
         includes: work an all-in price contains.
         twin_mac_pj: MAC price of the dense twin, ``None`` if the profile has none.
         view: ``hardware`` for prices, ``convention`` for counting as some published tool or paper does.
+        virtual_steps: published rates are means of integers that stand for up to D spikes, so they may exceed 1.
     """
 
     id: str
@@ -103,12 +105,34 @@ class Profile:
     twin_mac_pj: Decimal | None = None
     url: str = ""
     view: str = "hardware"
+    virtual_steps: bool = False
 
     @property
     def accounted(self) -> frozenset[str]:
         """Work that has a price or is contained in one."""
         return self.includes.union(*(QUANTITIES[q].work for q in self.prices))
 
+    def with_first_layer(self, repeated: bool) -> Profile:
+        """The same prices with a constant first layer computed at every time step, or once per image.
+
+        Raises:
+            UsageError: the profile has no price for real-valued input in both forms.
+        """
+        for once, every in _FIRST_LAYER:
+            have, want = (once, every) if repeated else (every, once)
+            if want in self.prices:
+                return self
+            if have in self.prices:
+                price = replace(self.prices[have], quantity=want)
+                prices = {want if q == have else q: price if q == have else p for q, p in self.prices.items()}
+                return replace(self, prices=prices)
+        raise UsageError(
+            f"profile {self.id} has no price for a first layer that reads real values", hint="leave --first-layer out"
+        )
+
+
+#: Quantities of real-valued input: an input constant over time once, and the same at every step.
+_FIRST_LAYER = tuple((name, f"{name}_every_step") for name in ("mac_dense", "mac", "mac_nonzero"))
 
 _LIST_PROFILES = "`qkf-deploy profiles` lists them; a file must end in .toml"
 
@@ -146,6 +170,7 @@ def _profile(file: TomlFile) -> Profile:
         twin_mac_pj=_twin(file, data, prices),
         url=file.text("url", data["url"]) if "url" in data else "",
         view=file.choice("view", data.get("view", "hardware"), ("hardware", "convention")),
+        virtual_steps=file.truth("virtual_steps", data.get("virtual_steps", False)),
     )
     _check_once(file, profile)
     return profile
@@ -176,16 +201,13 @@ def _price(file: TomlFile, name: str) -> Price:
     if tiers and QUANTITIES[name].buffer is None:
         sized = ", ".join(q.name for q in QUANTITIES.values() if q.buffer)
         raise file.error(f"{key}.tiers", f"{name} has no buffer, so no price by its size", f"only {sized} have")
-    interpolate = values.get("interpolate", False)
-    if not isinstance(interpolate, bool):
-        raise file.error(f"{key}.interpolate", f"interpolate must be true or false, not {interpolate!r}")
     return Price(
         quantity=name,
         pj=tiers[-1].pj if tiers else file.number(f"{key}.pj", values["pj"]),
         source=file.text(f"{key}.source", values["source"]),
         original=file.text(f"{key}.original", values["original"]) if "original" in values else "",
         tiers=tiers,
-        interpolate=interpolate,
+        interpolate=file.truth(f"{key}.interpolate", values.get("interpolate", False)),
     )
 
 

@@ -154,6 +154,15 @@ def spike_product_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
     return functools.reduce(np.minimum, spikes or sides)
 
 
+def bias_at_rate(layer: LayerRecord, ledger: Ledger) -> PerImage:
+    """Bias additions x the mean of the model's own input, rounded half up; 1 where the input is real."""
+    added = class_counts(layer, ledger, "bias_adds")
+    if not reads_events(layer) or not added.any():
+        return added
+    per_spike = Fraction(int(added.max()), elements_in(layer) * ledger.time_steps) * input_factor(layer)
+    return _rounded(class_counts(layer, ledger, "events_in_unary"), per_spike)
+
+
 def _only(layer: LayerRecord, ledger: Ledger, wanted: bool, counts: PerImage) -> PerImage:
     return counts if reads_events(layer) and reads_binary(layer) is wanted else none(ledger)
 
@@ -314,6 +323,12 @@ _DERIVED = (
         frozenset({"products"}),
         "coincidences where both operands are 0 or 1, else fan-out of the operand that is",
         _coincidence_or_fanout,
+    ),
+    Quantity(
+        "bias_rate",
+        frozenset({"bias"}),
+        "bias additions x mean input value of their layer, as counters that hook modules have it (1 for real input)",
+        bias_at_rate,
     ),
     Quantity("head_macs_nonzero", frozenset({"head.macs"}), "MACs of the head, zero inputs skipped", _head_nonzero),
     Quantity(

@@ -107,6 +107,12 @@ class TomlFile:
             raise self.error(key, f"{key} must be a whole number of at least {least}, not {value!r}")
         return value
 
+    def truth(self, key: str, value: Any) -> bool:
+        """True or false, else ProfileError."""
+        if not isinstance(value, bool):
+            raise self.error(key, f"{key} must be true or false, not {value!r}")
+        return value
+
     def texts(self, key: str, value: Any) -> tuple[str, ...]:
         """A list of strings, else ProfileError."""
         if not isinstance(value, list):

@@ -57,6 +57,12 @@ def _jelly(
     )
 
 
+def _spikingformer(width: int, parameters: int, macs: int) -> Entry:
+    source = f"qkf_deploy.models.spikingformer:spikingformer_8_{width}"
+    note = "membrane shortcut; names of the published firing rates"
+    return Entry(f"Spikingformer-8-{width}", source, "--image-size 224", "image", 224, 4, parameters, macs, note)
+
+
 ENTRIES: tuple[Entry, ...] = (
     _build("qkformer-10-384", 224, 4, 16_473_688, 5_898_673_152),
     _build("qkformer-10-512", 224, 4, 29_079_336, 10_427_486_208),
@@ -65,6 +71,9 @@ ENTRIES: tuple[Entry, ...] = (
     _build("qkformer-4-384-cifar100", 32, 4, 6_740_884, 1_516_033_536),
     _build("qkformer-2-256-cifar10dvs", 128, 16, 1_504_138, 507_513_344, "frames"),
     _build("qkformer-2-256-dvs128", 128, 16, 1_999_371, 557_845_248, "frames"),
+    _spikingformer(384, 16_816_024, 4_737_801_216),
+    _spikingformer(512, 29_689_384, 8_359_432_192),
+    _spikingformer(768, 66_338_632, 18_666_240_000),
     _jelly("QKFormer-10-384", "qkformer:qkformer_10_384", 224, 4, 16_472_584, 5_898_673_152,
            note="takes official checkpoints too (--checkpoint)"),
     _jelly("Spikformer-Ti", "spikformer:spikformer_ti", 224, 4, 4_400_392, 1_482_254_336),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import checked
 from qkf_deploy.ledger import Ledger
+from qkf_deploy.options import FirstLayer
+from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
 
 if TYPE_CHECKING:
@@ -17,21 +20,28 @@ if TYPE_CHECKING:
     from qkf_deploy.hw_models.movement import LayerMovement
     from qkf_deploy.hw_models.pricing import EnergyReport
     from qkf_deploy.hw_models.profiles import Profile
+    from qkf_deploy.hw_models.rate_pricing import RateReport
 
 
 @checked
-def load_profile(name_or_path: str | Path) -> Profile:
+def load_profile(name_or_path: str | Path, first_layer: FirstLayer | None = None) -> Profile:
     """A price profile: one of ours by name, or a TOML file.
 
     Args:
         name_or_path: ``qkf-deploy profiles`` lists the names.
+        first_layer: a first layer that reads a static image is counted ``once`` or at ``every-step``; ``None``: as the
+            profile has it.
 
     Raises:
-        UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
+        UsageError, ProfileError: an unknown profile, one without a price for real input, or a file that breaks the
+            schema.
     """
     from qkf_deploy.hw_models.profiles import load_profile as _load
 
-    return _load(name_or_path)
+    if first_layer not in (None, *get_args(FirstLayer)):
+        raise UsageError(f"first_layer: {first_layer!r}", hint=f"one of: {', '.join(get_args(FirstLayer))}")
+    profile = _load(name_or_path)
+    return profile if first_layer is None else profile.with_first_layer(first_layer == "every-step")
 
 
 @checked
@@ -63,6 +73,43 @@ def price(ledger: Ledger, profile: Profile | str | Path = "paper-eq23") -> Energ
     from qkf_deploy.hw_models.pricing import price as _price
 
     return _price(ledger, profile)
+
+
+@checked
+def price_rates(
+    network: Graph | str | Path,
+    rates: str | Path,
+    profile: Profile | str | Path = "spikformer-hand",
+    time_steps: int | None = None,
+) -> RateReport:
+    """Energy of one image from firing rates alone: no weights, no images.
+
+    Args:
+        network: a model by name (`qkf-deploy models`), the path of a ``.qkf`` file, or a graph.
+        rates: CSV of layers and mean values, or the name of a model whose published rates come with the package; see
+            :func:`qkf_deploy.hw_models.rate_table.load_rates`.
+        profile: a name, the path of a TOML file, or a loaded profile.
+        time_steps: T, if it is not the network's.
+
+    Raises:
+        UsageError: an unknown model or profile, or a profile that prices what mean values do not determine.
+        InputError: rates of layers that do not exist, that are missing, or that no spikes can have.
+        ProfileError: a profile that breaks the schema.
+    """
+    from qkf_deploy.hw_models import network_shape, rate_pricing
+    from qkf_deploy.hw_models.profiles import Profile
+    from qkf_deploy.hw_models.rate_table import load_rates
+
+    if isinstance(network, Graph):
+        shape = network_shape.network_shape(network)
+    elif str(network).endswith(".qkf") or Path(network).is_file():
+        shape = network_shape.network_shape(load(network), str(network))
+    else:
+        shape = network_shape.load_shape(str(network))
+    if time_steps is not None:
+        shape = shape.with_time_steps(time_steps)
+    prices = profile if isinstance(profile, Profile) else load_profile(profile)
+    return rate_pricing.price_rates(shape, load_rates(rates), prices)
 
 
 @checked
