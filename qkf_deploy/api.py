@@ -9,6 +9,7 @@ from qkf_deploy.errors import QkfError
 from qkf_deploy.evaluation.run import Outcome
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
+from qkf_deploy.pipeline.calibrating import calibrate
 from qkf_deploy.pipeline.comparing import compare, verify
 from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, price_rates, write_report
 from qkf_deploy.pipeline.evaluating import evaluate, resume
@@ -56,6 +57,7 @@ __all__ = [
     "Run",
     "RunFile",
     "audit",
+    "calibrate",
     "carry",
     "check_export",
     "compare",

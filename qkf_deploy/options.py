@@ -21,6 +21,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 FramesBy = Literal["number", "time"]
 Part = Literal["train", "test", "all"]
 Granularity = Literal["block", "operator"]
+Carry = Literal["own", "official", "stored"]
 NirTool = Literal["nir", "norse", "sinabs", "snntorch", "spikingjelly", "spyx"]
 Fires = Literal["above", "at"]
 Reset = Literal["hard", "subtract", "subtract-next"]

@@ -223,7 +223,8 @@ def test_carry_modes() -> None:
         qd.carry(graph, "stored")
     with pytest.raises(UsageError, match="needs calibration images"):
         qd.carry(graph, "own", images)
-    with pytest.raises(UsageError, match="chosen on the float graph"):
-        qd.carry(integer, "own")
+    own = qd.carry(integer, "own")[merged[0]]
+    assert own.op.carry == "own"
+    assert "leftover" not in own.params
     with pytest.raises(UsageError, match="no neuron of this network"):
         qd.carry(small_transformer(0), "official")

@@ -50,6 +50,7 @@ LAYERS = {
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
+    "calibration": {*("errors", "display", "ir", "keywords", "ops", "options", "passes", "simulators", "statistics")},
     "training": {"errors", "ir", "keywords", "models", "options", "writing"},
 }
 

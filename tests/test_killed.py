@@ -44,6 +44,7 @@ RUN = "out.sqlite"
 WRITERS = {
     "trace": "trace model.py:small --image-size 8 --time-steps 2 -o out.qkf",
     "quantize": "quantize float.qkf -o out.qkf",
+    "calibrate": "calibrate merged.qkf images.npy --carry stored --chain 2 --held-out images.npy -o out.qkf",
     "run": f"simulate integer.qkf images.npy --engine reference -o {RUN}",
     "arrays": "simulate integer.qkf images.npy --engine reference --record all --save out.npz",
     "events": "simulate integer.qkf images.npy --engine reference --events out",
@@ -185,6 +186,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     (folder / "model.py").write_text(wrongfiles.FACTORIES)
     np.save(folder / "images.npy", images)
     qd.save(wrongfiles.network(), folder / "float.qkf")
+    qd.save(wrongfiles.merged(), folder / "merged.qkf")
     qd.save(graph, folder / "integer.qkf")
     qd.export_nir(graph, folder / "net.nir", "annotated")
     qd.save_run(graph, qd.simulate(graph, images, engine="reference"), folder / "run.sqlite")

@@ -83,6 +83,9 @@ def names(kit: Path, *good: str) -> list[str]:
 #: Command with {} where a file is wrong -> what would be right there.
 PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("quantize", "{}", "-o", "out.qkf"): ("float",),
+    ("calibrate", "{}", "images.npy", "--carry", "stored", "-o", "out.qkf"): (),
+    ("calibrate", "merged.qkf", "{}", "--carry", "stored", "-o", "out.qkf"): (),
+    ("calibrate", "merged.qkf", "images.npy", "--carry", "own", "--held-out", "{}", "-o", "out.qkf"): ("images",),
     ("simulate", "{}", "images.npy", "-o", "out.json", "--save", "out.npz"): ("float", "integer"),
     ("simulate", "integer.qkf", "{}", "-o", "out.json", "--events", "out"): ("images",),
     ("simulate", "float.qkf", "{}"): ("images",),
@@ -193,6 +196,20 @@ quantize float.qkf -o out.qkf --fraction-bits -1
 quantize float.qkf -o out.qkf --decay-bits 99
 quantize float.qkf -o out.qkf --scales some
 quantize float.qkf -o out.qkf --carry nothing
+calibrate merged.qkf images.npy -o out.qkf
+calibrate float.qkf images.npy -o out.qkf --carry stored
+calibrate integer.qkf images.npy -o out.qkf --carry official
+calibrate merged.qkf images.npy -o out.qkf --carry nothing
+calibrate merged.qkf images.npy -o out.qkf --carry stored
+calibrate merged.qkf images.npy -o out.qkf --carry own --per-channel
+calibrate merged.qkf images.npy -o out.qkf --carry stored --chain 1
+calibrate merged.qkf images.npy -o out.qkf --carry stored --chain x
+calibrate merged.qkf images.npy -o out.qkf --carry stored --batch-size 0
+calibrate merged.qkf images.npy -o out.qkf --carry stored --seed -1
+calibrate merged.qkf images.npy -o out.qkf --carry stored --held-out missing
+calibrate merged.qkf images.npy -o out.qkf --carry stored --engine event
+calibrate merged.qkf images.npy -o missing/out.qkf --carry stored
+calibrate merged.qkf images.npy -o merged.qkf --force --carry stored
 simulate integer.qkf images.npy --limit 0
 simulate integer.qkf images.npy --limit x
 simulate integer.qkf images.npy --threads 0

@@ -21,7 +21,7 @@ from qkf_deploy.ops import Conv, Input, Linear, Neuron, Output, Readout, Sum
 SIZE = (3, 8, 8)
 #: Files of the folder that are what they say; everything else in it is wrong for every command.
 GOOD = {
-    "float": {"float.qkf", "scalar.float.qkf"},
+    "float": {"float.qkf", "scalar.float.qkf", "merged.qkf"},
     "integer": {"integer.qkf", "other.qkf", "scalar.qkf", "vector.qkf"},
     "run": {"run.sqlite", "other_run.sqlite"},
     "images": {"images.npy", "labelled.npz", "picture.png", "pictures"},
@@ -134,8 +134,16 @@ def network(form: str = "classes", seed: int = 0) -> Graph:
     return graph if form == "vector" else replace(graph, preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3))
 
 
+def merged() -> Graph:
+    """The network as if its model had run the neuron over a merged time and batch axis."""
+    graph = network()
+    neuron = replace(graph["lif"], op=replace(graph["lif"].op, time_merged_with_batch=True))  # type: ignore[call-arg]
+    return replace(graph, nodes={**graph.nodes, "lif": neuron}).verify()
+
+
 def _networks(folder: Path) -> None:
     qd.save(network(), folder / "float.qkf")
+    qd.save(merged(), folder / "merged.qkf")
     qd.save(network("scalar"), folder / "scalar.float.qkf")
     integer = qd.quantize(network(), 8)
     qd.save(integer, folder / "integer.qkf")

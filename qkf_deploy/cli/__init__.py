@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "qkf_deploy.cli.train:train",
     "trace": "qkf_deploy.cli.trace:trace",
     "quantize": "qkf_deploy.cli.quantize:quantize",
+    "calibrate": "qkf_deploy.cli.calibrate:calibrate",
     "evaluate": "qkf_deploy.cli.evaluate:evaluate",
     "simulate": "qkf_deploy.cli.simulate:simulate",
     "energy": "qkf_deploy.cli.energy:energy",

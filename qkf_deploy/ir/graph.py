@@ -251,6 +251,7 @@ def _verify_node(graph: Graph, name: str, node: Node, seen: set[str]) -> None:
         if graph.arithmetic == "integer":
             check_integer_parameters(node.op, node.params)
         expected = node.op.infer(graph.input_types(node), node.params)
+        node.op.check_steps(node.params, graph.time_steps)
     except GraphError as error:
         raise GraphError(error.message, where=name, hint=error.hint) from error
     if expected != node.type:

@@ -82,6 +82,9 @@ class Operator(ABC):
     def infer(self, inputs: Types, params: Params) -> ValueType:
         """Output type. Raises GraphError where inputs or parameters do not fit."""
 
+    def check_steps(self, params: Params, time_steps: int) -> None:  # noqa: B027 - most have nothing to check
+        """Raises GraphError where parameters are made for another number of time steps."""
+
     @abstractmethod
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         """Exact numpy semantics."""

@@ -35,7 +35,8 @@ class IntegerNeuron(SpikingNeuron):
 
     ``>>`` and ``//`` floor. Parameters, int64, each broadcastable to the per-step shape: ``theta``; optionally
     ``initial`` (M at the start of every image, 0 if absent), ``lowest``, and ``decay_multiplier`` where it differs
-    between positions (the attribute is then the largest). ``leftover`` ``(T, *shape)`` with ``carry`` = ``stored``.
+    between positions (the attribute is then the largest). ``leftover`` ``(T, *shape)`` with ``carry`` = ``stored``,
+    axes of size 1 where it is the same for all.
 
     Attributes:
         decay_multiplier, decay_shift: m and k with m / 2^k = 1 - 1/τ (IF: 1 and 0).
@@ -159,7 +160,7 @@ class IntegerNeuron(SpikingNeuron):
         return Interval(zero, zero + self._fired(highest, params["theta"].astype(np.int64)))
 
     def membrane_interval(self, inputs: Sequence[Interval], params: Params, time_steps: int) -> Interval:
-        """Range of the membrane over ``time_steps`` steps, per threshold element: U, and M at the start if not 0.
+        """Range of the membrane over ``time_steps`` steps, per threshold element: U, and every M that is stored.
 
         Extremes are reached by a drive that stays at its extreme (the state after a step is monotone in the drive
         until it fires).
@@ -182,6 +183,7 @@ class IntegerNeuron(SpikingNeuron):
         for t in range(steps):
             if self.carry == "stored":
                 state_low = state_high = params["leftover"][t].astype(np.int64)
+                low, high = np.minimum(low, state_low), np.maximum(high, state_high)
             _check_membrane(state_low, state_high, float(self.decay_multiplier))
             left_low, left_high = ((state_low * m) >> k), ((state_high * m) >> k)
             if self.reset_delay:
@@ -197,7 +199,7 @@ class IntegerNeuron(SpikingNeuron):
             low, high = grown_low, grown_high
             state_low, state_high = after_low, after_high
         if self.carry == "official":
-            raise ProofError("the membrane has no bound when images carry it over", hint="use carry='own'")
+            raise ProofError("the membrane has no bound when images carry it over", hint="use carry 'own' or 'stored'")
         return Interval(low, high)
 
     def _after(

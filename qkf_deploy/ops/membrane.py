@@ -37,7 +37,7 @@ def membrane_steps(
         charge: see :data:`Charge`.
         carry: see :data:`Carry`.
         params: ``initial`` (state before the first step, broadcastable to ``shape``, 0 if absent); ``leftover``
-            ``(T, *shape)`` for ``stored``.
+            ``(T, *shape)`` for ``stored``, axes of size 1 where it is the same for all.
 
     Returns:
         ``(charged membranes, states after reset)``, each ``(T, B, *shape)``.
@@ -91,6 +91,11 @@ class SpikingNeuron(Operator):
         if self.reset_delay and (self.graded or not soft or bounded):
             raise GraphError("a delayed reset subtracts, takes one spike per step and no lower bound")
 
+    def check_steps(self, params: Params, time_steps: int) -> None:
+        leftover = params.get("leftover")
+        if leftover is not None and len(leftover) != time_steps:
+            raise GraphError(f"leftovers of {len(leftover)} steps, the network has {time_steps}")
+
     def spiking_type(self, x: ValueType, max_spikes: int | None) -> ValueType:
         """Spikes, or counts of up to ``max_spikes`` per step (``None``: no limit is known)."""
         if x.timing is Timing.IMAGE:
@@ -121,5 +126,5 @@ def check_parameters(params: Params, allowed: tuple[str, ...], carry: Carry, sha
         raise GraphError(f"unknown carry {carry!r}", hint="use own, official or stored")
     if (carry == "stored") != (leftover is not None):
         raise GraphError("carry 'stored' and the parameter 'leftover' go together")
-    if leftover is not None and leftover.shape[1:] != shape:
+    if leftover is not None and (leftover.ndim != len(shape) + 1 or not broadcasts_to(leftover.shape[1:], shape)):
         raise GraphError(f"leftover {leftover.shape} does not fit {shape}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from qkf_deploy import bundle
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import checked, takes
-from qkf_deploy.options import ImportOptions, QuantizeOptions, TraceOptions
+from qkf_deploy.options import Carry, ImportOptions, QuantizeOptions, TraceOptions
 from qkf_deploy.passes import audit as _audit
 from qkf_deploy.passes import fold as _fold
 from qkf_deploy.passes import layers as _layers
@@ -149,21 +149,24 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
 
 
 @checked
-def carry(graph: Graph, mode: Literal["own", "official", "stored"], images: np.ndarray | None = None) -> Graph:
-    """How neurons whose time axis the model merged with the batch carry their membrane (docs/front-end.md).
+def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_channel: bool = False) -> Graph:
+    """How neurons whose time axis the model merged with the batch carry their membrane (docs/carry-over.md).
 
     Args:
-        graph: float graph.
+        graph: float or integer; the widths of an integer graph are proven again.
         mode: ``own`` each image its own; ``official`` images one after the other, as the published code runs;
             ``stored`` every step starts from the leftover of a chain of calibration images.
-        images: calibration images for ``stored``.
+        images: calibration images for ``stored``: they run as one batch.
+        per_channel: those leftovers averaged over all positions of a channel.
 
     Raises:
-        UsageError: no such neuron, an integer graph, another mode, or missing calibration images.
+        UsageError: no such neuron, another mode, or missing calibration images.
+        UnsupportedError: ``per_channel`` of a neuron whose channels are not known.
+        ProofError: a membrane without bound when images carry it over.
     """
-    from qkf_deploy.evaluation.carry import carry as _carry
+    from qkf_deploy.calibration.carry import carry as _carry
 
-    return _carry(graph, mode, images)
+    return _carry(graph, mode, images, per_channel=per_channel)
 
 
 @checked

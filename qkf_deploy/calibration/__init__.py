@@ -1,0 +1,1 @@
+"""What is fitted to a network's own data without training: leftover membranes."""

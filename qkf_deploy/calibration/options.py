@@ -1,0 +1,41 @@
+"""What is fitted to images, and how. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from qkf_deploy.keywords import Help
+from qkf_deploy.options import Carry, DataOptions, EngineOptions, Part, Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(DataOptions, EngineOptions):
+    """What of a network is fitted to images, and how."""
+
+    carry: Annotated[
+        Carry | None,
+        Help(
+            "Membranes of neurons whose time axis the model merged with the batch. own: every image its own; official: "
+            "from image to image of a batch, as published; stored: every step starts from a stored leftover."
+        ),
+    ] = None
+    per_channel: Annotated[bool, Help("Store leftovers averaged over all positions of a channel.")] = False
+    chain: Annotated[
+        int, Help("Images, drawn by --seed, that run as one batch; the last one's leftovers are stored.", least=2)
+    ] = 64
+    seed: Annotated[int, Help("Which images they are, and in which order.", least=0)] = 0
+    batch_size: Annotated[int, Help("Images per batch of the official mode.", least=1)] = 32
+    held_out: Annotated[
+        str | Path | None,
+        Help("Images that the modes are compared on [default: those that are not in the chain].", metavar="DATA"),
+    ] = None
+    part: Annotated[
+        Part | None,
+        Help(
+            "Part of data sets that keep a training and a test part apart [default: train for DATA, test for "
+            "--held-out]."
+        ),
+    ] = None
+    progress: Annotated[Progress | None, Help("Called with (modes done, modes in all).", command_line=False)] = None
