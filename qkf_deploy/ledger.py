@@ -22,7 +22,7 @@ from qkf_deploy.errors import InputError, damage
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _INT64 = 2**63
 
 #: What is counted. "Unary" counts an element of value 3 as three spikes, "graded" as one event.
@@ -71,6 +71,32 @@ def exact_total(counts: np.ndarray) -> int:
     return int(counts.sum())
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Who a synapse connects.
+
+    Attributes:
+        inputs, outputs: channels (features of a linear layer).
+        groups: of channels.
+        kernel, stride: per axis; empty for a linear layer.
+    """
+
+    inputs: int
+    outputs: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Connections:
+        """Inverse of ``dataclasses.asdict``. Raises KeyError, TypeError or ValueError for anything else."""
+        numbers = [int(data[key]) for key in ("inputs", "outputs", "groups")]
+        kernel, stride = (tuple(map(int, data[key])) for key in ("kernel", "stride"))
+        if min((*numbers, *kernel, *stride)) < 1 or len(kernel) != len(stride):
+            raise ValueError("connections are counted from 1")
+        return Connections(numbers[0], numbers[1], numbers[2], kernel, stride)
+
+
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
     """Counts of one node.
@@ -88,6 +114,8 @@ class LayerRecord:
         parameters: stored parameters.
         counts: class -> int64 array ``(B,)``; a class that cannot occur is absent.
         spikes_per_step: int64 ``(T, B)``: unary events leaving at each step (timing ``step`` only).
+        connections: of a convolution or linear layer, else ``None``.
+        leaky: True for a neuron whose membrane decays.
     """
 
     name: str
@@ -106,6 +134,8 @@ class LayerRecord:
     counts: Mapping[str, np.ndarray]
     spikes_per_step: np.ndarray | None = None
     input_factors: tuple[Fraction, ...] = ()
+    connections: Connections | None = None
+    leaky: bool = False
 
     def with_counts(self, counts: Mapping[str, np.ndarray], spikes_per_step: np.ndarray | None) -> LayerRecord:
         """The same node in another run."""
@@ -128,6 +158,7 @@ class LayerRecord:
         """Plain data for JSON."""
         out = {k: v for k, v in vars(self).items() if k not in ("counts", "spikes_per_step", "input_factors")}
         out["input_factors"] = [str(f) for f in self.input_factors]
+        out["connections"] = None if self.connections is None else dataclasses.asdict(self.connections)
         out["counts"] = {k: [int(i) for i in v] for k, v in self.counts.items()}
         steps = self.spikes_per_step
         out["spikes_per_step"] = None if steps is None else [[int(i) for i in row] for row in steps]
@@ -143,8 +174,14 @@ class LayerRecord:
             for key in ("input_kinds", "input_sizes"):
                 fields[key] = tuple(fields[key])
             fields["input_factors"] = tuple(Fraction(f) for f in fields["input_factors"])
+            connections = fields.pop("connections")
+            if not isinstance(fields["leaky"], bool):
+                raise TypeError("leaky is true or false")
             return LayerRecord(
-                **fields, counts=counts, spikes_per_step=None if steps is None else np.array(steps, np.int64)
+                **fields,
+                connections=None if connections is None else Connections.from_dict(connections),
+                counts=counts,
+                spikes_per_step=None if steps is None else np.array(steps, np.int64),
             )
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
@@ -227,7 +264,8 @@ class Ledger(SelfDescribing):
         Raises:
             MissingComponent: pandas is not installed.
         """
-        facts = [f.name for f in dataclasses.fields(LayerRecord) if f.name not in ("counts", "spikes_per_step")]
+        left_out = ("counts", "spikes_per_step", "connections")
+        facts = [f.name for f in dataclasses.fields(LayerRecord) if f.name not in left_out]
         records = [
             {k: getattr(layer, k) for k in facts} | {name: layer.total(name) for name in layer.counts} for layer in self
         ]

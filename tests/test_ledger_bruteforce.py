@@ -351,7 +351,7 @@ def test_large_counts_keep_every_digit(pair: tuple[Graph, np.ndarray]) -> None:
 
 def test_what_is_not_a_ledger(pair: tuple[Graph, np.ndarray]) -> None:
     data = ledger_of(*pair).to_dict()
-    with pytest.raises(InputError, match="ledger schema 99, this version reads 2"):
+    with pytest.raises(InputError, match="ledger schema 99, this version reads 3"):
         Ledger.from_dict({**data, "schema_version": 99})
     with pytest.raises(InputError, match="not a ledger: 'images' is missing"):
         Ledger.from_dict({k: v for k, v in data.items() if k != "images"})

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qkf_deploy.hw_models.quantities import PerImage, times, wide
+from qkf_deploy.hw_models.quantity import PerImage, times, wide
 from qkf_deploy.ledger import exact_total
 
 _EXACT = decimal.Context(prec=80, traps=[decimal.Inexact, decimal.InvalidOperation])

@@ -13,15 +13,8 @@ from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.hw_models import energy_table
 from qkf_deploy.hw_models.energies import Energies, Term, exact_product, exact_sum
 from qkf_deploy.hw_models.profiles import Profile, load_profile
-from qkf_deploy.hw_models.quantities import (
-    QUANTITIES,
-    WORK,
-    input_factor,
-    occurring,
-    rate_times_dense,
-    reads_events,
-    spike_product_rate,
-)
+from qkf_deploy.hw_models.quantities import QUANTITIES, occurring, spike_product_rate
+from qkf_deploy.hw_models.quantity import WORK, input_factor, rate_times_dense, reads_events
 from qkf_deploy.ledger import LayerRecord, Ledger, exact_total
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.hw_models.quantities import MEMORY_WORK, QUANTITIES, WORK
+from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.hw_models.quantity import MEMORY_WORK, WORK
 from qkf_deploy.hw_models.toml_file import TomlFile, bundled_names, find_toml
 
 SCHEMA = 1
@@ -219,7 +220,7 @@ def _tiers(file: TomlFile, key: str, rows: Any) -> tuple[Tier, ...]:
     for row in rows:
         if not isinstance(row, Mapping) or set(row) != {"up_to_bytes", "pj"}:
             raise file.error(place, f"a tier has up_to_bytes and pj, not {row!r}")
-        tiers.append(Tier(file.whole(place, row["up_to_bytes"], least=1), file.number(place, row["pj"])))
+        tiers.append(Tier(file.whole(place, row["up_to_bytes"]), file.number(place, row["pj"])))
     if any(a.up_to >= b.up_to for a, b in itertools.pairwise(tiers)):
         raise file.error(place, "tiers must grow in up_to_bytes")
     return tuple(tiers)

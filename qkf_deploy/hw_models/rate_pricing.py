@@ -15,7 +15,8 @@ from typing import Any
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.network_shape import LayerShape, NetworkShape
 from qkf_deploy.hw_models.profiles import Profile
-from qkf_deploy.hw_models.quantities import QUANTITIES, WORK
+from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.hw_models.quantity import WORK
 from qkf_deploy.hw_models.rate_table import RateTable
 from qkf_deploy.hw_models.rate_values import Means
 

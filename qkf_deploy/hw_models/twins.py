@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from qkf_deploy.hw_models.movement import dense_twin_energy, movement
 from qkf_deploy.hw_models.pricing import EnergyReport, dense_macs, exact_product
-from qkf_deploy.hw_models.quantities import reads_events
+from qkf_deploy.hw_models.quantity import reads_events
 from qkf_deploy.ledger import Ledger
 
 #: Dampfhoffer et al., IEEE TETCI 7(3):731-741, 2023 (abstract): an IF network is competitive with its ANN only below

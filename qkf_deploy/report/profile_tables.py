@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
 from qkf_deploy.hw_models.profiles import Price, Profile
-from qkf_deploy.hw_models.quantities import QUANTITIES, Quantity
+from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.hw_models.quantity import Quantity
 from qkf_deploy.report.formats import to_csv, to_json, to_markdown
 
 _HEAD = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")

@@ -12,7 +12,8 @@ import numpy as np
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ir.operator import Counts
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ledger import LayerRecord, Ledger
+from qkf_deploy.ledger import Connections, LayerRecord, Ledger
+from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Neuron
 from qkf_deploy.ops.activity import nonzero_per_image, per_image, per_step
 from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.ops.synapse import FLOAT_BITS
@@ -153,7 +154,26 @@ def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.n
         counts=counts,
         spikes_per_step=spikes_per_step,
         input_factors=graph.input_factors(node),
+        connections=_connections(node),
+        leaky=_leaks(node),
     )
+
+
+def _connections(node: Node) -> Connections | None:
+    op = node.op
+    if not isinstance(op, Conv | Linear):
+        return None
+    outputs, inputs, *kernel = node.params["weight"].shape
+    if isinstance(op, Linear):
+        return Connections(inputs, outputs)
+    return Connections(inputs * op.groups, outputs, op.groups, tuple(kernel), op.stride)
+
+
+def _leaks(node: Node) -> bool:
+    """True for LIF and PLIF: a step keeps less than the whole membrane."""
+    if isinstance(node.op, Neuron):
+        return node.op.tau is not None or node.op.decay not in (None, 1.0)
+    return isinstance(node.op, IntegerNeuron) and node.op.decay_multiplier != 1 << node.op.decay_shift
 
 
 def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) -> NodeCounts:

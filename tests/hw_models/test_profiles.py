@@ -10,7 +10,8 @@ import pytest
 
 from qkf_deploy.errors import ProfileError, UsageError
 from qkf_deploy.hw_models import load_profile, profile_names
-from qkf_deploy.hw_models.quantities import MEMORY_WORK, QUANTITIES
+from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.hw_models.quantity import MEMORY_WORK
 
 GOOD = """schema = 1
 id = "mine"

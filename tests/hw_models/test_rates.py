@@ -22,7 +22,8 @@ from torch import nn
 
 import qkf_deploy as qd
 from qkf_deploy.errors import InputError, UnsupportedError
-from qkf_deploy.hw_models.quantities import QUANTITIES, reads_binary
+from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.hw_models.quantity import reads_binary
 from qkf_deploy.ir import Graph, Operand, View
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.ops import MatMul, MaxPool, Scale, SumPool
