@@ -28,6 +28,7 @@ from qkf_deploy.pipeline.networks import (
     widths,
     with_time_steps,
 )
+from qkf_deploy.pipeline.record import read_record
 from qkf_deploy.pipeline.running import (
     default_batch,
     export_events,
@@ -46,6 +47,7 @@ from qkf_deploy.pipeline.summarizing import (
     write_sweep_report,
 )
 from qkf_deploy.pipeline.training import train
+from qkf_deploy.pipeline.whole import WholeRun, run
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators.run import Run
 
@@ -56,6 +58,7 @@ __all__ = [
     "QkfError",
     "Run",
     "RunFile",
+    "WholeRun",
     "audit",
     "calibrate",
     "carry",
@@ -85,7 +88,9 @@ __all__ = [
     "price",
     "price_rates",
     "quantize",
+    "read_record",
     "resume",
+    "run",
     "save",
     "save_arrays",
     "save_run",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -110,10 +110,35 @@ def part(values: Options | dict[str, Any], options: type[Options]) -> dict[str, 
     return {name: values.pop(name) if isinstance(values, dict) else getattr(values, name) for name in names}
 
 
+def as_flags(options: Options, of: type[Options]) -> list[str]:
+    """The words of a command line that give those options of a class that do not have their defaults."""
+    words: list[str] = []
+    for keyword in keywords(of):
+        value: Any = getattr(options, keyword.name)
+        if keyword.help.command_line and value != keyword.default:
+            words += _words(keyword.help.flags[0] if keyword.help.flags else f"--{_dashed(keyword.name)}", value)
+    return words
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[str, Any], value).items()
+        return [word for name, given in pairs for word in (flag, f"{name}={given}")]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [flag, ",".join(map(str, cast(Sequence[Any], value)))]
+    return [flag, str(value)]
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def changed(options: Options, *but: str) -> list[str]:
     """Flags of the options that do not have their defaults, some names left out."""
     found = [k for k in keywords(type(options)) if k.name not in but and getattr(options, k.name) != k.default]
-    return [k.help.flags[0] if k.help.flags else f"--{k.name.replace('_', '-')}" for k in found]
+    return [k.help.flags[0] if k.help.flags else f"--{_dashed(k.name)}" for k in found]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("evaluate", "{}", "images.npy", "-o", "out.sqlite"): ("float", "integer"),
     ("evaluate", "integer.qkf", "{}", "-o", "out.sqlite"): ("images", "mixed"),
     ("evaluate", "--resume", "{}"): (),
+    ("run", "{}", "images.npy", "-o", "out"): ("float",),
+    ("run", "float.qkf", "{}", "-o", "out"): ("images", "mixed"),
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),
@@ -151,7 +153,7 @@ def test_wrong_arrays(command: str, kit: Path, capfd: pytest.CaptureFixture[str]
     assert complaints(each(command, kit / "arrays"), capfd, (3,)) == []
 
 
-@pytest.mark.parametrize("command", ["profiles {}", "map integer.qkf --chip {}"])
+@pytest.mark.parametrize("command", ["profiles {}", "map integer.qkf --chip {}", "run {} -o out"])
 def test_wrong_toml(command: str, kit: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One value is wrong in each; some are another right one."""
     assert complaints(each(command, kit / "wrong"), capfd, (0, 2, 3)) == []
@@ -165,6 +167,20 @@ def each(command: str, folder: Path) -> list[list[str]]:
 #: Command lines whose options are wrong.
 OPTIONS = """
 nonsense
+run
+run float.qkf
+run float.qkf images.npy
+run float.qkf images.npy -o read_only
+run float.qkf images.npy -o picture.png
+run float.qkf images.npy -o out --bits 1
+run float.qkf images.npy -o out --bits 8,x
+run float.qkf images.npy -o out --bits 8,33
+run float.qkf images.npy -o out --profile nothing
+run float.qkf images.npy -o out --engine nothing
+run float.qkf images.npy -o out --format yaml
+run nothing.toml -o out
+report run.sqlite --beside run.sqlite --beside run.sqlite -o out.html
+report run.sqlite --beside nothing.sqlite -o out.html
 quantize float.qkf
 quantize float.qkf -o missing/out.qkf
 quantize float.qkf -o folder

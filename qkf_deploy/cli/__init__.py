@@ -30,6 +30,7 @@ EXIT_TERMINATED = 143
 #: Command name -> where its click command is. Imported when it is called (or shown in its own help).
 COMMANDS: Mapping[str, str] = {
     "demo": "qkf_deploy.cli.demo:demo",
+    "run": "qkf_deploy.cli.whole:run_command",
     "models": "qkf_deploy.cli.models:models",
     "train": "qkf_deploy.cli.train:train",
     "trace": "qkf_deploy.cli.trace:trace",

@@ -69,18 +69,16 @@ def emit(text: str) -> None:
         raise ClosedPipe from error
 
 
-def show(sheet: Sheet, fmt: TableFormat, below: str = "") -> None:
-    """A table in the chosen format; ``below`` is printed under tables for people only."""
-    from qkf_deploy.display.tables import to_text
-    from qkf_deploy.report.formats import to_csv, to_json, to_markdown
+def show(sheet: Sheet, fmt: TableFormat, notes: str = "") -> None:
+    """A table in the chosen format; ``notes`` are printed under tables for people only."""
+    from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
-    writers = {"csv": to_csv, "md": to_markdown, "table": to_text}
     if fmt == "json":
         emit(to_json({"schema_version": 1, "title": sheet.title, "rows": sheet.records()}))
         return
-    emit(writers[fmt](sheet))
-    if below and fmt in ("table", "md"):
-        emit(below)
+    emit(to_csv(sheet) if fmt == "csv" else for_people(fmt)(sheet))
+    if notes and fmt != "csv":
+        emit(below(fmt, notes))
 
 
 def note(text: str) -> None:

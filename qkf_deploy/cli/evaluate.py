@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ from click.core import ParameterSource
 
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option
-from qkf_deploy.cli.evaluation_progress import Watch, watched
+from qkf_deploy.cli.evaluation_progress import Watch, require_complete, resume_command, watched
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.errors import IncompleteError, InputError, UsageError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.keywords import keywords
 from qkf_deploy.options import EvaluateOptions, ResumeOptions, TableFormat
 
@@ -72,7 +71,7 @@ def evaluate(
     notices(ended.notices)
     if ended.tally.stored > ended.tally.failed:
         emit(_summary(run, prices, fmt))
-    _require_complete(ended, run)
+    require_complete(ended, run)
 
 
 def _summary(run: Path, prices: Sequence[Profile], fmt: TableFormat) -> str:
@@ -113,26 +112,4 @@ def _say_how_far(run: Path) -> None:
 
     stored, samples = how_far(run)
     if stored:
-        note(f"{stored:,} of {samples:,} samples are stored; go on with: {_command(run)}")
-
-
-def _command(run: Path) -> str:
-    return f"qkf-deploy evaluate --resume {shlex.quote(str(run))}"
-
-
-def _require_complete(ended: qd.Outcome, run: Path) -> None:
-    """Raises IncompleteError if samples failed or are missing."""
-    for indices, reason in ended.lost:
-        first, last = indices[0], indices[-1]
-        which = f"samples {first} to {last} are" if last > first else f"sample {first} is"
-        note(f"{which} missing: {reason}")
-    if ended.complete:
-        return
-    tally = ended.tally
-    missing = tally.samples - tally.stored
-    found = [f"{count:,} {what}" for count, what in ((tally.failed, "failed"), (missing, "are missing")) if count]
-    raise IncompleteError(
-        f"of {tally.samples:,} samples {' and '.join(found)}",
-        where=str(run),
-        hint=f"{_command(run)} --shard 1 finds the sample" if missing else "the rows of the run say why",
-    )
+        note(f"{stored:,} of {samples:,} samples are stored; go on with: {resume_command(run)}")

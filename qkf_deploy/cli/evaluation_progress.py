@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from qkf_deploy.cli.common import messages
+from qkf_deploy.cli.common import messages, note
+from qkf_deploy.errors import IncompleteError
 from qkf_deploy.evaluation.tally import PROFILE, Tally
+
+if TYPE_CHECKING:
+    from qkf_deploy.evaluation.run import Outcome
 
 #: Seconds between two lines where stderr is no terminal.
 INTERVAL_S = 30.0
@@ -26,6 +33,11 @@ class Watch:
     def tick(self, tally: Tally) -> None:
         """Remember how far it is."""
         self.tally = tally
+
+    def begin(self, what: str) -> None:
+        """Say what begins."""
+        self.tally = None
+        click.echo(f"{what} ...", err=True)
 
 
 @contextlib.contextmanager
@@ -61,6 +73,29 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole // 60 % 60:02} min"
 
 
+def resume_command(run: Path) -> str:
+    """The command line that goes on with a run."""
+    return f"qkf-deploy evaluate --resume {shlex.quote(str(run))}"
+
+
+def require_complete(ended: Outcome, run: Path) -> None:
+    """Raises IncompleteError if samples failed or are missing."""
+    for indices, reason in ended.lost:
+        first, last = indices[0], indices[-1]
+        which = f"samples {first} to {last} are" if last > first else f"sample {first} is"
+        note(f"{which} missing: {reason}")
+    if ended.complete:
+        return
+    tally = ended.tally
+    missing = tally.samples - tally.stored
+    found = [f"{count:,} {what}" for count, what in ((tally.failed, "failed"), (missing, "are missing")) if count]
+    raise IncompleteError(
+        f"of {tally.samples:,} samples {' and '.join(found)}",
+        where=str(run),
+        hint=f"{resume_command(run)} --shard 1 finds the sample" if missing else "the rows of the run say why",
+    )
+
+
 @contextlib.contextmanager
 def _bar() -> Iterator[Watch]:
     from rich.console import Console
@@ -74,6 +109,9 @@ def _bar() -> Iterator[Watch]:
             def tick(self, tally: Tally) -> None:
                 super().tick(tally)
                 bar.update(task, completed=tally.stored, total=tally.samples, description=described(tally))
+
+            def begin(self, what: str) -> None:
+                bar.update(task, completed=0, total=None, description=what)
 
         yield Bar()
 

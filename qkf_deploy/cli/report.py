@@ -20,8 +20,13 @@ from qkf_deploy.options import MeasureOptions
 @click.option(
     "--profile", "profiles", multiple=True, help="Price profile; repeatable. The first one is the layer table's."
 )
+@click.option(
+    "--beside", multiple=True, type=PATH, metavar="RUN", help="Another run, to be compared with this one; repeatable."
+)
 @options_of(MeasureOptions)
-def report(run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], **options: Any) -> None:
+def report(
+    run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], beside: tuple[Path, ...], **options: Any
+) -> None:
     """Write one self-contained HTML page about a run, or about the points of a sweep.
 
     RUN is what `simulate -o` or `evaluate -o` wrote, or a .qkf file with IMAGES as for `simulate`. Of a sweep, the page
@@ -32,8 +37,9 @@ def report(run: Path, images: Path | None, output: Path, profiles: tuple[str, ..
       qkf-deploy report run.sqlite -o report.html
     """
     prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
-    if images is None and options["point"] is None and len(points := qd.load_runs(run)) > 1:
+    others = qd.load_runs(beside) if beside else {}
+    if not beside and images is None and options["point"] is None and len(points := qd.load_runs(run)) > 1:
         qd.write_sweep_report(points, output, *prices[:1])
     else:
-        qd.write_report(measured(run, images, options), output, prices)
+        qd.write_report(measured(run, images, options), output, prices, others)
     emit(f"wrote {output}")

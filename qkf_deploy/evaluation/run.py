@@ -44,6 +44,11 @@ class Outcome:
         """True if every sample has a row, and none is an error."""
         return self.tally.stored == self.tally.samples and not self.tally.failed
 
+    @property
+    def kept(self) -> bool:
+        """True if every row was there before."""
+        return self.tally.before == self.tally.stored == self.tally.samples
+
 
 def fill(
     store: Store,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -142,7 +142,12 @@ def map_network(graph: Graph, chip: Chip | str | Path = "loihi2", ledger: Ledger
 
 
 @checked
-def write_report(run: RunFile, path: str | Path, profiles: Sequence[Profile | str | Path] = ()) -> None:
+def write_report(
+    run: RunFile,
+    path: str | Path,
+    profiles: Sequence[Profile | str | Path] = (),
+    beside: Mapping[str, RunFile] | None = None,
+) -> None:
     """Write one self-contained HTML page about a run, atomically.
 
     Args:
@@ -150,6 +155,7 @@ def write_report(run: RunFile, path: str | Path, profiles: Sequence[Profile | st
         path: of the page.
         profiles: price profiles, the first one is the layer table's; by default
             :data:`qkf_deploy.report.page.DEFAULT_PROFILES`.
+        beside: other runs by name, compared with this one.
 
     Raises:
         UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
@@ -158,4 +164,4 @@ def write_report(run: RunFile, path: str | Path, profiles: Sequence[Profile | st
     """
     from qkf_deploy.report import page
 
-    page.write_page(path, run, profiles or page.DEFAULT_PROFILES)
+    page.write_page(path, run, profiles or page.DEFAULT_PROFILES, beside or {})

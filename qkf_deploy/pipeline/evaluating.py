@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,13 @@ def evaluate(network: str | Path, data: str | Path, output: str | Path, options:
         UnsupportedError: a network whose T is part of it, or that has no integer form.
         EngineError: a cluster that is gone; what is stored stays.
     """
+    return evaluate_into(network, data, Path(output), options)
+
+
+def evaluate_into(
+    network: str | Path, data: str | Path, output: Path, options: EvaluateOptions, *, go_on: bool = False
+) -> Outcome:
+    """As :func:`evaluate`; with ``go_on`` a run of the same network on the same data is kept and completed."""
     source = load(network)
     reading = DataOptions(**part(options, DataOptions))
     dataset = open_dataset(data, source, reading)
@@ -58,8 +66,10 @@ def evaluate(network: str | Path, data: str | Path, output: str | Path, options:
     with Networks(source) as networks:
         chosen = points(options.steps, options.bits)
         heads = [_head(networks, point, dataset, config, options) for point in chosen]
-        with executor(options) as where, _begun(Path(output), heads, options.force) as store:
-            ended = _fill(store, networks, dataset, {}, where, options)
+        kept = go_on and _same(output, heads)
+        begun = Store.open(output, write=True) if kept else _begun(output, heads, options.force)
+        with executor(options) as where, begun as store:
+            ended = _fill(store, networks, dataset, _places(config), where, options)
             if ended.tally.stored == ended.tally.failed == ended.tally.samples:
                 raise _nothing_ran(store, dataset)
             return ended
@@ -117,6 +127,27 @@ def _fill(
         bench = _bench(graph, dataset, config, options.shard)
         outcomes.append(fill(store, number, bench, where, shard=options.shard, tick=progress.of(number)))
     return joined(store, outcomes)
+
+
+def _places(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in ("network_path", "data_path")}
+
+
+def _same(path: Path, heads: Sequence[Head]) -> bool:
+    """Whether a file has runs of these networks on these data, which would have the same rows."""
+    try:
+        with Store.open(path) as store:
+            return [_decisive(head) for head in store.runs] == [_decisive(head) for head in heads]
+    except InputError:  # missing, damaged, or something else
+        return False
+
+
+def _decisive(head: Head) -> tuple[Any, ...]:
+    """What decides the rows of a run: integers are the same in every engine."""
+    how = {"engine", "engine_options"} if head.graph["arithmetic"] == "integer" else set[str]()
+    left_out = {"network_path", "data_path", *how}
+    config = {key: value for key, value in head.config.items() if key not in left_out}
+    return head.network, head.data, head.samples, json.dumps(config, sort_keys=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.twins import Twin, Verdict, mixed_regimes, verdict
 from qkf_deploy.ledger import Ledger
-from qkf_deploy.report.formats import for_people, to_csv, to_json
+from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 from qkf_deploy.report.tables import SCHEMA_VERSION, comparison_sheet
 
 _TWINS: tuple[Field[Twin], ...] = (
@@ -99,4 +99,4 @@ def render_comparison(ledger: Ledger, reports: Sequence[EnergyReport], fmt: str)
     draw = for_people(fmt)
     lines = [*([f"warning: {warning}"] if warning else []), *found.sentences]
     bullets = "\n".join(f"- {line}" for line in lines)
-    return "\n".join([*(draw(s) for s in sheets if s.rows), bullets]) + "\n"
+    return "\n".join([*(draw(s) for s in sheets if s.rows), below(fmt, bullets)]) + "\n"

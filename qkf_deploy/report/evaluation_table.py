@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
-from qkf_deploy.report.formats import check_format, for_people, to_csv, to_json
+from qkf_deploy.report.formats import below, check_format, for_people, to_csv, to_json
 from qkf_deploy.report.tables import SCHEMA_VERSION
 from qkf_deploy.statistics.comparison_tables import differences_sheet, sides_sheet
 from qkf_deploy.statistics.summary_tables import (
@@ -55,6 +55,11 @@ def render_evaluation(evaluation: Evaluation, fmt: TableFormat = "table") -> str
     return drawn(evaluation_sheets(evaluation), evaluation.sentences, fmt)
 
 
+def comparison_sheets(comparison: RunComparison) -> list[Sheet]:
+    """The runs, and their differences from the first."""
+    return [sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)]
+
+
 def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> str:
     """Runs side by side as text ending with a newline.
 
@@ -68,7 +73,7 @@ def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> 
     check_format(fmt)
     if fmt == "json":
         return to_json({"schema_version": SCHEMA_VERSION, "kind": "run-comparison", **comparison.to_dict()})
-    sides, differences = sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)
+    sides, differences = comparison_sheets(comparison)
     if fmt == "csv":
         return to_csv(_joined(sides, differences))
     return drawn([sides, differences], comparison.sentences, fmt)
@@ -86,7 +91,7 @@ def drawn(sheets: Sequence[Sheet], sentences: Sequence[str], fmt: TableFormat) -
     """Tables for people, and what to know of them first."""
     draw = for_people(fmt)
     said = "".join(f"- {sentence}\n" for sentence in sentences)
-    return "\n".join([*([said] if said else []), *(draw(sheet) for sheet in sheets)])
+    return "\n".join([*([below(fmt, said)] if said else []), *(draw(sheet) for sheet in sheets)])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One table, four formats: for people (text), JSON, CSV, Markdown.
+"""One table, five formats: for people (text, Markdown, LaTeX), JSON and CSV.
 
 JSON and CSV carry every digit: decimals are written exactly, rates as numerator / denominator in double precision.
 """
@@ -15,6 +15,7 @@ from typing import Any, get_args
 from qkf_deploy.display.tables import Cell, Sheet, printable, to_text
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import TableFormat
+from qkf_deploy.report.latex import latex_notes, to_latex
 
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
@@ -26,8 +27,13 @@ def check_format(fmt: str) -> None:
 
 
 def for_people(fmt: str) -> Callable[[Sheet], str]:
-    """How a table is drawn that a person reads: as text, or as Markdown."""
-    return to_text if fmt == "table" else to_markdown
+    """How a table is drawn that a person reads: as text, Markdown or LaTeX."""
+    return {"table": to_text, "md": to_markdown, "latex": to_latex}[fmt]
+
+
+def below(fmt: str, text: str) -> str:
+    """Text under a table that a person reads."""
+    return latex_notes(text) if fmt == "latex" else text
 
 
 def to_json(data: Mapping[str, Any]) -> str:

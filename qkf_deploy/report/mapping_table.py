@@ -5,7 +5,7 @@ from __future__ import annotations
 from qkf_deploy.display.numbers import percent, si
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement, Traffic
-from qkf_deploy.report.formats import for_people, to_csv, to_json
+from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
 
 def placement_sheet(mapping: CoreMapping) -> Sheet:
@@ -88,4 +88,4 @@ def render_mapping(mapping: CoreMapping, fmt: str) -> str:
             }
         )
     draw = for_people(fmt)
-    return "\n".join([draw(placements), *([draw(traffic)] if mapping.traffic else []), summary(mapping)])
+    return "\n".join([draw(placements), *([draw(traffic)] if mapping.traffic else []), below(fmt, summary(mapping))])

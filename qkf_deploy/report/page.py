@@ -8,27 +8,30 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from qkf_deploy.display.numbers import joules, percent, si, whole
+from qkf_deploy.display.numbers import percent, si, whole
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
 from qkf_deploy.hw_models.pricing import EnergyReport, price
 from qkf_deploy.hw_models.profiles import Profile
-from qkf_deploy.hw_models.twins import Twin, mixed_regimes, verdict
+from qkf_deploy.hw_models.twins import mixed_regimes, verdict
 from qkf_deploy.ledger import LayerRecord, Ledger
-from qkf_deploy.report import charts
+from qkf_deploy.report import charts, head
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.drawing import draw
-from qkf_deploy.report.evaluation_table import evaluation_sheets
+from qkf_deploy.report.evaluation_table import comparison_sheets, evaluation_sheets
 from qkf_deploy.report.html import render
 from qkf_deploy.report.movement_table import movement_sheet
+from qkf_deploy.report.scatter import accuracy_over_energy
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
+from qkf_deploy.statistics.comparison import Measured, RunComparison, compare_runs
 from qkf_deploy.statistics.summary import summarize
 from qkf_deploy.writing import write_atomically
 
@@ -40,6 +43,7 @@ DEFAULT_PROFILES = (
 
 _SECTIONS = (
     ("verdict", "Verdict"),
+    ("compared", "Side by side"),
     ("evaluation", "Evaluation"),
     ("layers", "Layers"),
     ("energy", "Energy"),
@@ -52,41 +56,65 @@ _SECTIONS = (
 )
 
 
-def write_page(path: str | Path, run: RunFile, profiles: Sequence[Profile | str | Path] = DEFAULT_PROFILES) -> None:
+_Profiles = Sequence[Profile | str | Path]
+
+
+def write_page(
+    path: str | Path,
+    run: RunFile,
+    profiles: _Profiles = DEFAULT_PROFILES,
+    beside: Mapping[str, RunFile] = MappingProxyType({}),
+) -> None:
     """Write the report, atomically.
 
     Args:
         path: of the HTML file.
         run: what :func:`qkf_deploy.runs.file.read_run` returned.
         profiles: price profiles; the first is the one of the layer table.
+        beside: other runs by name, compared with this one.
 
     Raises:
         UsageError: no profile.
         InputError: the place cannot be written.
         MissingComponent: jinja2 is not installed.
     """
-    write_atomically(Path(path), render_page(run, profiles).encode())
+    write_atomically(Path(path), render_page(run, profiles, beside).encode())
 
 
-def render_page(run: RunFile, profiles: Sequence[Profile | str | Path] = DEFAULT_PROFILES) -> str:
+def render_page(
+    run: RunFile, profiles: _Profiles = DEFAULT_PROFILES, beside: Mapping[str, RunFile] = MappingProxyType({})
+) -> str:
     """The report as text; the same run and profiles give the same text. Arguments and errors: :func:`write_page`."""
     if not profiles:
         raise UsageError("a report needs at least one profile", hint="--profile exact-fp32")
-    return render("report.html.j2", _content(run, [price(run.ledger, p) for p in profiles]))
+    reports = [price(run.ledger, p) for p in profiles]
+    return render("report.html.j2", _content(run, reports, _compared(run, reports[0], beside)))
 
 
-def _content(run: RunFile, reports: Sequence[EnergyReport]) -> dict[str, Any]:
+def _compared(run: RunFile, report: EnergyReport, beside: Mapping[str, RunFile]) -> RunComparison | None:
+    """This run against the others, under its first profile."""
+    if not beside:
+        return None
+    first = Measured("this run", run, report)
+    return compare_runs([first, *(Measured(n, r, price(r.ledger, report.profile)) for n, r in beside.items())])
+
+
+def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunComparison | None) -> dict[str, Any]:
     ledger, found = run.ledger, verdict(run.ledger)
     warning = mixed_regimes(reports)
     common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
     evaluation = summarize(run, reports)
     gates = [_gate(g) for g in run.gates]
-    skipped = {*(() if gates else ("gates",)), *(() if run.widths else ("widths",))}
+    absent = {"compared": compared is None, "gates": not gates, "widths": not run.widths}
     return {
         "title": _title(run),
         "subtitle": _subtitle(run),
-        "sections": [s for s in _SECTIONS if s[0] not in skipped],
-        "cards": _cards(reports, found.spikes_per_synapse, found.twins[1]),
+        "sections": [s for s in _SECTIONS if not absent.get(s[0])],
+        "conclusion": head.conclusion(run, evaluation, reports, compared),
+        "cards": head.cards(evaluation, reports, compared, found.spikes_per_synapse, found.twins[1]),
+        "compared": compared,
+        "compared_sheets": comparison_sheets(compared) if compared else [],
+        "plot": accuracy_over_energy(compared.sides) if compared else None,
         "warnings": [warning] if warning else [],
         "verdict": found.sentences,
         "common": common,
@@ -131,24 +159,6 @@ def _subtitle(run: RunFile) -> str:
         f"{ledger.arithmetic} network, {run.graph['parameters']:,} stored numbers, T = {ledger.time_steps}, "
         f"{ledger.images} {kind} of {shape}"
     )
-
-
-def _cards(reports: Sequence[EnergyReport], spikes: Fraction, twin: Twin) -> list[dict[str, str]]:
-    cards = []
-    for report in reports[:2]:
-        spread = f" ± {joules(report.sd_energy_pj)}" if report.images > 1 else ""
-        cards.append({"value": joules(report.mean_energy_pj), "label": f"per image, {report.profile.id}{spread}"})
-    regime = reports[0].profile.regime
-    same = [r.mean_energy_pj for r in reports if r.profile.regime == regime]
-    if len(same) > 1 and min(same):
-        label = f"between {len(same)} counting conventions at the same {regime} prices"
-        cards.append({"value": f"{float(max(same) / min(same)):.3g} x", "label": label})
-    cards.append({"value": f"{float(spikes):.3f}", "label": "spikes per synapse per inference"})
-    for ratio, what in ((twin.ratio, "arithmetic"), (twin.ratio_with_memory, "with memory")):
-        if ratio:
-            word = f"{float(ratio):.3g} x less" if ratio > 1 else f"{float(1 / ratio):.3g} x more"
-            cards.append({"value": word, "label": f"than its dense int8 twin ({what})"})
-    return cards
 
 
 def _fires(layer: LayerRecord) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qkf_deploy.display.tables import Field, Sheet, tabulate, to_text
+from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.profiles import Price, Profile
 from qkf_deploy.hw_models.quantities import QUANTITIES
 from qkf_deploy.hw_models.quantity import Quantity
-from qkf_deploy.report.formats import to_csv, to_json, to_markdown
+from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
 _HEAD = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")
 _LIST: tuple[Field[Profile], ...] = (
@@ -72,6 +72,5 @@ def render_profile(profile: Profile, fmt: str) -> str:
     if profile.includes:
         lines.append(f"contained in the price: {', '.join(sorted(profile.includes))}")
     lines += [f"assumption: {a}" for a in profile.assumptions]
-    body = to_text(sheet) if fmt == "table" else to_markdown(sheet)
-    separator = "\n" if fmt == "table" else "\n\n"
-    return body + "\n" + separator.join(lines) + "\n"
+    separator = "\n\n" if fmt == "md" else "\n"
+    return for_people(fmt)(sheet) + "\n" + below(fmt, separator.join(lines) + "\n")

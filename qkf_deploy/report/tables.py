@@ -10,7 +10,7 @@ from qkf_deploy.display.numbers import joules, ratio
 from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.energy_table import energy_sheet, footnotes, layer_fields, sum_fields
 from qkf_deploy.hw_models.pricing import EnergyReport, LayerEnergy
-from qkf_deploy.report.formats import check_format, for_people, to_csv, to_json
+from qkf_deploy.report.formats import below, check_format, for_people, to_csv, to_json
 
 SCHEMA_VERSION = 1
 
@@ -38,11 +38,10 @@ def render_energy(
     if fmt == "csv":
         return to_csv(_long_sheet(many))
     draw = for_people(fmt)
-    below = _as_list if fmt == "md" else _as_lines
     parts = [
         part
         for report in many
-        for part in (draw(energy_sheet(report, every_node=every_node)), below(footnotes(report)))
+        for part in (draw(energy_sheet(report, every_node=every_node)), _below(footnotes(report), fmt))
     ]
     if len(many) > 1:
         parts.append(draw(comparison_sheet(many)))
@@ -74,8 +73,8 @@ def _of_row(key: str) -> Field[tuple[EnergyReport, LayerEnergy]]:
     return Field(key, key, value)
 
 
-def _as_lines(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"
+def _below(lines: Sequence[str], fmt: str) -> str:
+    return _as_list(lines) if fmt == "md" else below(fmt, "\n".join(lines) + "\n")
 
 
 def _as_list(lines: Sequence[str]) -> str:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import re
+import shutil
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +138,31 @@ def test_prints_without_scroll_boxes(browser: Browser, page: Path) -> None:
     assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     browser.media()
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed (poppler-utils)")
+@pytest.mark.parametrize(("width", "height"), [(210, 297), (297, 210), (215.9, 279.4), (279.4, 215.9)])
+def test_paper_cuts_nothing(
+    browser: Browser, network: DigitsNetwork, tmp_path: Path, width: float, height: float
+) -> None:
+    """A4 and Letter, upright and across: every word of every table is on the paper, the totals once."""
+    run = stored(network.integer_graph, network.run)
+    write_page(tmp_path / "page.html", run, beside={"the same again": run})
+    browser.open(tmp_path / "page.html")
+    printed = browser.call("Page.printToPDF", paperWidth=width / 25.4, paperHeight=height / 25.4)
+    (tmp_path / "page.pdf").write_bytes(base64.b64decode(printed["data"]))
+    found = subprocess.run(
+        ["pdftotext", "-bbox", "page.pdf", "-"], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
+    words = re.findall(r'<word xMin="([-\d.]+)"[^>]*xMax="([\d.]+)"[^>]*>(.*?)</word>', found.decode())
+    limit = width / 25.4 * 72
+    assert [text for low, high, text in words if float(low) < 0 or float(high) > limit] == []
+    there = Counter(html.unescape(text) for _, _, text in words)
+    wanted = browser.evaluate("Array.from(document.querySelectorAll('td, tfoot th')).map(c => c.innerText)")
+    missing = Counter(word for cell in wanted for word in cell.split() if re.fullmatch(r"[-+]?[\d.,]+", word)) - there
+    assert missing == {}
+    feet = browser.evaluate("Array.from(document.querySelectorAll('tfoot')).length")
+    assert there["total"] == feet
 
 
 @pytest.mark.slow

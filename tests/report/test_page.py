@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from digits_network import DigitsNetwork
 
+from qkf_deploy.display.numbers import joules
 from qkf_deploy.errors import UsageError
+from qkf_deploy.hw_models.pricing import price
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.page import DEFAULT_PROFILES, render_page, write_page
 from qkf_deploy.runs.content import RunFile, stored
@@ -121,3 +123,19 @@ def test_drawing_puts_every_node_below_its_inputs(run: RunFile) -> None:
             assert a is b or a.y != b.y or a.x + a.width <= b.x or b.x + b.width <= a.x
     assert len(drawing.edges) == sum(len(set(n["inputs"])) for n in nodes)
     assert all(re.fullmatch(r"[MC\d. -]+", path) for path in drawing.edges)
+
+
+def test_begins_with_what_is_quoted(run: RunFile) -> None:
+    page = render_page(run)
+    report = price(run.ledger, DEFAULT_PROFILES[0])
+    lead = re.search(r'<p class="lead">(.*?)</p>', page, re.DOTALL).group(1)  # type: ignore[union-attr]
+    assert "The 8-bit integer network with T = 4" in lead
+    assert joules(report.mean_energy_pj) in lead
+    assert f"{joules(price(run.ledger, 'horowitz45-sram').mean_energy_pj)} with memory under horowitz45-sram" in lead
+
+
+def test_other_runs_stand_beside(run: RunFile) -> None:
+    page = render_page(run, beside={"the same again": run})
+    section = re.search(r'<section id="compared">(.*?)</section>', page, re.DOTALL).group(1)  # type: ignore[union-attr]
+    assert section.count("the same again") >= 2
+    assert '<section id="compared">' not in render_page(run)

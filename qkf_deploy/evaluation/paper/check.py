@@ -12,7 +12,7 @@ from qkf_deploy.evaluation.paper import tables as paper_tables
 from qkf_deploy.evaluation.paper.tables import Check
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.report.formats import for_people, to_csv, to_json
+from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
 _SIDES = (10, 20, 50, 100, 200)
 _CHANNELS = 256
@@ -81,5 +81,5 @@ def render(checks: Sequence[Check], fmt: str) -> str:
     for check in checks:
         lines = [f"- {remark}" for remark in check.remarks]
         lines += [f"- not as printed: {row}" for row in check.differs]
-        parts.append(draw(check.sheet) + "\n" + "\n".join(lines) + "\n")
+        parts.append(draw(check.sheet) + "\n" + below(fmt, "\n".join(lines) + "\n"))
     return "\n".join(parts)
