@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from qkf_deploy import limits
-from qkf_deploy.errors import GraphError, InputError, QkfError, damage
+from qkf_deploy.errors import GraphError, InputError, QkfError, damage, told
 from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, Resize, View, Widths, freeze
 from qkf_deploy.ir.digest import plain_node
 from qkf_deploy.ir.values import Kind, Timing, ValueType
@@ -105,7 +105,7 @@ def load_graph(path: str | Path) -> Graph:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"not a .qkf file: {error}", where=str(path), hint=_REWRITE) from error
+        raise InputError(f"not a .qkf file: {told(error)}", where=str(path), hint=_REWRITE) from error
     if _KEY not in metadata:
         raise InputError(
             "a safetensors file without a graph", where=str(path), hint="a checkpoint? `qkf-deploy trace` it first"
@@ -124,7 +124,7 @@ def from_bytes(data: bytes) -> Graph:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         text = header["__metadata__"][_KEY]
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"not a .qkf file: {error}", hint=_REWRITE) from error
+        raise InputError(f"not a .qkf file: {told(error)}", hint=_REWRITE) from error
     return from_json(text, tensors)
 
 

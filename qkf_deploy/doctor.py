@@ -12,7 +12,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from qkf_deploy import ops
-from qkf_deploy.errors import MissingComponent, QkfError
+from qkf_deploy.errors import MissingComponent, QkfError, told
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, Preprocessing, View
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
 from qkf_deploy.simulators import engines, reference
@@ -130,7 +130,7 @@ def _lava_version() -> str:
 def _one_line(error: Exception) -> str:
     if isinstance(error, QkfError):
         return f"{error.where}: {error.message}" if error.where else error.message
-    return f"{type(error).__name__}: {error}"
+    return told(error)
 
 
 def small_images() -> np.ndarray:

@@ -87,8 +87,18 @@ class IncompleteError(QkfError):
     exit_code = 5
 
 
-def damage(error: Exception) -> str:
+def damage(error: BaseException) -> str:
     """What is wrong with data that a reader stumbled over, without Python's words for it (``--debug`` shows those)."""
     if isinstance(error, KeyError):
         return f"{str(error)[:60]} is missing"
     return "nested too deeply" if isinstance(error, RecursionError) else "a part of it has another type or length"
+
+
+def told(error: BaseException) -> str:
+    """What a library or the system says of a file, on one line; without Python's words where it has no better ones."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, LookupError | TypeError | AttributeError | ArithmeticError | RecursionError):
+        return damage(error)
+    text = " ".join(str(error).split()) or "it gives no reason"
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -287,7 +287,7 @@ class Ledger(SelfDescribing):
                 dict(data["provenance"]),
             )
         except KeyError as error:
-            raise InputError(f"not a ledger: {error} is missing") from error
+            raise InputError(f"not a ledger: {damage(error)}") from error
 
 
 #: Work that says how much a layer computes: the columns of the overview.

@@ -92,7 +92,7 @@ def regular_size(path: Path) -> int:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:  # a null byte in the name
-        raise InputError(f"cannot be read: {error}", where=str(path)) from error
+        raise InputError("its name has a null byte", where=str(path)) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError("not a regular file", where=str(path))
     return status.st_size

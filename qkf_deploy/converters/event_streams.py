@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.errors import InputError, UsageError, told
 from qkf_deploy.simulators.run import Run
 from qkf_deploy.writing import new_folder
 
@@ -161,7 +161,7 @@ def _read_manifest(path: Path) -> tuple[int, str, list[Layer]]:
         images, format_ = int(manifest["images"]), str(manifest["format"])
         known = manifest["version"] == _VERSION and format_ in ("npz", "aer")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"not a recording of events: {error}", where=str(path)) from error
+        raise InputError(f"not a recording of events: {told(error)}", where=str(path)) from error
     size = sum(math.prod(layer.shape) for layer in layers) * images
     if not known or images < 1 or any(n < 1 for layer in layers for n in layer.shape) or size > _MOST_ELEMENTS:
         raise InputError("a manifest this version cannot read", where=str(path))
@@ -173,7 +173,7 @@ def _from_npz(path: Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as columns:
             return np.stack([columns[name].astype(np.int64) for name in _COLUMNS], axis=1)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"not a file of events: {error}", where=str(path)) from error
+        raise InputError(f"not a file of events: {told(error)}", where=str(path)) from error
 
 
 def _from_aer(path: Path) -> np.ndarray:
@@ -181,7 +181,7 @@ def _from_aer(path: Path) -> np.ndarray:
         rows = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
         events = np.array(rows, np.int64) if rows else np.empty((0, len(_COLUMNS)), np.int64)
     except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"not a file of events: {error}", where=str(path)) from error
+        raise InputError(f"not a file of events: {told(error)}", where=str(path)) from error
     if events.shape[1:] != (len(_COLUMNS),):
         raise InputError("every line holds t, c, y, x and value", where=str(path))
     return events

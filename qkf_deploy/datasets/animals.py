@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.errors import InputError, MissingComponent, told
 
 CLASS_NAMES = ("bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra")
 MEAN = (0.272,)
@@ -115,5 +115,5 @@ def _array(path: Path) -> NDArray[Any]:
         if isinstance(array, np.ndarray) and array.dtype.kind in "ui":
             return array
     except (OSError, EOFError, zlib.error, pickle.UnpicklingError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path)) from error
+        raise InputError(f"cannot be read: {told(error)}", where=str(path)) from error
     raise InputError("holds no array of whole numbers", where=str(path))

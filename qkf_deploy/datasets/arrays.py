@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from qkf_deploy import limits
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, told
 
 _MEMBER = ".npy"
 _HINT = "write it with numpy.save or numpy.savez"
@@ -129,7 +129,7 @@ def npz_names(path: Path) -> tuple[str, ...]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"not a readable array file: {error}", where=str(path), hint=_HINT)
+    return InputError(f"not a readable array file: {told(error)}", where=str(path), hint=_HINT)
 
 
 def _opened(path: Path, name: str | None) -> tuple[IO[bytes], int]:

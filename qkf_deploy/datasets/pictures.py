@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from qkf_deploy import limits
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, told
 from qkf_deploy.ir import Resize
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
@@ -69,8 +69,7 @@ def read(path: Path, shape: tuple[int, ...], resize: bool | Resize) -> Picture:
             warnings.simplefilter("ignore")  # of half-read metadata; and the size is checked below
             image, notices = _decode(path, mode, turn=not isinstance(resize, Resize))
     except _DAMAGE as error:
-        what = str(error)[:200] or type(error).__name__
-        raise InputError(f"not a readable image: {what}", where=str(path)) from error
+        raise InputError(f"not a readable image: {told(error)}", where=str(path)) from error
     if isinstance(resize, Resize):
         image = _as_torchvision(image, resize, width, height)
     elif image.size != (width, height):

@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         found = _array_made(_Machine().run(data))
         if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
+            raise ValueError("it holds no dictionary")
         return {_text(key): _array_made(value) for key, value in found.items()}
     except _DAMAGE as error:
         what = " ".join(str(error).split())[:200]
@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _text(key: Any) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"a key that is a {type(key).__name__}")
+        raise ValueError("a key that is no text")
     return key
 
 

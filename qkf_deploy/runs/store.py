@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qkf_deploy import limits
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, damage
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs import database
 from qkf_deploy.runs.locking import locked, unlock
@@ -272,7 +272,7 @@ class Store:
                 notices=tuple(map(str, head["notices"])),
             )
         except KeyError as error:
-            raise InputError(f"a damaged run file: {error} is missing", where=str(self.path)) from error
+            raise InputError(f"a damaged run file: {damage(error)}", where=str(self.path)) from error
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError("a damaged run file: its description", where=str(self.path)) from error
         except InputError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.errors import InputError, MissingComponent, told
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.simulators.counting import Account
@@ -40,7 +40,7 @@ def open_session(model: bytes, threads: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise InputError(f"ONNX Runtime refuses the model: {error}") from error
+        raise InputError(f"ONNX Runtime refuses the model: {told(error)}") from error
 
 
 def run(

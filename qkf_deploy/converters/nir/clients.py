@@ -20,7 +20,7 @@ import numpy as np
 
 from qkf_deploy.converters.nir.builder import DT, nir
 from qkf_deploy.converters.nir.read import import_nir
-from qkf_deploy.errors import InputError, MissingComponent
+from qkf_deploy.errors import InputError, MissingComponent, told
 from qkf_deploy.options import ImportOptions
 from qkf_deploy.simulators import reference
 
@@ -131,7 +131,7 @@ def _imported(client: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:  # importers raise whatever comes to hand
-        raise InputError(f"{client} refuses the file: {type(error).__name__}: {error}") from error
+        raise InputError(f"{client} refuses the file: {told(error)}") from error
 
 
 def _import(module: str, package: str) -> Any:

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from qkf_deploy import limits
 from qkf_deploy.children import isolated_command
 from qkf_deploy.converters.nir.safety import NirContent, RawGraph, RawNode, Value, read_content
-from qkf_deploy.errors import InputError, QkfError
+from qkf_deploy.errors import InputError, QkfError, told
 
 _BASE_MEMORY = 2 * 2**30  # address space of an interpreter with numpy and h5py, and room for small files
 _MEMORY_PER_BYTE = 40
@@ -77,7 +77,7 @@ def _decode(message: bytes) -> NirContent:
         tensors = load(message)
         tree = json.loads(tensors[_TREE].tobytes())
     except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"the reading process sent nothing usable: {error}") from error
+        raise InputError(f"the reading process sent nothing usable: {told(error)}") from error
     if _SIDECAR in tensors:
         return NirContent(None, tensors[_SIDECAR])
     node = _node_from(tree, tensors)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qkf_deploy import limits
 from qkf_deploy.converters.torch.containers import RESAVE, Weights, find_weights
-from qkf_deploy.converters.torch.unpickling import REDOWNLOAD, one_line, unpickle
-from qkf_deploy.errors import CheckpointError, UsageError
+from qkf_deploy.converters.torch.unpickling import REDOWNLOAD, unpickle
+from qkf_deploy.errors import CheckpointError, UsageError, told
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.config import QKFormerConfig
 from qkf_deploy.models.lazy import import_torch_module
@@ -170,7 +170,7 @@ def _read_safetensors(
         header = json.loads(content[8 : 8 + header_size])
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(
-            f"the safetensors file is damaged ({one_line(error)})", where=where, hint=REDOWNLOAD
+            f"the safetensors file is damaged ({told(error)})", where=where, hint=REDOWNLOAD
         ) from error
     stored = [key for key in header if key != "__metadata__"]
     return {key: tensors[key] for key in stored}, dict(header.get("__metadata__") or {})

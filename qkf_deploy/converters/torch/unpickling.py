@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from qkf_deploy import limits
 from qkf_deploy.converters.torch.containers import RESAVE
-from qkf_deploy.errors import CheckpointError
+from qkf_deploy.errors import CheckpointError, told
 
 REDOWNLOAD = "download or copy the file again, it looks incomplete or damaged"
 _OTHER_FILE = "name a .pth, .pt or .safetensors file; if it is one, download or copy it again"
@@ -63,8 +63,8 @@ def unpickle(file: BinaryIO, where: str) -> object:
     except pickle.UnpicklingError as error:
         raise _unpickling_error(error, where) from error
     except Exception as error:  # damaged bytes make torch's readers raise almost any type
-        told = isinstance(error, RuntimeError | EOFError)  # any other text is about torch's code, not the file
-        detail = f" ({one_line(error)})" if told else ""
+        reasoned = isinstance(error, RuntimeError | EOFError)  # any other text is about torch's code, not the file
+        detail = f" ({told(error)})" if reasoned else ""
         raise CheckpointError(f"is not a complete torch checkpoint{detail}", where=where, hint=REDOWNLOAD) from error
 
 
@@ -91,9 +91,3 @@ def _unpickling_error(error: pickle.UnpicklingError, where: str) -> CheckpointEr
     cause = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
     detail = f" ({cause[1].strip()[:80]})" if cause else ""
     return CheckpointError(f"is not a torch or safetensors checkpoint{detail}", where=where, hint=_OTHER_FILE)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text, short and without line breaks."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."

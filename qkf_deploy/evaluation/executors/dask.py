@@ -25,7 +25,7 @@ from distributed.client import FuturesCancelledError
 from distributed.scheduler import KilledWorker
 
 from qkf_deploy import bundle, limits
-from qkf_deploy.errors import EngineError, UsageError
+from qkf_deploy.errors import EngineError, UsageError, told
 from qkf_deploy.evaluation.executors.worker import Delivery, build, run_shard
 from qkf_deploy.evaluation.job import Bench, ShardResult
 from qkf_deploy.options import ExecutionOptions
@@ -118,7 +118,7 @@ def _remote(address: str, options: ExecutionOptions) -> Client:
         return Client(address, security=security, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise EngineError(
-            f"no Dask scheduler answers: {str(error) or type(error).__name__}",
+            f"no Dask scheduler answers: {told(error)}",
             where=address,
             hint="start one with `dask scheduler`, and workers with `dask worker`",
         ) from error
@@ -197,7 +197,7 @@ class Cluster:
             yield
         except (ImportError, AttributeError) as error:
             raise EngineError(
-                f"a worker cannot load this version of qkf-deploy: {error}",
+                f"a worker cannot load this version of qkf-deploy: {told(error)}",
                 hint="install the same version on every worker",
             ) from error
         finally:
@@ -252,7 +252,7 @@ class _Desk:
                 ended: Any = wait(list(running), timeout=_SILENCE_S, return_when="FIRST_COMPLETED")
                 return list(ended.done)
             except FuturesCancelledError as error:
-                raise EngineError(f"the scheduler dropped the work: {error}", hint=_RESUME) from error
+                raise EngineError(f"the scheduler dropped the work: {told(error)}", hint=_RESUME) from error
             except TimeoutError:
                 pass
         raise EngineError("there is no worker", hint=_RESUME)
