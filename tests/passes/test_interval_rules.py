@@ -7,17 +7,38 @@ run with the tests; ``QKF_INTERVALS=1000000`` tries that many in all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from netbuild import drive_type
 
-from qkf_deploy.errors import ProofError
-from qkf_deploy.ir import Interval
-from qkf_deploy.ops import Add, Conv, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Readout, Shift, Sum, SumPool
+import qkf_deploy as qd
+from qkf_deploy.errors import GraphError, ProofError, QkfError
+from qkf_deploy.ir import GraphBuilder, Interval, Operator
+from qkf_deploy.ops import (
+    Add,
+    BatchNorm,
+    Conv,
+    Input,
+    IntegerNeuron,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Neuron,
+    Output,
+    Readout,
+    Scale,
+    Shift,
+    Sum,
+    SumPool,
+)
 
+ROOT = Path(__file__).parents[2]
 _ALL = int(os.environ.get("QKF_INTERVALS", "0"))
 _CASES = 100  # per round
 Rng = np.random.Generator
@@ -260,3 +281,49 @@ def test_rule(name: str) -> None:
         except ProofError:
             refused += 1
             assert refused < 20 + wanted // _CASES
+
+
+def test_inputs() -> None:
+    """The ranges are those of what engines take; they refuse anything else."""
+    forms = {
+        Input((1, 2, 2), "frames", high=3): (0, 3),
+        Input((1, 2, 2), "bytes"): (0, 255),
+        Input((1, 2, 2), "fixed", bits=6): (-31, 31),
+    }
+    for op, (low, high) in forms.items():
+        found = op.interval([], {}, [], 1)
+        assert (found.low.min(), found.high.max()) == (low, high)
+        build = GraphBuilder()
+        build.add("input", op)
+        build.add("output", Output(), ["input"])
+        encoding = "frames" if op.format == "frames" else "direct"
+        graph = build.build(time_steps=1, input_encoding=encoding, arithmetic="integer")
+        for value in (low - 1, high + 1):
+            with pytest.raises(QkfError):
+                qd.simulate(graph, np.full((1, *([1] if encoding == "frames" else []), 1, 2, 2), value, np.int64))
+
+
+def test_outputs() -> None:
+    x = Interval(np.array([-3, 4]), np.array([5, 4]))
+    assert Output().interval([x], {}, [], 1) is x
+
+
+def concrete(base: type[Operator]) -> Iterator[type[Operator]]:
+    for each in base.__subclasses__():
+        yield from concrete(each)
+        if "interval" in vars(each) and each.__module__.startswith("qkf_deploy"):
+            yield each
+
+
+def test_the_table_of_rules_is_complete() -> None:
+    """Every operator is in the table, with tests that exist, or is named as one without a rule."""
+    text = (ROOT / "docs" / "integer-semantics.md").read_text()
+    table = text[text.index("| operator | rule |") : text.index("`batch_norm`, `scale`")].splitlines()[2:]
+    listed = [kind for row in table if row for kind in re.findall(r"`(\w+)`", row.split("|")[1])]
+    without = {"batch_norm", "scale", "neuron"}
+    assert sorted(listed) == sorted({op.kind for op in concrete(Operator)} - without)
+    for op in (BatchNorm(1e-5), Scale(0.5), Neuron(None, 1.0, None)):
+        with pytest.raises(GraphError):
+            op.interval([], {}, [], 1)
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {name}(" in (ROOT / file).read_text(), (file, name)
