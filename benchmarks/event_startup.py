@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-_DIGITS = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
+_DIGITS = Path(__file__).parents[1] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 def _child(task: str, graph: Path, cache: str | None = None) -> str:

@@ -19,7 +19,7 @@ import torch
 import qkf_deploy as qd
 from qkf_deploy.datasets.digits import load_digits
 
-_CHECKPOINT = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
+_CHECKPOINT = Path(__file__).parents[1] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 def contestants(threads: int, count: int) -> dict[str, Callable[[], Any]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A shell that starts the tests in the background ignores the key press for them, and programs inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CHECKPOINT = Path(__file__).parents[1] / "examples" / "digits" / "qkformer_digits.safetensors"
+CHECKPOINT = Path(__file__).parents[1] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -441,3 +441,28 @@ def test_help_of_every_command(shell: Shell) -> None:
     assert all(name in out for name in COMMANDS)
     for name in COMMANDS:
         assert "Usage: qkf-deploy" in shell(name, "--help")[0]
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evalute"]) == 2
+    assert "Did you mean 'evaluate'?" in capsys.readouterr().err
+    assert run(["xyzzy"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "found"),
+    [("qkf-deploy qu", 1, "plain,quantize"), ("qkf-deploy quantize --sc", 2, "plain,--scales")],
+)
+def test_shell_completion(words: str, at: int, found: str) -> None:
+    wanted = {"_QKF_DEPLOY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+    code = "import sys; sys.argv = ['qkf-deploy']; from qkf_deploy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **wanted}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [found]
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "qkf_deploy", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("qkf-deploy, version")

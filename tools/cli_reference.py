@@ -14,8 +14,8 @@ _INTRODUCTION = """# Command line
 
 Made by `python tools/cli_reference.py` from the commands themselves; a test keeps it current.
 
-Results go to stdout; progress, notices and errors to stderr. `--format json` and `csv` carry every digit, `table` and
-`md` are for people. An error is one sentence that names the place, and `try:` with the next step.
+Results go to stdout; progress, notices and errors to stderr. `--format json` and `csv` carry every digit, `table`, `md`
+and `latex` are for people. An error is one sentence that names the place, and `try:` with the next step.
 
 | exit code | meaning |
 |--:|:--|
@@ -27,6 +27,9 @@ Results go to stdout; progress, notices and errors to stderr. `--format json` an
 | 5 | an engine in another process failed or ran past its time |
 | 70 | a bug; `qkf-deploy --debug ...` shows the traceback |
 | 130 | interrupted |
+
+Shell completion of commands and options: `eval "$(_QKF_DEPLOY_COMPLETE=bash_source qkf-deploy)"` in `~/.bashrc`;
+`zsh_source` and `fish_source` for those shells. `python -m qkf_deploy` is the same as `qkf-deploy`.
 """
 
 

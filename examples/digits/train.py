@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from qkf_deploy.datasets import digits
 from qkf_deploy.models import QKFormer, build_config
 
-DEFAULT_OUTPUT = Path(__file__).parent / "qkformer_digits.safetensors"
+DEFAULT_OUTPUT = Path(__file__).parents[2] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 @dataclass(frozen=True)

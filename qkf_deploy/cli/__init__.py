@@ -27,30 +27,39 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 EXIT_TERMINATED = 143
 
-#: Command name -> where its click command is. Imported when it is called (or shown in its own help).
-COMMANDS: Mapping[str, str] = {
-    "demo": "qkf_deploy.cli.demo:demo",
-    "run": "qkf_deploy.cli.whole:run_command",
-    "models": "qkf_deploy.cli.models:models",
-    "train": "qkf_deploy.cli.train:train",
-    "trace": "qkf_deploy.cli.trace:trace",
-    "quantize": "qkf_deploy.cli.quantize:quantize",
-    "calibrate": "qkf_deploy.cli.calibrate:calibrate",
-    "evaluate": "qkf_deploy.cli.evaluate:evaluate",
-    "simulate": "qkf_deploy.cli.simulate:simulate",
-    "energy": "qkf_deploy.cli.energy:energy",
-    "profiles": "qkf_deploy.cli.profiles:profiles",
-    "report": "qkf_deploy.cli.report:report",
-    "compare": "qkf_deploy.cli.compare:compare",
-    "map": "qkf_deploy.cli.map:map_command",
-    "paper": "qkf_deploy.cli.paper:paper",
-    "export": "qkf_deploy.cli.export:export",
-    "import": "qkf_deploy.cli.import_:import_",
-    "widths": "qkf_deploy.cli.widths:widths",
-    "inspect": "qkf_deploy.cli.inspect:inspect",
-    "verify": "qkf_deploy.cli.verify:verify",
-    "doctor": "qkf_deploy.cli.doctor:doctor",
+#: What commands are for -> command name -> where its click command is, imported when it is called or shown in its help.
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Start here": {
+        "demo": "qkf_deploy.cli.demo:demo",
+        "run": "qkf_deploy.cli.whole:run_command",
+        "doctor": "qkf_deploy.cli.doctor:doctor",
+    },
+    "Networks": {
+        "models": "qkf_deploy.cli.models:models",
+        "train": "qkf_deploy.cli.train:train",
+        "trace": "qkf_deploy.cli.trace:trace",
+        "import": "qkf_deploy.cli.import_:import_",
+        "quantize": "qkf_deploy.cli.quantize:quantize",
+        "calibrate": "qkf_deploy.cli.calibrate:calibrate",
+        "inspect": "qkf_deploy.cli.inspect:inspect",
+        "widths": "qkf_deploy.cli.widths:widths",
+        "verify": "qkf_deploy.cli.verify:verify",
+    },
+    "Numbers": {
+        "evaluate": "qkf_deploy.cli.evaluate:evaluate",
+        "simulate": "qkf_deploy.cli.simulate:simulate",
+        "energy": "qkf_deploy.cli.energy:energy",
+        "profiles": "qkf_deploy.cli.profiles:profiles",
+        "compare": "qkf_deploy.cli.compare:compare",
+        "report": "qkf_deploy.cli.report:report",
+        "paper": "qkf_deploy.cli.paper:paper",
+    },
+    "Deploy": {
+        "export": "qkf_deploy.cli.export:export",
+        "map": "qkf_deploy.cli.map:map_command",
+    },
 }
+COMMANDS: Mapping[str, str] = {name: place for commands in GROUPS.values() for name, place in commands.items()}
 
 
 class LazyGroup(click.Group):
@@ -64,6 +73,24 @@ class LazyGroup(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
         return getattr(importlib.import_module(module), name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        ctx.fail(f"No such command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in GROUPS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            width = formatter.width - 6 - max(len(name) for name in COMMANDS)
+            with formatter.section(title):
+                formatter.write_dl([(n, c.get_short_help_str(width)) for n, c in commands.items() if c is not None])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -11,7 +11,7 @@ from qkf_deploy.cli.common import PATH, command, emit, format_option, progress, 
 from qkf_deploy.errors import InputError
 from qkf_deploy.options import TableFormat
 
-_CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
+_CHECKPOINT = Path(__file__).parents[1] / "models" / "qkformer_digits.safetensors"
 
 
 @command()
@@ -24,11 +24,10 @@ def demo(output: Path, checkpoint: Path, bits: int, fmt: TableFormat) -> None:
     from qkf_deploy.datasets import digits
     from qkf_deploy.report.agreement_table import accuracy_lines, agreement_sheet
     from qkf_deploy.report.tables import energy_lines, render_energy
+    from qkf_deploy.writing import write_atomically
 
     if not checkpoint.is_file():
-        raise InputError(
-            "no such checkpoint", where=str(checkpoint), hint="run the demo from a clone of the repository"
-        )
+        raise InputError("no such checkpoint", where=str(checkpoint), hint="leave --checkpoint out: one is bundled")
     if output.exists() and not output.is_dir():
         raise InputError("is no folder", where=str(output), hint="give another --output")
     data = digits.load_digits()
@@ -40,6 +39,7 @@ def demo(output: Path, checkpoint: Path, bits: int, fmt: TableFormat) -> None:
     with progress("simulating") as tick:
         run = qd.simulate(integer, data.test_images, record="gates", progress=tick)
     output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / checkpoint.name, checkpoint.read_bytes())
     digits.save_held_out(data, output / "held_out.npz")
     qd.save(graph, output / "digits.qkf")
     qd.save(integer, output / "digits.int.qkf")

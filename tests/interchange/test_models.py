@@ -24,7 +24,7 @@ from qkf_deploy.simulators.run import Record
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
-CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
+CHECKPOINT = Path(__file__).parents[2] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 @lru_cache(1)

@@ -17,7 +17,7 @@ from qkf_deploy.models import BUILDS, QKFormer
 
 pytest.importorskip("sklearn")
 
-CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
+CHECKPOINT = Path(__file__).parents[2] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from qkf_deploy.runs.gates import gate_nodes
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("energy.md", "profiles.md", "mapping.md", "report.md", "paper-check.md", "evaluate.md")
-CHECKPOINT = Path(__file__).parents[2] / "examples" / "digits" / "qkformer_digits.safetensors"
+CHECKPOINT = Path(__file__).parents[2] / "qkf_deploy" / "models" / "qkformer_digits.safetensors"
 _BLOCK = re.compile(r"(<!-- made by: qkf-deploy (?P<command>.*?) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 
 
