@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,11 +93,15 @@ print(out.sum())
 """
 
 
+def cached_in(folder: Path) -> dict[str, str]:
+    root = str(Path(qkf_deploy.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": root, "NUMBA_CACHE_DIR": str(folder)}
+
+
 @pytest.mark.parametrize("processes", [int(os.environ.get("QKF_RACE", "2"))])
 def test_cold_cache_race(processes: int, tmp_path: Path) -> None:
     """Several processes fill an empty cache at once (``QKF_RACE=8``); a damaged one is compiled again."""
-    root = str(Path(qkf_deploy.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = cached_in(tmp_path)
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -108,3 +114,39 @@ def test_cold_cache_race(processes: int, tmp_path: Path) -> None:
     for path in stored:
         path.write_bytes(path.read_bytes()[:-7])
     assert start().communicate() == ("2\n", "")
+
+
+def said(line: list[str], folder: Path) -> list[str]:
+    """What the program warns of, once its result is right; skips where the line itself cannot be run."""
+    environment = {**cached_in(folder), "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    if done.returncode in (1, 77, 127) and any(tool in done.stderr for tool in ("setpriv", "unshare", "mount")):
+        pytest.skip(f"this machine does not let us: {done.stderr.splitlines()[-1]}")
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+    return done.stderr.splitlines()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_the_cache_of_another_user(tmp_path: Path) -> None:
+    """A user who can read everything and write nowhere, before and after the cache holds the kernels."""
+    reads = "+dac_read_search"
+    nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", reads, "--ambient-caps", reads]
+    expected = [
+        "compiled kernels cannot be stored (no folder for them can be written): they are compiled again each time"
+    ]
+    line = ["setpriv", *nobody, sys.executable, "-c", _ADD]
+    assert said(line, tmp_path) == expected
+    assert not any(tmp_path.iterdir())
+    assert said([sys.executable, "-c", _ADD], tmp_path) == []
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert said(line, tmp_path) == expected
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before != {}
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=8k none {shlex.quote(str(tmp_path))} || exit 77"
+    script = f"{mount}\nexec {shlex.join([sys.executable, '-c', _ADD])}"
+    expected = "compiled kernels cannot be stored (No space left on device): they are compiled again each time"
+    assert said(["unshare", "-rm", "sh", "-c", script], tmp_path) == [expected]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -21,6 +22,7 @@ from PIL import Image
 from published import aedat2, aedat3, atis, cifar_images, cifar_pickle, random_events
 from safetensors.numpy import load, save
 from stored_runs import put_together, taken_apart
+from torch import nn
 
 import qkf_deploy as qd
 from qkf_deploy import bundle
@@ -34,7 +36,10 @@ from qkf_deploy.datasets.events.recording import Events, frames
 from qkf_deploy.datasets.tables import read_table
 from qkf_deploy.ir import Graph
 from qkf_deploy.models.builds import build
+from qkf_deploy.models.qkformer import QKFormer
 from qkf_deploy.runs.file import write_run
+from qkf_deploy.training.recipe import Recipe
+from qkf_deploy.training.state import identity, read_state, write_state
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,15 @@ def read_nir(path: Path) -> object:
 
 
 @cache
-def checkpoint() -> bytes:
+def model() -> QKFormer:
     torch.manual_seed(0)
+    return build("qkformer-digits", embed_dim=32, heads=8, time_steps=1)
+
+
+@cache
+def checkpoint() -> bytes:
     buffer = io.BytesIO()
-    torch.save({"model": build("qkformer-digits").state_dict(), "epoch": 3}, buffer)
+    torch.save({"model": model().state_dict(), "epoch": 3}, buffer)
     return buffer.getvalue()
 
 
@@ -114,10 +124,49 @@ def legacy_checkpoint() -> bytes:
 
 @cache
 def safetensors_checkpoint() -> bytes:
-    torch.manual_seed(0)
-    model = build("qkformer-digits")
-    tensors = {k: v.numpy() for k, v in model.state_dict().items()}
-    return save(tensors, metadata={"qkf_config": model.config.to_json()})
+    tensors = {k: v.numpy() for k, v in model().state_dict().items()}
+    return save(tensors, metadata={"qkf_config": model().config.to_json()})
+
+
+RECIPE = Recipe(epochs=3)
+LOG = [{"epoch": 1, "loss": 2.25, "learning_rate": 1e-3, "accuracy": 12.5}]
+
+
+def trainer() -> tuple[dict[str, Any], nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
+    """What a training of a small layer reads its state into."""
+    layer = nn.Linear(3, 2)
+    about = identity(model().config, RECIPE, "digest")
+    return about, layer, torch.optim.AdamW(layer.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+
+
+@cache
+def training_state(folder: str) -> bytes:
+    path = Path(folder) / "honest.training"
+    about, layer, optimizer, scaler = trainer()
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    write_state(path, about, 1, layer, optimizer, scaler, LOG)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def altered_state(data: bytes, rng: random.Random) -> bytes:
+    """Damage of any kind, or an altered description, under a hash that fits."""
+    content = data[32:]
+    if rng.random() < 0.5:
+        content = damaged_bytes(content, rng)
+    else:
+        rest = json.loads(
+            json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["training"]
+        )
+        content = save(load(content), metadata={"training": json.dumps(damaged_json(rest, rng))})
+    return hashlib.sha256(content).digest() + content
+
+
+def read_training(path: Path) -> object:
+    about, *rest = trainer()
+    return read_state(path, about, *rest)
 
 
 @cache
@@ -181,6 +230,10 @@ def readers(folder: Path) -> dict[str, Reader]:
         "checkpoint": Reader(checkpoint, load_model, (damaged_bytes, damaged_member), ".pth"),
         "legacy checkpoint": Reader(legacy_checkpoint, read_state_dict, plain, ".pt"),
         "safetensors": Reader(safetensors_checkpoint, load_model, plain, ".safetensors"),
+        "training state": Reader(
+            lambda: training_state(str(folder)), read_training, (damaged_bytes, altered_state, altered_state),
+            ".training",
+        ),
         "run": Reader(lambda: run_file(str(folder)), qd.load_run, (damaged_bytes, altered_run, altered_run), ".sqlite"),
         "profile": Reader(lambda: toml("profiles"), qd.load_profile, plain, ".toml"),
         "chip": Reader(lambda: toml("chips"), qd.load_chip, plain, ".toml"),
