@@ -14,6 +14,7 @@ from qkf_deploy.pipeline.comparing import compare, verify
 from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, price_rates, write_report
 from qkf_deploy.pipeline.evaluating import evaluate, resume
 from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
+from qkf_deploy.pipeline.finetuning import finetune
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -72,6 +73,7 @@ __all__ = [
     "export_nir",
     "export_onnx",
     "export_run",
+    "finetune",
     "fold",
     "import_nir",
     "layers",

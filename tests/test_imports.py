@@ -50,8 +50,10 @@ LAYERS = {
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
-    "calibration": {*("errors", "display", "ir", "keywords", "ops", "options", "passes", "simulators", "statistics")},
-    "training": {"errors", "ir", "keywords", "models", "options", "writing"},
+    "calibration": {
+        *("errors", "display", "ir", "keywords", "ops", "options", "passes", "simulators", "statistics", "training"),
+    },
+    "training": {"errors", "ir", "keywords", "models", "ops", "options", "passes", "simulators", "writing"},
 }
 
 

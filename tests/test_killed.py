@@ -7,6 +7,7 @@ A seeded sample runs with the tests; ``QKF_KILLS=500`` ends that many.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -32,7 +33,7 @@ from qkf_deploy.evaluation.paper import check
 from qkf_deploy.ir import Graph, Preprocessing
 from qkf_deploy.models import build_config
 from qkf_deploy.models.qkformer import QKFormer
-from qkf_deploy.pipeline import training
+from qkf_deploy.pipeline import finetuning, training
 from qkf_deploy.training.checkpoint import write_checkpoint
 from qkf_deploy.training.recipe import Recipe
 
@@ -59,6 +60,8 @@ WRITERS = {
     "figure": "paper gated.qkf digits.npz --engine reference --figure out.png",
     "demo": "demo --checkpoint gated.safetensors --output out",
     "train": "train --arch qkformer-digits --data digits.npz --epochs 2 --batch-size 2 --threads 1 -o out.safetensors",
+    "finetune": "finetune gated.safetensors --data digits.npz --bits 3 --start 0 --epochs 2 --batch-size 2 --threads 1 "
+    "-o out.safetensors",
 }
 #: Their folder is no whole: each file in it stands for itself, and is replaced for itself.
 SEPARATE = {"demo"}
@@ -219,11 +222,26 @@ def inside(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def shorten(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `demo` and `train` skip what they would compute before they write."""
+    """Let `demo` and trainings skip what they would compute before they write."""
     monkeypatch.setattr(digits, "load_digits", lambda: kit.few)
     monkeypatch.setattr(qd, "trace", lambda *_, **__: kit.traced)
     monkeypatch.setattr(training, "trace", lambda *_, **__: kit.traced)
     monkeypatch.setattr(qd, "verify", lambda *_, **__: kit.agreement)
+    monkeypatch.setattr(finetuning, "trace_source", _remembering(finetuning.trace_source))
+
+
+def _remembering(trace: Callable[[Any], Graph]) -> Callable[[Any], Graph]:
+    """A tracer that traces equal weights once; forked children know what their parent traced."""
+    known: dict[bytes, Graph] = {}
+
+    def remembered(source: Any) -> Graph:
+        tensors = [*source.model.state_dict().values(), *map(torch.tensor, source.scales.values())]
+        key = hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).digest()
+        if key not in known:
+            known[key] = trace(source)
+        return known[key]
+
+    return remembered
 
 
 def forced(name: str) -> list[str]:
@@ -234,9 +252,9 @@ def forced(name: str) -> list[str]:
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.usefixtures("inside")
 def test_ended(name: str, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name in ("demo", "train"):
+    if name in ("demo", "train", "finetune"):
         shorten(kit, monkeypatch)
-    if name == "train" and torch.cuda.is_available():
+    if name in ("train", "finetune") and torch.cuda.is_available():
         pytest.skip("where torch has a GPU, a forked process cannot train")
     words = WRITERS[name].split()
     rng = random.Random(f"{name} {_KILLS}")

@@ -119,6 +119,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("verify", "integer.qkf", "images.npy", "--against", "{}"): (),
     ("trace", "{}", "-o", "out.qkf"): (),
     ("train", "--arch", "qkformer-digits", "--data", "{}", "-o", "out.safetensors"): (),
+    ("calibrate", "float.qkf", "{}", "--bits", "4", "-o", "out.qkf"): ("images",),
+    ("finetune", "{}", "--data", "labelled.npz", "--start", "0", "-o", "out.safetensors"): (),
     ("demo", "--output", "out", "--checkpoint", "{}"): (),
     ("trace", "model.py:fine", "--checkpoint", "{}", "--image-size", "8", "-o", "out.qkf"): (),
 }
@@ -328,6 +330,21 @@ train --arch qkformer-digits --data labelled.npz -o out.bin
 train --arch qkformer-2-256-dvs128 --data labelled.npz -o out.safetensors --mean 0.5,0.5 --std 0.5,0.5
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --micro-batches 3
 train --arch qkformer-digits --data labelled.npz -o out.safetensors --learning-rate -1
+finetune missing.pth --data labelled.npz -o out.safetensors
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.qkf
+finetune model.py:fine --image-size 8 --data labelled.npz -o missing/out.safetensors
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --bits 9
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --layer-bits nothing=4
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --precision float16
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --drop-path 0.5
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --carry official
+finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --start -1
+finetune model.py:fine --image-size 8 --data images.npy -o out.safetensors
+calibrate float.qkf images.npy -o out.qkf --bits 9
+calibrate float.qkf images.npy -o out.qkf --bits 4 --methods nothing
+calibrate float.qkf images.npy -o out.qkf --bits 4 --sample 0
+calibrate float.qkf images.npy -o out.qkf --sample 4
+calibrate integer.qkf images.npy -o out.qkf --bits 4
 demo --bits x
 demo --output read_only
 models --format nothing

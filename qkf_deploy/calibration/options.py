@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from qkf_deploy.keywords import Help
-from qkf_deploy.options import Carry, DataOptions, EngineOptions, Part, Progress
+from qkf_deploy.options import BITS, Carry, DataOptions, EngineOptions, Part, Progress
+
+_BITS = ", ".join(map(str, BITS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,4 +41,21 @@ class CalibrateOptions(DataOptions, EngineOptions):
             "--held-out]."
         ),
     ] = None
-    progress: Annotated[Progress | None, Help("Called with (modes done, modes in all).", command_line=False)] = None
+    bits: Annotated[
+        int | None, Help(f"Make an integer network of so many bits per weight, fitted to images: {_BITS}.")
+    ] = None
+    first_bits: Annotated[
+        int | None, Help("Bits of the first synapse, which sees pixels [default: the larger of bits and 8].")
+    ] = None
+    layer_bits: Annotated[Mapping[str, int], Help("Bits of single layers, by node name.", metavar="NODE=BITS")] = field(
+        default_factory=dict[str, int]
+    )
+    sample: Annotated[int, Help("Images, drawn by --seed, that the integers are fitted to.", least=1)] = 128
+    methods: Annotated[
+        Sequence[str] | None,
+        Help(
+            "What is fitted, by the spikes of the neuron behind each synapse [default: scale,rounding,bias]. scale: "
+            "the scale of every channel; rounding: which way its weights round; bias: its bias."
+        ),
+    ] = None
+    progress: Annotated[Progress | None, Help("Called with (parts done, parts in all).", command_line=False)] = None

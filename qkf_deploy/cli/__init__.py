@@ -37,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "Networks": {
         "models": "qkf_deploy.cli.models:models",
         "train": "qkf_deploy.cli.train:train",
+        "finetune": "qkf_deploy.cli.finetune:finetune",
         "trace": "qkf_deploy.cli.trace:trace",
         "import": "qkf_deploy.cli.import_:import_",
         "quantize": "qkf_deploy.cli.quantize:quantize",

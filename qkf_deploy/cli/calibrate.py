@@ -21,18 +21,24 @@ from qkf_deploy.options import TableFormat
 @options_of(CalibrateOptions)
 @format_option
 def calibrate(network: Path, data: Path, output: Path, fmt: TableFormat, **options: Any) -> None:
-    """Fit a network to images without training: stored leftovers for membranes that the model carries over a batch.
+    """Fit a network to images without training: integers of few bits, or leftovers for membranes that the model carries
+    over a batch.
 
-    Shows what every carry mode answers on the images that the leftovers do not come from, or on --held-out.
+    With --bits, shows what the neurons of every layer do wrong before and after. With --carry, shows what every carry
+    mode answers on the images that the leftovers do not come from, or on --held-out.
 
     \b
     Example:
+      qkf-deploy calibrate net.qkf train-sample/ --bits 4 -o net.int.qkf
       qkf-deploy calibrate net.qkf train-sample/ --carry stored -o stored.qkf
     """
-    with progress("comparing") as tick:
+    with progress("calibrating") as tick:
         found = qd.calibrate(network, data, progress=tick, **options)
     notices(found.notices)
     qd.save(found.graph, output)
     if found.carry is not None:
         show(found.carry.sheet(), fmt)
-    note(f"{output}: carry {options['carry']}")
+        note(f"{output}: carry {options['carry']}")
+    if found.fit is not None:
+        show(found.fit.sheet(), fmt)
+        note(f"{output}: integer graph, {found.graph.provenance['quantize']}")

@@ -36,12 +36,13 @@ def train(ctx: click.Context, arch: str, data: Path, output: Path, **options: An
     values = {field.name: options.pop(field.name) for field in fields(Recipe)}
     given = {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
     recipe = replace(recipe_of(arch), **given)
-    log = qd.train(arch, data, output, recipe=recipe, report=_line, **options)
+    log = qd.train(arch, data, output, recipe=recipe, report=show_epoch, **options)
     if os.environ.get("RANK", "0") == "0":
         accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
         emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")
 
 
-def _line(line: dict[str, Any]) -> None:
+def show_epoch(line: dict[str, Any]) -> None:
+    """One epoch of a training, on stderr."""
     accuracy = f"  held out {line['accuracy']:.2f} %" if "accuracy" in line else ""
     note(f"epoch {line['epoch']}  loss {line['loss']:.4f}  rate {line['learning_rate']:.2e}{accuracy}")

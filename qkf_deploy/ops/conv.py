@@ -28,7 +28,8 @@ class Conv(Operator):
 
     Input ``(C, W)`` or ``(C, H, W)``. Parameters: ``weight`` ``(O, C / groups, *kernel)`` and optionally ``bias``,
     either ``(O,)`` or, where the bias depends on the border, ``(O, *cases)`` with the cases of
-    :meth:`qkf_deploy.ops.geometry.Axis.cases` per axis (normalization folded into a padded first layer).
+    :meth:`qkf_deploy.ops.geometry.Axis.cases` per axis (normalization folded into a padded first layer); in float
+    graphs optionally ``scale`` (:func:`qkf_deploy.ops.synapse.check_scale`).
 
     Attributes:
         stride, padding, dilation: one entry per spatial axis.
@@ -63,6 +64,7 @@ class Conv(Operator):
             raise GraphError(f"weight {weight.shape} with {self.groups} groups does not fit input {x.shape}")
         axes = self.axes(x.shape, weight)
         self._check_bias(params, weight, axes)
+        synapse.check_scale(params, len(weight))
         return ValueType.drive((weight.shape[0], *(a.out for a in axes)), x.timing)
 
     @staticmethod

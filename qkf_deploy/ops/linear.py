@@ -19,7 +19,8 @@ from qkf_deploy.ops.exact import matmul
 class Linear(Operator):
     """y[..., o] = Σ w[o, i] x[..., i] + b[o] over the last axis.
 
-    Parameters: ``weight`` ``(O, I)`` and optionally ``bias`` ``(O,)``.
+    Parameters: ``weight`` ``(O, I)`` and optionally ``bias`` ``(O,)``; in float graphs optionally ``scale``
+    (:func:`qkf_deploy.ops.synapse.check_scale`).
 
     Attributes:
         weight_bits: bits per stored weight in an integer graph, ``None`` in a float graph.
@@ -36,6 +37,7 @@ class Linear(Operator):
             raise GraphError(f"a linear layer cannot read a value of shape {x.shape}")
         if "bias" in params and params["bias"].shape != weight.shape[:1]:
             raise GraphError(f"bias {params['bias'].shape} does not fit weight {weight.shape}")
+        synapse.check_scale(params, len(weight))
         return ValueType.drive((*x.shape[:-1], weight.shape[0]), x.timing)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:

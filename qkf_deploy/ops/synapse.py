@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qkf_deploy.errors import ProofError
+from qkf_deploy.errors import GraphError, ProofError
 from qkf_deploy.ir.operator import Counts, Interval, Params
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ops.activity import elements_per_image, weighted, weighted_nonzero
@@ -22,6 +22,22 @@ def channel_bounds(x: Interval, shape: Sequence[int], axis: int = 0) -> Interval
     low = np.broadcast_to(x.low, shape).min(axis=others)
     high = np.broadcast_to(x.high, shape).max(axis=others)
     return Interval(np.atleast_1d(low), np.atleast_1d(high))
+
+
+def check_scale(params: Params, channels: int) -> None:
+    """Whether the optional parameter ``scale`` of a float synapse is one positive number per output channel.
+
+    It is the real value of one unit of the integer drive: weights that were trained or calibrated as integers keep
+    their grid when the network is quantized.
+
+    Raises:
+        GraphError: another shape, or numbers that are not positive and finite.
+    """
+    scale = params.get("scale")
+    if scale is None:
+        return
+    if scale.shape != (channels,) or not (np.isfinite(scale) & (scale > 0)).all():
+        raise GraphError(f"the scales {scale.shape} are not one positive number for each of {channels} channels")
 
 
 def input_channels(weight_shape: Sequence[int], groups: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

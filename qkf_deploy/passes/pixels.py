@@ -9,6 +9,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, Preprocessing, freeze
 from qkf_deploy.ops import Conv, Input, Linear
+from qkf_deploy.ops.synapse import input_channels
 from qkf_deploy.passes.compose import affine_params, per_channel
 
 
@@ -49,9 +50,38 @@ def fold_normalization(graph: Graph) -> Graph:
 def _folded(graph: Graph, node: Node, mean: np.ndarray, std: np.ndarray) -> Node:
     if not isinstance(node.op, Conv | Linear):
         raise UnsupportedError("is no synapse, normalization cannot be folded into it", where=node.name)
+    seen = seen_normalization(graph, node, node.op, mean, std)
+    (type_,) = graph.input_types(node)
+    params = dict(node.params)
+    given = params.pop("scale", None)
+    if given is not None:  # the bias of a border makes up for the weights as they will be
+        params["weight"] = on_grid(node.op, params["weight"].astype(np.float64), seen[0], given)
+    folded = affine_params(node.op, params, type_.shape, *seen)
+    return replace(node, params=freeze(folded if given is None else {**folded, "scale": given}))
+
+
+def seen_normalization(graph: Graph, node: Node, op: Conv | Linear, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Factor and offset of a byte, as each channel that a synapse reads has them, ``(2, C)``.
+
+    Raises:
+        UnsupportedError: one channel mixes several normalizations.
+    """
     view = node.inputs[0].view
-    seen = per_channel(np.stack([1 / (255.0 * std), -mean / std]), graph.input.type.shape, view, node.op)
+    seen = per_channel(np.stack([1 / (255.0 * std), -mean / std]), graph.input.type.shape, view, op)
     if seen is None:
         raise UnsupportedError("mixes channels of different normalization in one weight", where=node.name)
-    (type_,) = graph.input_types(node)
-    return replace(node, params=freeze(affine_params(node.op, node.params, type_.shape, *seen)))
+    return seen
+
+
+def on_grid(op: Conv | Linear, weight: np.ndarray, gain: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The weights of which ``gain`` times each is the nearest integer times its channel's scale.
+
+    Args:
+        op: of the synapse.
+        weight: ``(O, ...)`` float64.
+        gain: per channel that the synapse reads.
+        scale: per output channel.
+    """
+    index = input_channels(weight.shape, op.groups if isinstance(op, Conv) else 1)
+    unit = (scale[:, None] / gain[index]).reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
+    return np.rint(weight / unit) * unit

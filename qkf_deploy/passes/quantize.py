@@ -8,7 +8,8 @@ the scale of its drive per channel; a neuron absorbs it into its thresholds, whi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from qkf_deploy.passes.pixels import fold_normalization
 from qkf_deploy.passes.reach import reaches
 from qkf_deploy.passes.scales import (
     ScaleRules,
+    Scales,
     computes_events,
     drive_scales,
     effective_weight,
@@ -82,13 +84,44 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
     """
     if graph.arithmetic != "float":
         raise UsageError("the graph is an integer graph already", hint="quantize the float graph it came from")
+    builder = _Quantizer(prepare(graph, options), options)
+    return attach(bound_spikes(lower_unreachable(builder.run())))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float graph on the way to integers.
+
+    Attributes:
+        graph: folded; reads integers.
+        bits: per weight of every synapse.
+        scale: real value of one unit of every value, broadcastable to its per-step shape.
+        shift: bits by which the result of a synapse is shifted to that unit, ``(O,)``; absent: none.
+    """
+
+    graph: Graph
+    bits: Mapping[str, int]
+    scale: Scales
+    shift: Mapping[str, np.ndarray]
+
+    def unit(self, node: Node) -> np.ndarray:
+        """Real value of one unit of a synapse's sum, before its shift, ``(O,)``."""
+        axis = synapse_axis(node)
+        others = tuple(i for i in range(len(node.type.shape)) if i != axis)
+        out = np.broadcast_to(self.scale[node.name], node.type.shape).max(axis=others)
+        return np.asarray(out / 2.0 ** self.shift.get(node.name, np.zeros(1)))
+
+
+def prepare(graph: Graph, options: QuantizeOptions) -> Prepared:
+    """Everything that is decided before numbers are rounded; raises what :func:`quantize` raises."""
     graph = fold(graph)
     check(options, graph)
     prepared, input_scale = _prepare_input(graph, options)
     rules = _rules(prepared, options, input_scale)
     prepared = fold(lift_events(prepared, drive_scales(prepared, rules, input_scale, unify=False)))
-    builder = _Quantizer(prepared, options, input_scale)
-    return attach(bound_spikes(lower_unreachable(builder.run())))
+    rules = replace(_rules(prepared, options, input_scale), joined=joined(prepared))
+    scale = drive_scales(prepared, rules, input_scale)
+    return Prepared(prepared, rules.bits, scale, shifts(prepared, rules, scale))
 
 
 _BYTE = 8  # bits
@@ -132,16 +165,13 @@ def _rules(graph: Graph, options: QuantizeOptions, input_scale: np.ndarray) -> S
 class _Quantizer:
     """One walk over the float graph; ``scale`` holds the scale of every integer value."""
 
-    def __init__(self, graph: Graph, options: QuantizeOptions, input_scale: np.ndarray) -> None:
-        self.graph = graph
+    def __init__(self, prepared: Prepared, options: QuantizeOptions) -> None:
+        self.prepared = prepared
+        self.graph, self.bits, self.scale, self.shift = prepared.graph, prepared.bits, prepared.scale, prepared.shift
         self.options = options
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
-        self.notices = list(graph.notices)
-        rules = replace(_rules(graph, options, input_scale), joined=joined(graph))
-        self.bits = rules.bits
-        self.scale = drive_scales(graph, rules, input_scale)
-        self.shift = shifts(graph, rules, self.scale)
+        self.notices = list(self.graph.notices)
         self.on_grid: list[str] = []
 
     def run(self) -> Graph:
@@ -200,13 +230,11 @@ class _Quantizer:
     def _weights(self, node: Node) -> dict[str, np.ndarray]:
         """Integer weights and bias: w_q = round(w s_in / s), b_q = round(b / s), s = s_out / 2^shift."""
         weight = effective_weight(self.graph, node, self.scale)
-        out = self.scale[node.name]
-        axis = synapse_axis(node)
-        per_channel = np.broadcast_to(out, node.type.shape).max(
-            axis=tuple(i for i in range(len(node.type.shape)) if i != axis)
-        ) / 2.0 ** self.shift.get(node.name, np.zeros(1))
+        per_channel = self.prepared.unit(node)
         limit = 2 ** (self.bits[node.name] - 1) - 1
         scaled = weight / per_channel.reshape(-1, *[1] * (weight.ndim - 1))
+        if "scale" in node.params:
+            _check_fits(node, scaled, limit)
         integers = np.clip(np.rint(scaled), -limit, limit).astype(_storage(self.bits[node.name]))
         self._note_weights(node, scaled, integers, limit)
         params = {"weight": integers}
@@ -218,7 +246,8 @@ class _Quantizer:
     def _note_weights(self, node: Node, scaled: np.ndarray, integers: np.ndarray, limit: int) -> None:
         """Remember which synapses keep a grid, and say which channels have fewer bits than asked."""
         exact = np.abs(scaled - integers) <= 2.0**-22 * np.abs(scaled)
-        if exact.all() and is_own_grid(integers) and not (node.params["weight"] == 1).all():
+        known = "scale" in node.params or is_own_grid(integers)
+        if exact.all() and known and not (node.params["weight"] == 1).all():
             self.on_grid.append(node.name)
         largest = np.abs(integers.astype(np.int64)).reshape(len(integers), -1).max(axis=1)
         rounded = ~exact.reshape(len(exact), -1).all(axis=1)
@@ -235,6 +264,19 @@ class _Quantizer:
         made = integer_neuron(node, op, scale, self.options.fraction_bits, self.options.decay_bits)
         self.notices += [f"{node.name}: {decay.notice(self.graph.time_steps)}" for decay in made.rounded]
         self.builder.add(node.name, made.op, inputs, made.params, node.source)
+
+
+def _check_fits(node: Node, scaled: np.ndarray, limit: int) -> None:
+    """Raises UsageError where integers of more bits than asked would be cut off; a scale may cut off real weights."""
+    integers = np.rint(scaled)
+    largest = int(np.abs(integers).max())
+    if largest > limit and bool((np.abs(scaled - integers) <= 2.0**-20 * np.abs(scaled)).all()):
+        bits = largest.bit_length() + 1
+        raise UsageError(
+            f"its weights are integers of {bits} bits and keep their scale",
+            where=node.name,
+            hint=f"--layer-bits {node.name}={bits}, or --bits {bits}",
+        )
 
 
 def _storage(bits: int) -> type[np.signedinteger]:

@@ -164,7 +164,19 @@ def _forward(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, floor: Sc
 
 
 def _synapse_scale(graph: Graph, node: Node, scales: Scales, rules: ScaleRules, floor: Scales) -> np.ndarray:
-    """Step of the weights' grid, else max|w_c| / (2^(bits-1) - 1); of a constant channel what its bias needs."""
+    """The scale the synapse has, else the step of its weights' grid, else max|w_c| / (2^(bits-1) - 1); of a constant
+    channel what its bias needs."""
+    axis = synapse_axis(node)
+    shape = [-1 if i == axis else 1 for i in range(len(node.type.shape))]
+    scale = node.params.get("scale")
+    if scale is None:
+        scale = _fitting_scale(graph, node, scales, rules)
+    scale = scale.astype(np.float64).reshape(shape)
+    return np.maximum(scale, floor[node.name]) if node.name in floor else scale
+
+
+def _fitting_scale(graph: Graph, node: Node, scales: Scales, rules: ScaleRules) -> np.ndarray:
+    """Scale of each channel of a synapse that has none of its own, ``(O,)``."""
     weight = effective_weight(graph, node, scales)
     bias = node.params.get("bias")
     limit = 2 ** (rules.bits[node.name] - 1) - 1
@@ -175,10 +187,7 @@ def _synapse_scale(graph: Graph, node: Node, scales: Scales, rules: ScaleRules, 
     if rules.keep_grids:
         step = unit(find_grid(weight, limit), weight, bias, limit, finest=node.name in rules.joined)
         scale = np.where(np.isnan(step), scale, step)
-    scale = np.maximum(scale, _least_scale(graph, node, rules, offset, scale))
-    axis = synapse_axis(node)
-    scale = scale.reshape([-1 if i == axis else 1 for i in range(len(node.type.shape))])
-    return np.maximum(scale, floor[node.name]) if node.name in floor else scale
+    return np.maximum(scale, _least_scale(graph, node, rules, offset, scale))
 
 
 def _least_scale(graph: Graph, node: Node, rules: ScaleRules, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:

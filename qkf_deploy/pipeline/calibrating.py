@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import numpy as np
 
 from qkf_deploy.calibration.carry import Setting, compare_modes, leftovers
 from qkf_deploy.calibration.carry_report import CarryReport
+from qkf_deploy.calibration.fit_report import FitReport
+from qkf_deploy.calibration.methods import METHODS
 from qkf_deploy.calibration.options import CalibrateOptions
 from qkf_deploy.datasets import images as reading
 from qkf_deploy.datasets.images import Images
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
-from qkf_deploy.keywords import part, takes
-from qkf_deploy.options import DataOptions, Part
+from qkf_deploy.keywords import changed, part, takes
+from qkf_deploy.models.lazy import import_torch_module
+from qkf_deploy.options import DataOptions, Part, QuantizeOptions
 from qkf_deploy.passes.carry import channel_means, merged, with_carry
+from qkf_deploy.passes.quantize import quantize
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.simulators import engines
 
@@ -28,20 +33,27 @@ class Calibration:
     Attributes:
         graph: the network.
         carry: the carry modes side by side; ``None`` where carry was not asked for.
+        fit: integers fitted to images, layer by layer; ``None`` where bits were not asked for.
         notices: sentences about the images that the user should read.
     """
 
     graph: Graph
     carry: CarryReport | None = None
+    fit: FitReport | None = None
     notices: tuple[str, ...] = ()
 
 
 @takes(CalibrateOptions)
 def calibrate(source: str | Path | Graph, data: str | Path | Images, options: CalibrateOptions) -> Calibration:
-    """Fit a network to images: leftover membranes for neurons whose time axis the model merged with the batch.
+    """Fit a network to images without training: integers of few bits, leftovers of membranes carried over a batch.
 
-    Some of the images, drawn by ``seed``, run as one batch with carry ``official``; what the last of them leaves is
-    stored. All modes answer the other images, or the held-out ones.
+    With ``bits`` the network becomes an integer network; scales, biases and the way weights round are those with which
+    its neurons do least wrong on ``sample`` images, drawn by ``seed`` (docs/low-bits.md). What they were fitted to
+    stands in the network's provenance.
+
+    With ``carry`` some of the images, drawn by ``seed``, run as one batch with carry ``official``; what the last of
+    them leaves is stored for neurons whose time axis the model merged with the batch. All modes answer the other
+    images, or the held-out ones.
 
     Args:
         source: a ``.qkf`` file or a graph, float or integer.
@@ -53,15 +65,47 @@ def calibrate(source: str | Path | Graph, data: str | Path | Images, options: Ca
         UnsupportedError: ``per_channel`` of a neuron whose channels are not known.
         ProofError: a membrane without bound when images carry it over.
     """
-    if options.carry is None:
-        raise UsageError("nothing to calibrate", hint="say what with --carry")
+    if options.carry is None and options.bits is None:
+        raise UsageError("nothing to calibrate", hint="say what with --carry or --bits")
+    _check_bits(options)
     if options.per_channel and options.carry != "stored":
         raise UsageError("--per-channel is about stored leftovers", hint="use it with --carry stored")
     graph = source if isinstance(source, Graph) else load(source)
-    merged(graph)
+    if options.carry is not None:
+        merged(graph)
     sample = _images(data, graph, options, "train")
-    held_out = None if options.held_out is None else _images(options.held_out, graph, options, "test")
-    return _carried(graph, sample, held_out, options)
+    found = Calibration(graph, notices=tuple(sample.notices))
+    if options.carry is not None:
+        held_out = None if options.held_out is None else _images(options.held_out, graph, options, "test")
+        found = _carried(graph, sample, held_out, options)
+    return found if options.bits is None else _in_integers(found, sample, options, options.bits)
+
+
+def _check_bits(options: CalibrateOptions) -> None:
+    unknown = [m for m in options.methods or () if m not in METHODS]
+    if unknown:
+        raise UsageError(f"unknown method {', '.join(unknown)}", hint=f"some of {', '.join(METHODS)}")
+    given = set(changed(options)) & {"--first-bits", "--layer-bits", "--sample", "--methods"}
+    if options.bits is None and given:
+        raise UsageError(f"{', '.join(sorted(given))}: about integers", hint="use it with --bits")
+    if options.carry is None and options.held_out is not None:
+        raise UsageError("--held-out: compares carry modes", hint="use it with --carry, or `qkf-deploy evaluate`")
+
+
+def _in_integers(found: Calibration, images: Images, options: CalibrateOptions, bits: int) -> Calibration:
+    """The integer network with what was fitted."""
+    if found.graph.arithmetic != "float":
+        raise UsageError("the graph is an integer graph already", hint="calibrate the float graph it came from")
+    fitting = import_torch_module("qkf_deploy.calibration.low_bits")
+    drawn = np.random.default_rng(options.seed).permutation(len(images.array))[: options.sample]
+    chosen = images.array[np.sort(drawn)]
+    quantization = QuantizeOptions(bits, first_bits=options.first_bits, layer_bits=options.layer_bits)
+    methods = tuple(METHODS if options.methods is None else options.methods)
+    graph, layers = fitting.calibrated(found.graph, chosen, quantization, methods, options.progress)
+    report = FitReport(layers, len(chosen), hashlib.sha256(chosen.tobytes()).hexdigest(), methods)
+    said = f"{', '.join(report.methods)} fitted to {report.images} images, seed {options.seed}, sha256 {report.digest}"
+    integers = quantize(replace(graph, provenance={**graph.provenance, "calibrate": said}), quantization)
+    return replace(found, graph=integers, fit=report)
 
 
 def _images(given: str | Path | Images, graph: Graph, options: CalibrateOptions, role: Part) -> Images:
@@ -89,7 +133,7 @@ def _carried(graph: Graph, sample: Images, held_out: Images | None, options: Cal
     mode = options.carry or "own"
     calibrated = with_carry(graph, mode, left if mode == "stored" else None)
     said = dict.fromkeys((*sample.notices, *(held_out.notices if held_out else ()), *report.notes))
-    return Calibration(calibrated, report, tuple(said))
+    return Calibration(calibrated, report, notices=tuple(said))
 
 
 def _split(sample: Images, chain: int, seed: int) -> tuple[np.ndarray, Images]:

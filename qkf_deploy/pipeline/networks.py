@@ -59,6 +59,10 @@ def trace_source(resolved: Source) -> Graph:
     spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps)
     with resolved.imports.active():
         graph: Graph = tracer.trace_module(resolved.model, spec)
+    if resolved.scales:
+        from qkf_deploy.passes.clipping import with_scales
+
+        graph = with_scales(_fold.fold(graph), resolved.scales)
     return replace(
         graph,
         preprocessing=resolved.preprocessing,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qkf_deploy.datasets.dataset import Dataset
-from qkf_deploy.datasets.opening import open_dataset
-from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph, Preprocessing
-from qkf_deploy.keywords import part, takes
+from qkf_deploy.keywords import takes
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.options import DataOptions, Part
+from qkf_deploy.pipeline.examples import check_checkpoint, labelled, silent
 from qkf_deploy.pipeline.networks import trace
 from qkf_deploy.training.recipe import TrainOptions, recipe_of
 from qkf_deploy.writing import check_file
@@ -57,26 +54,21 @@ def train(arch: str, data: str | Path, output: str | Path, options: TrainOptions
     check_file(output)
     check_file(state)
     chosen = options.recipe or recipe_of(arch)
-    _check(output, options)
+    check_checkpoint(output)
     config = build_config(arch, **_overrides(options), merge_batch_into_time=chosen.carry == "official")
     _check_normalization(config, options)
     graph = _untrained(config)
-    images = _examples(data, graph, options, "train")
-    held_out = None if options.held_out is None else _examples(options.held_out, graph, options, "test")
+    images = labelled(data, graph, options, "train")
+    held_out = None if options.held_out is None else labelled(options.held_out, graph, options, "test")
     pixels = None if config.layout == "dvs" else _preprocessing(images, options)
     with processes.joined(options.device) as group:
         task = loop.Task(config, chosen, images, held_out, pixels)
-        model, log = loop.train(task, group, state, options.report or _silent)
+        model, log = loop.train(task, group, state, options.report or silent)
         if group.writes:
             accuracy = log[-1].get("accuracy")
             checkpoint.write_checkpoint(output, model, chosen, pixels, images.class_names, accuracy)
             state.unlink(missing_ok=True)
     return list(log)
-
-
-def _check(output: Path, options: TrainOptions) -> None:
-    if output.suffix != ".safetensors":
-        raise UsageError(f"writes .safetensors files, not {output.suffix or 'one without a suffix'}", where=str(output))
 
 
 def _check_normalization(config: QKFormerConfig, options: TrainOptions) -> None:
@@ -87,10 +79,6 @@ def _check_normalization(config: QKFormerConfig, options: TrainOptions) -> None:
             raise UsageError("--mean and --std are about pixels; counts of events are taken as they are")
         if given is not None and len(given) != config.in_channels:
             raise UsageError(f"{len(given)} {what}, the images have {config.in_channels} channels")
-
-
-def _silent(line: dict[str, Any]) -> None:
-    """What is called after an epoch where nobody listens."""
 
 
 def _overrides(options: TrainOptions) -> dict[str, int]:
@@ -107,36 +95,6 @@ def _untrained(config: QKFormerConfig) -> Graph:
     """The network with random weights: what its images must look like, and that it can be deployed."""
     build = import_torch_module("qkf_deploy.models.qkformer").QKFormer
     return trace(build(config).eval(), preset="none")
-
-
-def _examples(path: str | Path, graph: Graph, options: TrainOptions, role: Part) -> _Labelled:
-    reading = DataOptions(**part(options, DataOptions))
-    try:
-        found = open_dataset(path, graph, replace(reading, part=reading.part or role))
-    except UsageError:  # images that are not kept in parts
-        found = open_dataset(path, graph, reading)
-    if found.labels is None or (found.labels < 0).any():
-        missing = "have no labels" if found.labels is None else "have images without a label"
-        raise InputError(f"the images {missing}", where=str(path), hint="folders named like classes, or --labels")
-    return _Labelled(found, graph.class_names)
-
-
-class _Labelled:
-    """A data set as the training reads it."""
-
-    def __init__(self, data: Dataset, class_names: tuple[str, ...]) -> None:
-        assert data.labels is not None  # noqa: S101 - checked by who makes it
-        self._data, self.labels, self.class_names = data, data.labels, class_names
-
-    @property
-    def digest(self) -> str:
-        return self._data.digest
-
-    def pixels(self, indices: np.ndarray) -> np.ndarray:
-        samples = self._data.read(indices.tolist())
-        for index, error in samples.errors.items():
-            raise InputError(error, where=str(self._data.names[index]), hint="take it out of the data set")
-        return samples.array
 
 
 def _preprocessing(images: Any, options: TrainOptions) -> Preprocessing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,8 +38,15 @@ def write_checkpoint(
     Raises:
         InputError: the place cannot be written.
     """
+    metadata = metadata_of(recipe, preprocessing, class_names, accuracy_percent)
+    write_tensors(path, model.state_dict(), {"qkf_config": model.config.to_json(), **metadata})
+
+
+def metadata_of(
+    recipe: Recipe, preprocessing: Preprocessing | None, class_names: Sequence[str], accuracy_percent: float | None
+) -> dict[str, str]:
+    """What a file of trained weights says about itself, architecture apart; see :func:`write_checkpoint`."""
     metadata = {
-        "qkf_config": model.config.to_json(),
         "recipe": json.dumps(asdict(recipe), sort_keys=True),
         "libraries": f"torch {torch.__version__}, numpy {np.__version__}",
     }
@@ -49,8 +56,17 @@ def write_checkpoint(
         metadata["class_names"] = json.dumps(list(class_names))
     if accuracy_percent is not None:
         metadata["held_out_accuracy_percent"] = f"{accuracy_percent:.4f}"
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, _in_order(safetensors.torch.save(weights, metadata=metadata)))
+    return metadata
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a ``.safetensors`` file, atomically.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, _in_order(safetensors.torch.save(weights, metadata=dict(metadata))))
 
 
 def _in_order(content: bytes) -> bytes:

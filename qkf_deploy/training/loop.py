@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,31 @@ from qkf_deploy.training.state import identity, read_state, write_state
 Report = Callable[[dict[str, Any]], None]
 
 
+class Architecture(Protocol):
+    """What a training must know of a network; :class:`QKFormerConfig` says it.
+
+    Attributes:
+        layout: ``dvs`` for event frames.
+        image_size: height and width in pixels.
+        num_classes: outputs.
+    """
+
+    @property
+    def layout(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one batch of size 1."""
+        ...
+
+    def to_json(self) -> str:
+        """All that tells it from others."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """What is trained on what.
@@ -42,16 +67,27 @@ class Task:
         held_out: to measure accuracy on after each epoch, or nothing.
         normalization: mean and standard deviation per channel of pixels in 0..1; ``None`` for event frames, whose
             counts the network takes as they are.
+        build: makes the network as it is before training; ``None``: the QKFormer of the architecture, with random
+            weights.
     """
 
-    config: QKFormerConfig
+    config: Architecture
     recipe: Recipe
     images: Examples
     held_out: Examples | None
     normalization: Preprocessing | None
+    build: Callable[[], nn.Module] | None = None
+
+    def network(self) -> nn.Module:
+        """As it is before training."""
+        if self.build is not None:
+            return self.build()
+        if not isinstance(self.config, QKFormerConfig):
+            raise AssertionError(self.config)
+        return QKFormer(self.config.replace(merge_batch_into_time=self.recipe.carry == "official"))
 
 
-def train(task: Task, group: Group, state: Path, report: Report) -> tuple[QKFormer, list[dict[str, Any]]]:
+def train(task: Task, group: Group, state: Path, report: Report) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train, or go on with a training that was stopped.
 
     Args:
@@ -72,9 +108,9 @@ def train(task: Task, group: Group, state: Path, report: Report) -> tuple[QKForm
     _check(task)
     with _deterministic(recipe, group):
         torch.manual_seed(recipe.seed)
-        model = QKFormer(task.config.replace(merge_batch_into_time=recipe.carry == "official")).to(group.device)
+        model = task.network().to(group.device)
         trainer = _Trainer(task, group, model)
-        about = identity(task.config, recipe, task.images.digest)
+        about = identity(task.config.to_json(), recipe, task.images.digest)
         done, log = 0, []
         if state.exists():
             done, log = read_state(state, about, model, trainer.optimizer, trainer.scaler)
@@ -92,7 +128,7 @@ def train(task: Task, group: Group, state: Path, report: Report) -> tuple[QKForm
 class _Trainer:
     """Model, optimizer and everything that lives as long as they do."""
 
-    def __init__(self, task: Task, group: Group, model: QKFormer) -> None:
+    def __init__(self, task: Task, group: Group, model: nn.Module) -> None:
         self._task, self._group, self._model = task, group, model
         self._shared = DistributedDataParallel(model, broadcast_buffers=False) if group.size > 1 else None
         recipe = task.recipe

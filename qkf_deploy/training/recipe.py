@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.keywords import Help
-from qkf_deploy.options import DataOptions, Options, Part
+from qkf_deploy.options import BITS, DataOptions, Options, Part, TraceOptions
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Carry = Literal["own", "official"]
+_BITS = ", ".join(map(str, BITS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,3 +156,50 @@ _RECIPES: Mapping[str, Mapping[str, Any]] = {
 def recipe_of(arch: str) -> Recipe:
     """The recipe of a named build; where it has none of its own, the defaults."""
     return Recipe(**_RECIPES.get(arch, {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TraceOptions, DataOptions):
+    """What is trained on in integers, and where."""
+
+    bits: Annotated[int, Help(f"Bits per weight: {_BITS}.")] = 8
+    first_bits: Annotated[
+        int | None, Help("Bits of the first synapse, which sees pixels [default: the larger of bits and 8].")
+    ] = None
+    layer_bits: Annotated[Mapping[str, int], Help("Bits of single layers, by node name.", metavar="NODE=BITS")] = field(
+        default_factory=dict[str, int]
+    )
+    held_out: Annotated[str | Path | None, Help("Images to measure accuracy on after each epoch.", metavar="DATA")] = (
+        None
+    )
+    part: Annotated[
+        Part | None,
+        Help(
+            "Part of data sets that keep a training and a test part apart [default: train for --data, test for "
+            "--held-out]."
+        ),
+    ] = None
+    start: Annotated[
+        int,
+        Help("Training images that the first integers are fitted to; 0: to none, only to the weights.", least=0),
+    ] = 64
+    device: Annotated[str, Help("Device: cpu, cuda or cuda:N.")] = "cpu"
+    recipe: Annotated[
+        Mapping[str, Any],
+        Help("Fields of :class:`Recipe` that differ from those of :func:`finetune_recipe`.", command_line=False),
+    ] = field(default_factory=dict[str, Any])
+    report: Annotated[
+        Callable[[dict[str, Any]], None] | None,
+        Help("Called after every epoch with its entry of the log.", command_line=False),
+    ] = None
+
+
+#: How images of a build are changed, which fine-tuning takes over; and what else it starts from.
+_CHANGES = ("shift", "flip", "rand_augment", "erase")
+_FINETUNE: Mapping[str, Any] = dict(epochs=3, learning_rate=3e-3, warmup_epochs=0.1, weight_decay=0.0)
+
+
+def finetune_recipe(arch: str | None = None) -> Recipe:
+    """The recipe of fine-tuning: a few epochs, with the changes of the images that the build is trained with."""
+    own = {} if arch is None else vars(recipe_of(arch))
+    return Recipe(**_FINETUNE, **{name: own[name] for name in _CHANGES if name in own})

@@ -10,9 +10,11 @@ import hashlib
 import io
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
 
 from qkf_deploy import limits
 from qkf_deploy.converters.torch.containers import RESAVE, Weights, find_weights
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 CONFIG_KEY = "qkf_config"
 """Metadata key of a safetensors file that holds :meth:`QKFormerConfig.to_json`."""
 
+SCALE_PREFIX = "drive_scale/"
+"""In front of the names of tensors of a safetensors file with the scales of a network trained in integers: the real
+value of one unit of the drive, per channel of the synapse whose node name follows."""
+
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
@@ -44,6 +50,7 @@ class Checkpoint:
         sha256: hexadecimal digest of the file.
         container: how the weights were stored, for people: ``safetensors``, ``torch, under 'model'`` ...
         notices: sentences the user should read.
+        scales: by node name, of a network that was trained in integers: what one unit of a drive stands for, ``(O,)``.
     """
 
     state_dict: dict[str, torch.Tensor]
@@ -51,6 +58,7 @@ class Checkpoint:
     sha256: str
     container: str
     notices: tuple[str, ...] = ()
+    scales: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_state_dict(path: str | Path, weights: str | None = None, wanted: Collection[str] | None = None) -> Checkpoint:
@@ -85,9 +93,10 @@ def read_state_dict(path: str | Path, weights: str | None = None, wanted: Collec
         raise CheckpointError(
             f"cannot be read ({error.strerror})", where=where, hint="check the permissions"
         ) from error
+    content, scales = _without_scales(content)
     found: Weights = find_weights(content, kind, where, weights, wanted)
     _check_tensors(found.tensors, where)
-    return Checkpoint(found.tensors, metadata, digest, found.container, found.notices)
+    return Checkpoint(found.tensors, metadata, digest, found.container, found.notices, scales)
 
 
 def load_model(
@@ -174,6 +183,15 @@ def _read_safetensors(
         ) from error
     stored = [key for key in header if key != "__metadata__"]
     return {key: tensors[key] for key in stored}, dict(header.get("__metadata__") or {})
+
+
+def _without_scales(content: object) -> tuple[object, dict[str, np.ndarray]]:
+    """The content of a file and, apart from it, the scales it holds."""
+    if not isinstance(content, dict):
+        return content, {}
+    names = [name for name in content if isinstance(name, str) and name.startswith(SCALE_PREFIX)]
+    scales = {name.removeprefix(SCALE_PREFIX): content[name].double().numpy() for name in names}
+    return {name: value for name, value in content.items() if name not in names}, scales
 
 
 def _check_tensors(tensors: dict[str, torch.Tensor], where: str) -> None:

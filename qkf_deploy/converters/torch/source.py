@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qkf_deploy.converters.torch import assumed, pixels, sizes
-from qkf_deploy.converters.torch.checkpoint import check_numbers, load_model, read_state_dict, with_counts
+from qkf_deploy.converters.torch.checkpoint import Checkpoint, check_numbers, load_model, read_state_dict, with_counts
 from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.converters.torch.remap import fitting
@@ -39,6 +41,7 @@ class Source:
         imports: active while the model runs.
         assumptions: what neither the source nor the options say.
         notices: sentences about the weights that the user should read.
+        scales: by node name, of a network that was trained in integers (:class:`.checkpoint.Checkpoint`).
     """
 
     model: torch.nn.Module
@@ -51,6 +54,7 @@ class Source:
     imports: Imports = field(default_factory=Imports)
     assumptions: tuple[Assumption, ...] = ()
     notices: tuple[str, ...] = ()
+    scales: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @undisturbed()
@@ -76,11 +80,14 @@ def resolve(source: Any, options: TraceOptions) -> Source:
         _set_steps(model, options.time_steps)
         provenance: dict[str, str] = {"source": text}
         notices: tuple[str, ...] = ()
+        scales: Mapping[str, np.ndarray] = {}
         if options.checkpoint is not None:
-            loaded, notices = _load_weights(model, options.checkpoint, options.weights)
+            loaded, checkpoint = _load_weights(model, options.checkpoint, options.weights)
             provenance |= loaded
+            notices, scales = checkpoint.notices, checkpoint.scales
         with imports.active():
-            return replace(_from_module(model, options, provenance), imports=imports, notices=notices)
+            found = _from_module(model, options, provenance)
+        return replace(found, imports=imports, notices=notices, scales=scales)
     if options.checkpoint is not None:
         raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
     return _from_checkpoint(text, options)
@@ -128,7 +135,7 @@ def _from_checkpoint(path: str, options: TraceOptions) -> Source:
     layout = "frames" if frames else "image"
     return Source(
         model, layout, shape, config.time_steps, pre, names, provenance,
-        assumptions=tuple(found), notices=checkpoint.notices,
+        assumptions=tuple(found), notices=checkpoint.notices, scales=checkpoint.scales,
     )  # fmt: skip
 
 
@@ -187,10 +194,8 @@ def _own(model: torch.nn.Module, names: Sequence[str]) -> int | None:
     return None
 
 
-def _load_weights(
-    model: torch.nn.Module, path: str | Path, weights: str | None
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Give a module the weights of a file; provenance and notices."""
+def _load_weights(model: torch.nn.Module, path: str | Path, weights: str | None) -> tuple[dict[str, str], Checkpoint]:
+    """Give a module the weights of a file; provenance, and what the file holds."""
     wanted = model.state_dict()
     checkpoint = read_state_dict(path, weights, wanted)
     state, remapped = fitting(checkpoint.state_dict, wanted)
@@ -206,4 +211,4 @@ def _load_weights(
             hint="is it another model's file?",
         ) from error
     where = {"checkpoint": Path(path).name, "sha256": checkpoint.sha256, "container": checkpoint.container}
-    return {**where, **remapped}, checkpoint.notices
+    return {**where, **remapped}, checkpoint
