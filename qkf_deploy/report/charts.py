@@ -9,6 +9,7 @@ from fractions import Fraction
 from qkf_deploy.display.numbers import joules
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.quantities import QUANTITIES
+from qkf_deploy.report import stages
 
 _BAR_WIDTH, _ROW = 560, 21
 _LABEL = 7.0  # pixels per character of a label
@@ -75,6 +76,18 @@ def by_layer(report: EnergyReport) -> Chart:
     """Mean energy per image of every layer, stacked by group of work."""
     bars = [(r.layer, _grouped(r.energy_by_quantity_pj, report.images)) for r in report.layers if r.energy_pj]
     return _chart(f"By layer, {report.profile.id}", bars, legend=True)
+
+
+def by_stage(report: EnergyReport) -> Chart:
+    """Mean energy per image of every stage, stacked by group of work."""
+    bars: list[tuple[str, dict[str, Fraction]]] = []
+    for stage, layers in stages.by_stage(report).items():
+        sums: dict[str, Fraction] = {}
+        for layer in layers:
+            for quantity, energy in layer.energy_by_quantity_pj.items():
+                sums[quantity] = sums.get(quantity, Fraction(0)) + Fraction(energy)
+        bars.append((stage, _grouped(sums, report.images)))
+    return _chart(f"By stage, {report.profile.id}", bars, legend=True)
 
 
 def by_group(report: EnergyReport) -> Chart:

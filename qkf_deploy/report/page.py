@@ -29,6 +29,7 @@ from qkf_deploy.report.evaluation_table import comparison_sheets, evaluation_she
 from qkf_deploy.report.html import render
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.scatter import accuracy_over_energy
+from qkf_deploy.report.stages import stage_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.statistics.comparison import Measured, RunComparison, compare_runs
@@ -124,8 +125,14 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         ],
         "evaluation": evaluation.sentences,
         "evaluation_sheets": evaluation_sheets(evaluation),
+        "stages": stage_sheet(reports[0]),
         "layers": energy_sheet(reports[0]),
-        "charts": [charts.by_profile(reports), charts.by_group(_widest(reports)), charts.by_layer(reports[0])],
+        "charts": [
+            charts.by_profile(reports),
+            charts.by_group(_widest(reports)),
+            charts.by_stage(reports[0]),
+            charts.by_layer(reports[0]),
+        ],
         "conventions": conventions_sheet(ledger, reports),
         "twins": twin_sheet(found),
         "unpriced": unpriced_sheet(reports),

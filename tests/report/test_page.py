@@ -16,6 +16,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.pricing import price
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.page import DEFAULT_PROFILES, render_page, write_page
+from qkf_deploy.report.stages import stage_of, stage_sheet
 from qkf_deploy.runs.content import RunFile, stored
 
 
@@ -139,3 +140,19 @@ def test_other_runs_stand_beside(run: RunFile) -> None:
     section = re.search(r'<section id="compared">(.*?)</section>', page, re.DOTALL).group(1)  # type: ignore[union-attr]
     assert section.count("the same again") >= 2
     assert '<section id="compared">' not in render_page(run)
+
+
+@pytest.mark.parametrize(
+    ("layer", "stage"),
+    [("stage1.0.tssa.q_conv", "stage1"), ("block.3.attn.q_conv", "block.3"), ("head", "head"), ("conv1", "conv1")],
+)
+def test_stages_are_the_modules(layer: str, stage: str) -> None:
+    assert stage_of(layer) == stage
+
+
+def test_stages_add_up(run: RunFile) -> None:
+    report = price(run.ledger, "exact-fp32")
+    rows = stage_sheet(report).records()
+    assert [row["stage"] for row in rows][:2] == ["patch_embed1", "stage1"]
+    assert sum(row["energy_pj"] for row in rows) == report.mean_energy_pj
+    assert sum(row["share"] for row in rows) == 1
