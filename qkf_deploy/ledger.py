@@ -276,7 +276,10 @@ class Ledger(SelfDescribing):
     def from_dict(data: Mapping[str, Any]) -> Ledger:
         """Inverse of :meth:`to_dict`. Raises InputError for another schema or missing fields."""
         if data.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(f"ledger schema {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+            raise InputError(
+                f"ledger schema {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}",
+                hint="write it again with `qkf-deploy simulate`",
+            )
         try:
             return Ledger(
                 int(data["time_steps"]),

@@ -19,6 +19,7 @@ from qkf_deploy.options import DataOptions, EngineOptions, TableFormat
 @command()
 @click.argument("network", type=PATH, required=False)
 @click.argument("images", type=PATH, required=False)
+@click.option("--every", is_flag=True, help="Also list every printed number with its verdict and evidence.")
 @click.option("--figure", type=Output(), help="Write Figure 3 of this network as PNG.")
 @options_of(EngineOptions)
 @options_of(DataOptions)
@@ -26,12 +27,13 @@ from qkf_deploy.options import DataOptions, EngineOptions, TableFormat
 def paper(
     network: Path | None,
     images: Path | None,
+    every: bool,
     figure: Path | None,
     engine: str,
     fmt: TableFormat,
     **options: Any,
 ) -> None:
-    """Recompute what can be recomputed of the QKFormer paper, and say what cannot.
+    """Recompute what can be recomputed of the QKFormer paper, and say what cannot: a verdict on every printed number.
 
     With NETWORK (.qkf) and IMAGES also Table 4, Figure 3 and the moments of Eq. 15-20 for that network.
 
@@ -50,7 +52,7 @@ def paper(
         given = qd.load_images(images, graph, **part(options, DataOptions))
         own, picture = network_checks(graph, given.array, engine, options)
     with progress("recomputing") as tick:
-        checks = [*shape_checks(tick), *own]
+        checks = [*shape_checks(tick, every=every), *own]
     if network is not None:
         if figure is not None and picture is None:
             note("this network has no Q-K attention: no Figure 3")

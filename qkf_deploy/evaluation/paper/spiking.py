@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from spikingjelly.activation_based.neuron import BaseNode
@@ -35,9 +36,18 @@ class SpikingCost:
         return self.dense_macs - self.first_macs - self.head_macs
 
 
-def spiking_cost(build: str, image_size: int) -> SpikingCost:
-    """Facts of a named build at an image size. Raises UsageError for an unknown build or an impossible size."""
-    config = build_config(build, image_size=image_size, time_steps=1)
+def spiking_cost(build: str, image_size: int, **overrides: Any) -> SpikingCost:
+    """Facts of a named build.
+
+    Args:
+        build: its name.
+        image_size: pixels a side.
+        **overrides: other fields of :class:`qkf_deploy.models.QKFormerConfig`.
+
+    Raises:
+        UsageError: an unknown build or an impossible size.
+    """
+    config = build_config(build, image_size=image_size, time_steps=1, **overrides)
     with torch.device("meta"):
         model = QKFormer(config).eval()
     parameters = sum(p.numel() for p in model.parameters())
