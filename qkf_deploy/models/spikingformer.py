@@ -64,7 +64,7 @@ class SpikingSelfAttention(_Step):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(T, B, C, H, W)`` to the same shape."""
-        tokens = self.proj_lif(x).flatten(3)
+        tokens = self.get_submodule("proj_lif")(x).flatten(3)
         q, k, v = (self._heads(name, tokens) for name in ("q", "k", "v"))
         mixed = (q @ (k.transpose(-2, -1) @ v)) * SSA_SCALE
         spikes = self.attn_lif(mixed.transpose(3, 4).reshape(tokens.shape))
