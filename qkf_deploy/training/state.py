@@ -24,6 +24,7 @@ from qkf_deploy.writing import write_atomically
 _DIGEST = hashlib.sha256().digest_size
 _KEY = "training"
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
+_REST = 2**24
 _NUMBERS = {"loss", "learning_rate", "accuracy"}
 
 
@@ -65,6 +66,7 @@ def read_state(
         InputError: damaged, or of another training; names what differs.
     """
     try:
+        _check_size(path, model)
         tensors, rest = _parts(path.read_bytes())
         differing = [key for key in about if rest["about"].get(key) != about[key]]
         if not differing:
@@ -79,6 +81,13 @@ def read_state(
         where=str(path),
         hint="go on with the same settings, delete it to start again, or choose another output",
     )
+
+
+def _check_size(path: Path, model: nn.Module) -> None:
+    """Weights and two moments, and room for what is said about them: more is never read."""
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    if path.stat().st_size > 3 * weights + _REST:
+        raise ValueError("larger than the state of this architecture")
 
 
 def _parts(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

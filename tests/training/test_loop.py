@@ -152,6 +152,13 @@ def test_an_altered_state(change: Callable[[State], object], stopped: bytes, tmp
         train(task(), ALONE, tmp_path / "state", lambda line: None)
 
 
+def test_a_state_that_claims_memory(tmp_path: Path) -> None:
+    with (tmp_path / "state").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="damaged"):
+        train(task(), ALONE, tmp_path / "state", lambda line: None)
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("stopped") / "state"
