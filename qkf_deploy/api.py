@@ -48,6 +48,7 @@ from qkf_deploy.pipeline.summarizing import (
     write_sweep_report,
 )
 from qkf_deploy.pipeline.training import train
+from qkf_deploy.pipeline.weighing import sensitivity
 from qkf_deploy.pipeline.whole import WholeRun, run
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators.run import Run
@@ -96,6 +97,7 @@ __all__ = [
     "save",
     "save_arrays",
     "save_run",
+    "sensitivity",
     "simulate",
     "summarize",
     "summarize_sweep",

@@ -51,7 +51,19 @@ LAYERS = {
     "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
     "models": {"errors"},
     "calibration": {
-        *("errors", "display", "ir", "keywords", "ops", "options", "passes", "simulators", "statistics", "training"),
+        *(
+            "errors",
+            "display",
+            "ir",
+            "keywords",
+            "ledger",
+            "ops",
+            "options",
+            "passes",
+            "simulators",
+            "statistics",
+            "training",
+        ),
     },
     "training": {"errors", "ir", "keywords", "models", "ops", "options", "passes", "simulators", "writing"},
 }

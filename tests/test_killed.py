@@ -46,6 +46,7 @@ WRITERS = {
     "trace": "trace model.py:small --image-size 8 --time-steps 2 -o out.qkf",
     "quantize": "quantize float.qkf -o out.qkf",
     "calibrate": "calibrate merged.qkf images.npy --carry stored --chain 2 --held-out images.npy -o out.qkf",
+    "sensitivity": "sensitivity float.qkf images.npy --bits 8,4 --sample 2 --engine reference --budget 1MB -o out.qkf",
     "run": f"simulate integer.qkf images.npy --engine reference -o {RUN}",
     "arrays": "simulate integer.qkf images.npy --engine reference --record all --save out.npz",
     "events": "simulate integer.qkf images.npy --engine reference --events out",

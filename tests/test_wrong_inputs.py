@@ -120,6 +120,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("trace", "{}", "-o", "out.qkf"): (),
     ("train", "--arch", "qkformer-digits", "--data", "{}", "-o", "out.safetensors"): (),
     ("calibrate", "float.qkf", "{}", "--bits", "4", "-o", "out.qkf"): ("images",),
+    ("sensitivity", "{}", "images.npy", "--sample", "2"): ("float",),
+    ("sensitivity", "float.qkf", "{}", "--sample", "2", "--bits", "8,4"): ("images",),
     ("finetune", "{}", "--data", "labelled.npz", "--start", "0", "-o", "out.safetensors"): (),
     ("demo", "--output", "out", "--checkpoint", "{}"): (),
     ("trace", "model.py:fine", "--checkpoint", "{}", "--image-size", "8", "-o", "out.qkf"): (),
@@ -340,6 +342,17 @@ finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --d
 finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --carry official
 finetune model.py:fine --image-size 8 --data labelled.npz -o out.safetensors --start -1
 finetune model.py:fine --image-size 8 --data images.npy -o out.safetensors
+sensitivity float.qkf images.npy --bits 4
+sensitivity float.qkf images.npy --bits 9,4
+sensitivity float.qkf images.npy --bits x
+sensitivity float.qkf images.npy --budget 1B
+sensitivity float.qkf images.npy --budget many
+sensitivity float.qkf images.npy --budget -1MB
+sensitivity float.qkf images.npy --budget 3uJ
+sensitivity float.qkf images.npy --budget 3MB --profile paper-eq23
+sensitivity float.qkf images.npy --budget 3uJ --profile nothing
+sensitivity float.qkf images.npy -o out.qkf
+sensitivity float.qkf images.npy --sample 1
 calibrate float.qkf images.npy -o out.qkf --bits 9
 calibrate float.qkf images.npy -o out.qkf --bits 4 --methods nothing
 calibrate float.qkf images.npy -o out.qkf --bits 4 --sample 0

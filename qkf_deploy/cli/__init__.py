@@ -42,6 +42,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "import": "qkf_deploy.cli.import_:import_",
         "quantize": "qkf_deploy.cli.quantize:quantize",
         "calibrate": "qkf_deploy.cli.calibrate:calibrate",
+        "sensitivity": "qkf_deploy.cli.sensitivity:sensitivity",
         "inspect": "qkf_deploy.cli.inspect:inspect",
         "widths": "qkf_deploy.cli.widths:widths",
         "verify": "qkf_deploy.cli.verify:verify",

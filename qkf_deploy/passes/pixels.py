@@ -74,14 +74,16 @@ def seen_normalization(graph: Graph, node: Node, op: Conv | Linear, mean: np.nda
 
 
 def on_grid(op: Conv | Linear, weight: np.ndarray, gain: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The weights of which ``gain`` times each is the nearest integer times its channel's scale.
+    """Weights that are integers times their channel's scale up to float32's rounding, without it; others as they are.
 
     Args:
         op: of the synapse.
-        weight: ``(O, ...)`` float64.
+        weight: ``(O, ...)`` float64, of which the integers are ``gain`` times as many scales.
         gain: per channel that the synapse reads.
         scale: per output channel.
     """
     index = input_channels(weight.shape, op.groups if isinstance(op, Conv) else 1)
     unit = (scale[:, None] / gain[index]).reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
-    return np.rint(weight / unit) * unit
+    integers = np.rint(weight / unit)
+    near = (np.abs(weight / unit - integers) <= 2.0**-20 * np.abs(integers)).all()
+    return integers * unit if near else weight
