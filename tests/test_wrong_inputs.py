@@ -280,6 +280,8 @@ energy run.sqlite --rates spikingformer-8-512
 report run.sqlite -o out.html --engine reference
 map integer.qkf --run run.sqlite --resize
 profiles nothing
+profiles exact-fp32 --quantities
+profiles --quantities --accelerators
 profiles good.chip.toml
 profiles /dev/null
 report run.sqlite -o run.sqlite --force

@@ -85,6 +85,9 @@ def footnotes(report: EnergyReport) -> list[str]:
 
 def _totals(report: EnergyReport) -> list[str]:
     lines = [f"energy per image  {joules(report.mean_energy_pj)}{_spread(report)}"]
+    if report.low_energy_pj is not None:
+        low = Fraction(report.low_energy_pj) / report.images
+        lines.append(f"range             {joules(low)} to {joules(report.mean_energy_pj)}, as the source has it")
     if report.ann_twin_energy_pj is not None and report.twin_ratio is not None:
         twin = Fraction(report.ann_twin_energy_pj) / report.images
         lines.append(f"dense ANN twin    {joules(twin)}, {float(report.twin_ratio):.3g} times the spiking network")
@@ -121,6 +124,7 @@ def data(report: EnergyReport) -> dict[str, Any]:
         "energy_pj": report.mean_energy_pj,
         "energy_sd_pj": report.sd_energy_pj,
         "energy_pj_sum": report.total_energy_pj,
+        "energy_low_pj_sum": report.low_energy_pj,
         "energy_pj_of_each_image": list(report.energy_per_image_pj),
         **_per_image("energy_by_quantity_pj", report.energy_by_quantity_pj, n),
         "ann_twin_energy_pj": None if twin is None else Fraction(twin) / n,

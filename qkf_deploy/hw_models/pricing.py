@@ -116,6 +116,13 @@ class EnergyReport(SelfDescribing):
         return Fraction(self.total_energy_pj) / self.images
 
     @property
+    def low_energy_pj(self) -> Decimal | None:
+        """Lower bound of all images where the profile gives a range; the total is the upper one."""
+        parts = self.energy_by_quantity_pj.items()
+        without = self.profile.low_without
+        return exact_sum(pj for name, pj in parts if name not in without) if without else None
+
+    @property
     def sd_energy_pj(self) -> float:
         """Sample standard deviation over images; 0 for one image."""
         return self.energies.deviation(self.images)

@@ -25,7 +25,7 @@ SCOPES = ("per-term", "all-in")
 _REQUIRED = (
     "schema", "id", "title", "citation", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope", "price",
 )  # fmt: skip
-_OPTIONAL = ("url", "assumptions", "includes", "twin", "view", "virtual_steps")
+_OPTIONAL = ("url", "assumptions", "includes", "twin", "view", "virtual_steps", "low_without")
 #: Smallest step of a price: one attojoule. Prices are finite decimals, so counts x prices is exact.
 PRICE_STEP = Decimal("0.000001")
 
@@ -88,6 +88,7 @@ class Profile:
         includes: work an all-in price contains.
         twin_mac_pj: MAC price of the dense twin, ``None`` if the profile has none.
         view: ``hardware`` for prices, ``convention`` for counting as some published tool or paper does.
+        low_without: quantities that the source's lower bound leaves out; none where it gives one figure, no range.
         virtual_steps: published rates are means of integers that stand for up to D spikes, so they may exceed 1.
     """
 
@@ -107,6 +108,7 @@ class Profile:
     url: str = ""
     view: str = "hardware"
     virtual_steps: bool = False
+    low_without: frozenset[str] = frozenset()
 
     @property
     def accounted(self) -> frozenset[str]:
@@ -171,6 +173,7 @@ def _profile(file: TomlFile) -> Profile:
         twin_mac_pj=_twin(file, data, prices),
         url=file.text("url", data["url"]) if "url" in data else "",
         view=file.choice("view", data.get("view", "hardware"), ("hardware", "convention")),
+        low_without=_low_without(file, data, prices),
         virtual_steps=file.truth("virtual_steps", data.get("virtual_steps", False)),
     )
     _check_once(file, profile)
@@ -234,6 +237,13 @@ def _includes(file: TomlFile, data: Mapping[str, Any]) -> frozenset[str]:
     if names and data["scope"] != "all-in":
         raise file.error("includes", "only an all-in price includes other work", 'set scope = "all-in" or price it')
     return frozenset(names)
+
+
+def _low_without(file: TomlFile, data: Mapping[str, Any], prices: Mapping[str, Price]) -> frozenset[str]:
+    names = frozenset(file.texts("low_without", data.get("low_without", [])))
+    for name in names - set(prices):
+        raise file.error("low_without", f"{name!r} has no price here", f"one of: {', '.join(prices)}")
+    return names
 
 
 def _twin(file: TomlFile, data: Mapping[str, Any], prices: Mapping[str, Price]) -> Decimal | None:

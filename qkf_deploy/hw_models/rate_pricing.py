@@ -209,6 +209,9 @@ RULES: Mapping[str, Rule] = {
     "bias_adds": lambda layer, steps, means: Fraction(layer.bias * _repeats(layer, steps)),
     "bias_rate": _bias_rate,
     "neuron_updates": lambda layer, steps, means: Fraction(layer.output_size * steps * (layer.op == "neuron")),
+    "state_accesses_per_step": lambda layer, steps, means: Fraction(
+        2 * layer.output_size * steps * (layer.op == "neuron")
+    ),
     "head_macs": _head,
 }
 

@@ -242,8 +242,8 @@ def _returned(layer: LayerRecord, calls: int) -> int:
 
 
 def _weights(layer: LayerRecord, calls: int) -> int:
-    """Weights without the bias."""
-    return layer.parameters - (layer.connections.outputs if _has_bias(layer) and layer.connections else 0)
+    """Weights without the bias, which may have a value per border case."""
+    return layer.connections.inputs * _fan_out(layer) if layer.connections else 0
 
 
 def _array(kind: str, work: frozenset[str], wanted: Callable[[LayerRecord], bool]) -> tuple[Quantity, ...]:
@@ -283,6 +283,13 @@ def _by_spike_side(layer: LayerRecord, ledger: Ledger) -> PerImage:
     return rounded(class_counts(layer, ledger, name), input_factor(layer, side))
 
 
+_PER_STEP = (
+    Quantity(
+        "state_accesses_per_step", frozenset({"memory.state"}), "membranes read and written each step: 2 x neurons x T",
+        _if(_is_neuron, lambda n, calls: 2 * _updates(n, calls)),
+    ),
+)  # fmt: skip
+
 _SOP_MONITOR = (
     Quantity(
         "product_by_spike_side", frozenset({"products"}),
@@ -291,4 +298,4 @@ _SOP_MONITOR = (
     ),
 )  # fmt: skip
 
-TOOL_QUANTITIES = (*_LEMAIRE, *_SPIKESIM, *_NEUROMC, *_SOP_MONITOR)
+TOOL_QUANTITIES = (*_LEMAIRE, *_SPIKESIM, *_NEUROMC, *_PER_STEP, *_SOP_MONITOR)

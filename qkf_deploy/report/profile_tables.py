@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qkf_deploy.display.numbers import decimals, ratio
 from qkf_deploy.display.tables import Field, Sheet, tabulate
+from qkf_deploy.hw_models.accelerators import AcceleratorRow, accelerator_rows
 from qkf_deploy.hw_models.profiles import Price, Profile
 from qkf_deploy.hw_models.quantities import QUANTITIES
 from qkf_deploy.hw_models.quantity import Quantity
@@ -35,6 +37,23 @@ def list_sheet(profiles: Sequence[Profile]) -> Sheet:
 def quantity_sheet() -> Sheet:
     """Everything a profile can price."""
     return tabulate("Quantities a profile can price", _QUANTITIES, QUANTITIES.values())
+
+
+_ACCELERATORS: tuple[Field[AcceleratorRow], ...] = (
+    Field("accelerator", "accelerator", lambda r: r.accelerator, left=True),
+    Field("network", "network", lambda r: r.network, left=True),
+    Field("seconds", "time (ms)", lambda r: r.seconds, lambda s: f"{float(s) * 1e3:.4g}"),
+    Field("chip_mj", "chip (mJ)", lambda r: r.chip_mj, ratio),
+    Field("dram_mj", "DRAM (mJ)", lambda r: r.dram_mj, ratio),
+    Field("recomputed_mj", "recomputed (mJ)", lambda r: r.recomputed_mj, decimals(3)),
+    Field("published_mj", "published (mJ)", lambda r: r.energy_mj, decimals(3)),
+    Field("verdict", "verdict", lambda r: "equal" if r.same else "differs", left=True),
+)
+
+
+def accelerator_sheet() -> Sheet:
+    """Published energies of accelerators on spiking networks, recomputed."""
+    return tabulate("Accelerators on spiking networks (Prosperity, HPCA 2025)", _ACCELERATORS, accelerator_rows())
 
 
 def _amount(price: Price) -> str:

@@ -213,3 +213,31 @@ def test_images_of_a_batch_add_up(network: DigitsNetwork) -> None:
     for name in ("lemaire2022", "neuromc", "spikesim-rram", "spikingresformer-sopmonitor"):
         report = price(network.ledger, name)
         assert sum(report.energy_per_image_pj) == report.total_energy_pj > 0
+
+
+def test_range_of_the_syops_authors(network: DigitsNetwork) -> None:
+    """E_MAC x multiplications to all operations; the published row SEW-ResNet-18: 0.50 G AC, 2.75 G MAC, 13.10 mJ."""
+    report, plain = (price(network.ledger, name) for name in ("syops-range", "syops-0.0.5"))
+    assert report.total_energy_pj == plain.total_energy_pj
+    macs = counted(report, "integer_mac_dense", "mac_dense_every_step", "head_macs")
+    mac = load_profile("syops-range").prices["head_macs"].pj
+    assert report.low_energy_pj == exact_product(macs, mac)
+    assert 0 < report.low_energy_pj < report.total_energy_pj
+    assert plain.low_energy_pj is None
+    assert "range " in "\n".join(report.overview().notes)
+    prices = load_profile("syops-range").prices
+    assert float(prices["binary_ac_rate"].pj) * 0.50 + float(mac) * 2.75 == pytest.approx(13.10)
+
+
+def test_reconstruction_of_step_by_hand(network: DigitsNetwork) -> None:
+    ledger, report = network.ledger, price(network.ledger, "step2025-reconstruction")
+    neurons = sum(n.output_size for n in ledger if "neuron_updates_driven" in n.counts)
+    weights = sum(network.integer_graph[n.name].params["weight"].size for n in ledger if n.connections is not None)
+    arithmetic = price(ledger, "paper-eq23").total_energy_pj
+    first = ledger["patch_embed1.proj_conv"].dense_macs * (ledger.time_steps - 1)
+    head = ledger["head"].dense_macs
+    memory = 32 * (2 * ledger.time_steps * neurons + weights)
+    mac, bit = load_profile("step2025-reconstruction").prices["head_macs"].pj, load_profile("traffic-3.12pj-per-bit")
+    per_bit = bit.prices["weight_bytes"].pj / 8
+    assert report.total_energy_pj == arithmetic + ledger.images * (mac * (first + head) + per_bit * memory)
+    assert any("RECONSTRUCTION" in sentence for sentence in report.assumptions)
