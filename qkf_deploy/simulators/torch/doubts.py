@@ -70,7 +70,12 @@ class Judge:
         if fired.doubtful is None:
             return drive, fired
         doubtful = fired.doubtful | self._doubtful_zeros(node, drive, values)
-        if not bool(doubtful.any()):
+        return self.decide(node, drive, replace(fired, doubtful=doubtful), values, keep)
+
+    def decide(self, node: Node, drive: Value, fired: Fired, values: Values, keep: bool) -> tuple[Value, Fired]:
+        """As :meth:`settle`, where the images whose drive may be zero are among the doubtful ones already."""
+        doubtful = fired.doubtful
+        if doubtful is None or not bool(doubtful.any()):
             return drive, fired
         if isinstance(node.op, Neuron) and node.op.carry == "official":
             doubtful = torch.ones_like(doubtful)
@@ -79,7 +84,9 @@ class Judge:
         operand = node.inputs[0]
         exact = self._by_reference(operand.node, node, images, values, known)
         exact = exact if operand.view is None else operand.view.apply(exact)
-        settled = Value(_patched(drive.tensor, images, exact), drive.largest, integral=drive.integral)
+        # Of a drive in float32 only its zeros are right.
+        shown = exact if drive.tensor.dtype == torch.float64 else np.sign(exact)
+        settled = Value(_patched(drive.tensor, images, shown), drive.largest, integral=drive.integral)
         steps = self._graph.time_steps
         spikes = _patched(fired.spikes.tensor, images, node.op.run([exact], node.params, steps))
         charged = fired.charged
@@ -94,7 +101,7 @@ class Judge:
         """A value of some images in the reference's own arithmetic, from the neuron's roots."""
         if name not in known:
             if name in self.roots[neuron.name]:
-                known[name] = values[name].tensor[:, images].cpu().numpy()
+                known[name] = values[name].tensor[:, images].cpu().numpy().astype(np.float64)
             else:
                 node = self._graph[name]
                 operands = [self._by_reference(o.node, neuron, images, values, known) for o in node.inputs]

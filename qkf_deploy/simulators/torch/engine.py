@@ -19,6 +19,7 @@ from qkf_deploy.simulators.torch.devices import Device
 from qkf_deploy.simulators.torch.doubts import Judge
 from qkf_deploy.simulators.torch.neurons import Fired
 from qkf_deploy.simulators.torch.operators import STEPS, by_numpy, neuron
+from qkf_deploy.simulators.torch.screening import Screen, chains
 from qkf_deploy.simulators.torch.setting import Setting, Step
 from qkf_deploy.simulators.torch.values import DeviceArrays, Value
 
@@ -44,6 +45,8 @@ class Engine:
         self._neurons = {n.name: neuron(self.setting, n) for n in graph if is_neuron(n.op.kind)}
         self._steps = {n.name: self._step(n) for n in graph if n.name not in self._neurons and n.op.kind != "input"}
         self._judge = None if self.setting.whole or single else Judge(self.setting)
+        found = chains(graph) if self._judge else {}
+        self._screens = {name: Screen(self.setting, chain) for name, chain in found.items()}
         roots = self._judge.roots if self._judge else {}
         self._last_use = last_uses(graph, roots)
         self._counted = CountedGraph(graph)
@@ -63,16 +66,21 @@ class Engine:
         values: dict[str, Value] = {}
         kept: dict[str, np.ndarray] = {}
         membranes: dict[str, np.ndarray] = {}
+        screens = _Screens(self._screens, record) if replace is None else _Screens({}, record)
         logits = raw = inputs
         for index, node in enumerate(graph):
             operands = [values[o.node].read(o.view) for o in node.inputs]
             if node.name in self._neurons:
-                operands, fired = self._fire(node, operands, values, node.name in record.membranes)
+                keep = node.name in record.membranes
+                operands, fired = self._screened(screens, node, operands, values) or self._fire(
+                    node, operands, values, keep
+                )
                 value = fired.spikes
                 if fired.charged is not None:
                     membranes[node.name] = fired.charged.cpu().numpy().astype(self._host)
             else:
-                value = self._input(inputs) if node.op.kind == "input" else self._steps[node.name](operands)
+                value = self._input(inputs) if node.op.kind == "input" else screens.drive(node, operands)
+                value = value or self._steps[node.name](operands)
             values[node.name] = value if replace is None else self._replaced(node, value, replace)
             account.enter(node, operands, value)
             if node.name in record.values:
@@ -96,6 +104,24 @@ class Engine:
         drive, fired = self._judge.settle(node, operands[0], fired, values, keep)
         return [drive], fired
 
+    def _screened(
+        self, screens: _Screens, node: Node, operands: list[Value], values: dict[str, Value]
+    ) -> tuple[list[Value], Fired] | None:
+        """What a neuron did, found in float32; ``None`` where it does not, its drive being one of float64 then."""
+        screen = screens.of_neuron.get(node.name)
+        if screen is None or self._judge is None:
+            return None
+        synapse, pool = screen.chain.synapse, screen.chain.pool
+        events = values[synapse.inputs[0].node].read(synapse.inputs[0].view)
+        found = screen.fire(operands[0], events, self.graph.time_steps)
+        if found is not None:
+            drive, fired = self._judge.decide(node, *found, values, False)
+            return [drive], fired
+        drive = self._steps[synapse.name]([events])
+        drive = drive if pool is None else self._steps[pool.name]([drive])
+        operands[:] = [drive.read(node.inputs[0].view)]
+        return None
+
     def _input(self, inputs: np.ndarray) -> Value:
         largest = max(abs(float(inputs.max(initial=0))), abs(float(inputs.min(initial=0))))
         node = self.graph.input
@@ -113,6 +139,24 @@ class Engine:
     def _run_node(self, node: Node, inputs: Sequence[Value]) -> Value:
         """An operator of the folded graph on values of the one that runs."""
         return STEPS[node.op.kind](self.setting, node)(inputs)
+
+
+class _Screens:
+    """The chains of a run that go through float32: those whose drives and membranes nobody wants to see."""
+
+    def __init__(self, screens: Mapping[str, Screen], record: Record) -> None:
+        seen = record.membranes | record.values
+        wanted = {n: s for n, s in screens.items() if not (s.chain.names - {n}) & seen and n not in record.membranes}
+        self.of_neuron = dict(wanted)
+        self._of_synapse = {s.chain.synapse.name: s for s in wanted.values()}
+
+    def drive(self, node: Node, operands: Sequence[Value]) -> Value | None:
+        """The drive that a convolution gives; ``None`` where float64 has to."""
+        screen = self._of_synapse.get(node.name)
+        drive = None if screen is None else screen.drive(operands[0])
+        if screen is not None and drive is None:
+            del self.of_neuron[screen.chain.neuron.name]
+        return drive
 
 
 _ENGINES = Remembered[Engine](most=4)

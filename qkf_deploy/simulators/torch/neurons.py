@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from qkf_deploy.ir import Params
 from qkf_deploy.ops import IntegerNeuron, Neuron
+from qkf_deploy.simulators.torch.layout import blocks, empty, parameter, rows
 from qkf_deploy.simulators.torch.values import Value
 
 #: Unit roundoff of float64.
@@ -34,40 +34,51 @@ class Fired:
     doubtful: Tensor | None = None
 
 
-def on_device(x: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor of a parameter; a number as one with an axis, so that a GPU divides by it and does not multiply by its
-    rounded reciprocal."""
-    return torch.from_numpy(np.array(np.atleast_1d(x))).to(device).to(dtype)
-
-
 @dataclass(frozen=True)
-class _Sequence:
-    """The order in which a neuron takes its drive: ``(steps, images, *shape)``, constant drives repeated."""
+class Drive:
+    """What a neuron takes, in its order: ``(steps, images, *shape)``, constant drives repeated."""
 
-    drive: Tensor
+    tensor: Tensor
     steps: int
-    leftover: Tensor | None
-    initial: Tensor | None
+    leftover: Tensor | None = None
+    initial: Tensor | None = None
+
+    @staticmethod
+    def of(x: Tensor, steps: int, carry: str, leftover: Tensor | None, initial: Tensor | None) -> Drive:
+        """Of a value ``(T or 1, B, *shape)``."""
+        if carry == "official":  # one image after the other at each step, the first from the last one's previous step
+            x = x.expand(steps, *x.shape[1:]).reshape(steps * x.shape[1], 1, *x.shape[2:])
+            return Drive(x, x.shape[0], None, initial)
+        return Drive(x, steps, leftover, initial)
+
+    def parts(self) -> Iterator[tuple[slice, Drive]]:
+        """Images that go through all steps together."""
+        images, *shape = self.tensor.shape[1:]
+        for part in blocks(images, shape, self.tensor.device):
+            yield part, replace(self, tensor=self.tensor[:, part])
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         for t in range(self.steps):
-            yield t, self.drive[t if self.drive.shape[0] > 1 else 0]
+            yield t, self.tensor[t if self.tensor.shape[0] > 1 else 0]
 
-    def state(self, t: int, previous: Tensor | None) -> Tensor:
-        """State before step ``t``."""
-        shape = self.drive.shape[1:]
+    def state(self, t: int, previous: Tensor | None) -> Tensor | None:
+        """State before step ``t``, ``None`` for zero."""
+        shape = self.tensor.shape[1:]
         if self.leftover is not None:
             return self.leftover[t].expand(shape)
-        if previous is not None:
+        if previous is not None or self.initial is None:
             return previous
-        return self.drive.new_zeros(shape) if self.initial is None else self.initial.expand(shape)
+        return self.initial.expand(shape)
+
+    def outputs(self, dtype: torch.dtype) -> Tensor:
+        """Uninitialized, one for every step and image."""
+        images, *shape = self.tensor.shape[1:]
+        return empty((self.steps, images), shape, self.tensor, dtype)
 
 
-def _sequence(x: Tensor, steps: int, carry: str, leftover: Tensor | None, initial: Tensor | None) -> _Sequence:
-    if carry == "official":  # one image after the other at each step, the first from the last one's previous step
-        x = x.expand(steps, *x.shape[1:]).reshape(steps * x.shape[1], 1, *x.shape[2:])
-        return _Sequence(x, x.shape[0], None, initial)
-    return _Sequence(x, steps, leftover, initial)
+def spike_dtype(most: float | None, dtype: torch.dtype) -> torch.dtype:
+    """The narrowest floating point that holds every number of spikes."""
+    return torch.float32 if most is not None and most < 2**24 else dtype
 
 
 class FloatNeuron:
@@ -76,15 +87,18 @@ class FloatNeuron:
     Args:
         op: the neuron.
         params: its parameters.
+        shape: of its drive, per step.
         device: where it runs.
         dtype: float64, or float32 for runs that need not equal the reference.
     """
 
-    def __init__(self, op: Neuron, params: Params, device: torch.device, dtype: torch.dtype) -> None:
-        self.op = op
+    def __init__(
+        self, op: Neuron, params: Params, shape: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.op, self._dtype = op, dtype
 
         def put(x: np.ndarray | None) -> Tensor | None:
-            return None if x is None else on_device(x, device, dtype)
+            return None if x is None else parameter(x, shape, device, dtype)
 
         levels = op.levels(params)
         self._tau, self._decay = put(levels.tau), put(levels.decay)
@@ -94,41 +108,54 @@ class FloatNeuron:
             raise AssertionError("every neuron has a threshold")
         self._threshold = threshold
         self._lowest = None if levels.v_min is None else put(levels.v_min - levels.base)
-        self._leftover, self._initial = put(params.get("leftover")), put(params.get("initial"))
+        self._initial, leftover = put(params.get("initial")), params.get("leftover")
+        self._leftover = None if leftover is None else torch.from_numpy(np.array(leftover)).to(device).to(dtype)
         constants = (levels.v_threshold, levels.base, levels.v_min, params.get("initial"), params.get("leftover"))
         self._constants = sum(float(np.abs(v).max()) for v in constants if v is not None)
 
     def run(self, x: Value, steps: int, keep: bool) -> Fired:
         """Fire. With ``keep`` the charged membranes are returned too."""
-        sequence = _sequence(x.tensor, steps, self.op.carry, self._leftover, self._initial)
-        spikes = sequence.drive.new_empty((sequence.steps, *sequence.drive.shape[1:]))
-        kept = torch.empty_like(spikes) if keep else None
-        margin = sequence.drive.new_full((sequence.drive.shape[1],), math.inf) if x.error else None
-        scratch = torch.empty_like(spikes[0])
-        state: Tensor | None = None
-        for t, drive in sequence:
-            before = sequence.state(t, state)
-            charged = self._charged(before, drive, scratch)
-            if self.op.reset_delay:
-                self._fire(before, scratch)
-                charged = charged - scratch.mul_(self._threshold)
-            membrane = charged if self._base is None else charged + self._base
-            if kept is not None:
-                kept[t] = membrane
-            self._fire(membrane, spikes[t])
-            if margin is not None:
-                margin = torch.minimum(margin, self._margin(membrane, scratch))
-            state = self._after(charged, spikes[t], scratch)
+        drive = Drive.of(x.tensor.to(self._dtype), steps, self.op.carry, self._leftover, self._initial)
+        spikes = drive.outputs(spike_dtype(self.op.max_spikes, self._dtype))
+        kept = drive.outputs(self._dtype) if keep else None
+        margin = drive.tensor.new_empty(drive.tensor.shape[1]) if x.error else None
+        for part, some in drive.parts():
+            closest = self._run(some, spikes[:, part], None if kept is None else kept[:, part], margin is not None)
+            if margin is not None and closest is not None:
+                margin[part] = closest
         shape = (steps, *x.shape[1:])
         high = self.op.max_spikes
         largest = float(high) if high is not None else float(spikes.max())
         out = Value(spikes.reshape(shape), largest, binary=high == 1)
         doubtful = None
         if margin is not None:
-            doubtful = (margin <= self._tolerance(x, sequence.steps)).expand(x.shape[1])
+            doubtful = (margin <= self._tolerance(x, drive.steps)).expand(x.shape[1])
         return Fired(out, None if kept is None else kept.reshape(shape), doubtful)
 
-    def _charged(self, state: Tensor, x: Tensor, scratch: Tensor) -> Tensor:
+    def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None, judged: bool) -> Tensor | None:
+        """All steps of some images; the smallest distance of a membrane from a threshold if asked for."""
+        scratch = torch.empty_like(drive.tensor[0])
+        margin: Tensor | None = None
+        state: Tensor | None = None
+        for t, x in drive:
+            before = drive.state(t, state)
+            charged = self._charged(before, x, scratch)
+            if self.op.reset_delay and before is not None:
+                self._fire(before, scratch)
+                charged = charged - scratch.mul_(self._threshold)
+            membrane = charged if self._base is None else charged + self._base
+            if kept is not None:
+                kept[t] = membrane
+            self._fire(membrane, spikes[t])
+            if judged:
+                closest = self._margin(membrane, scratch)
+                margin = closest if margin is None else torch.minimum(margin, closest)
+            state = self._after(charged, spikes[t], scratch)
+        return margin
+
+    def _charged(self, state: Tensor | None, x: Tensor, scratch: Tensor) -> Tensor:
+        if state is None:
+            return x / self._tau if self._tau is not None and self.op.decay_input else x.clone()
         if self._tau is None:
             return state + x if self._decay is None else torch.mul(state, self._decay).add_(x)
         if self.op.decay_input:
@@ -140,19 +167,21 @@ class FloatNeuron:
             fires = torch.gt if self.op.strict else torch.ge
             fires(membrane, self._threshold, out=out)
             return
-        torch.div(membrane, self._threshold, out=out)
+        ratio = torch.div(membrane, self._threshold)
         if self.op.rounding == "half_even":
-            out.round_()
+            ratio.round_()
         elif self.op.rounding == "half_up":  # within the limits first: a half is added to nothing larger
-            out.clamp_(0, self.op.max_spikes).add_(0.5)
-        out.floor_().clamp_(0, self.op.max_spikes)
+            ratio.clamp_(0, self.op.max_spikes).add_(0.5)
+        out.copy_(ratio.floor_().clamp_(0, self.op.max_spikes))
 
     def _after(self, charged: Tensor, spikes: Tensor, scratch: Tensor) -> Tensor:
         if self.op.reset_delay:
             return charged
         if self.op.v_reset is None:
             state = charged.sub_(torch.mul(spikes, self._threshold, out=scratch))
-        else:  # a product, where a choice would take several times as long
+        elif self.op.max_spikes == 1:  # exact, where a choice would take several times as long
+            state = charged.addcmul_(charged, spikes, value=-1)
+        else:
             state = charged.mul_(torch.eq(spikes, 0, out=scratch))
         return state if self._lowest is None else torch.maximum(state, self._lowest)
 
@@ -164,7 +193,7 @@ class FloatNeuron:
             shift = 0.0 if self.op.rounding == "floor" else 0.5
             level = torch.div(membrane, self._threshold).add_(shift).round_().clamp_(1, self.op.max_spikes)
             distance = torch.sub(membrane, level.sub_(shift).mul_(self._threshold), out=scratch)
-        return distance.abs_().flatten(1).amin(1)
+        return rows(distance.abs_(), 1).amin(1)
 
     def _tolerance(self, x: Value, steps: int) -> float:
         """How far a membrane can be from the reference's: every step adds the error of its drive and some roundings."""
@@ -181,30 +210,35 @@ class WholeNeuron:
     Args:
         op: the neuron.
         params: its parameters.
+        shape: of its drive, per step.
         device: where it runs.
         dtype: float32, float64 or int64, as :func:`largest_intermediate` allows.
         most_spikes: proven bound of the spikes per step.
     """
 
     def __init__(
-        self, op: IntegerNeuron, params: Params, device: torch.device, dtype: torch.dtype, most_spikes: int
+        self,
+        op: IntegerNeuron,
+        params: Params,
+        shape: Sequence[int],
+        device: torch.device,
+        dtype: torch.dtype,
+        most_spikes: int,
     ) -> None:
         self.op, self.dtype, self._most_spikes = op, dtype, most_spikes
         limit = {torch.float32: 2**24, torch.float64: 2**53}.get(dtype)
 
-        def put(name: str) -> Tensor | None:
-            x = params.get(name)
-            if x is None:
-                return None
-            # No membrane reaches the limit, so a threshold beyond it may as well lie there.
-            x = x if limit is None or name != "theta" else np.clip(x, -limit, limit)
-            return on_device(x.astype(np.int64), device, dtype)
+        def put(x: np.ndarray | None) -> Tensor | None:
+            return None if x is None else parameter(x.astype(np.int64), shape, device, dtype)
 
-        theta = put("theta")
+        # No membrane reaches the limit, so a threshold beyond it may as well lie there.
+        theta = put(params["theta"] if limit is None else np.clip(params["theta"], -limit, limit))
         if theta is None:
             raise AssertionError("every neuron has a threshold")
-        self._theta, self._lowest, self._leftover, self._initial = theta, put("lowest"), put("leftover"), put("initial")
-        multiplier = on_device(np.asarray(op.multiplier(params)), device, dtype)
+        self._theta, self._lowest, self._initial = theta, put(params.get("lowest")), put(params.get("initial"))
+        leftover = params.get("leftover")
+        self._leftover = None if leftover is None else torch.from_numpy(np.array(leftover)).to(device).to(dtype)
+        multiplier = parameter(np.asarray(op.multiplier(params)), shape, device, dtype)
         self._decays = op.decay_shift > 0 or bool((multiplier != 1).any())
         self._decay: Callable[[Tensor], Tensor]
         if dtype == torch.int64:
@@ -215,26 +249,32 @@ class WholeNeuron:
 
     def run(self, x: Value, steps: int, keep: bool) -> Fired:
         """Fire. With ``keep`` the charged membranes are returned too."""
-        drive = x.tensor.to(self.dtype)
-        sequence = _sequence(drive, steps, self.op.carry, self._leftover, self._initial)
-        spikes = drive.new_empty((sequence.steps, *sequence.drive.shape[1:]))
+        drive = Drive.of(x.tensor.to(self.dtype), steps, self.op.carry, self._leftover, self._initial)
+        spikes = drive.outputs(self.dtype)
         kept = torch.empty_like(spikes) if keep else None
-        scratch = torch.empty_like(spikes[0])
+        for part, some in drive.parts():
+            self._run(some, spikes[:, part], None if kept is None else kept[:, part])
+        shape = (steps, *x.shape[1:])
+        out = Value(spikes.reshape(shape), self._most_spikes, binary=self.op.max_spikes == 1)
+        return Fired(out, None if kept is None else kept.reshape(shape))
+
+    def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None) -> None:
+        scratch = torch.empty_like(drive.tensor[0])
         state: Tensor | None = None
-        for t, drive in sequence:
-            before = sequence.state(t, state)
-            shifted = drive * 2**self.op.fraction_bits if self.op.fraction_bits else drive
-            charged = self._decay(before).add_(shifted) if self._decays else before + shifted
+        for t, x in drive:
+            before = drive.state(t, state)
+            shifted = x * 2**self.op.fraction_bits if self.op.fraction_bits else x
+            if before is None:
+                charged = shifted.clone()
+            else:
+                charged = self._decay(before).add_(shifted) if self._decays else before + shifted
             if self.op.reset_delay:
-                self._fire(before, scratch)
+                self._fire(torch.zeros_like(charged) if before is None else before, scratch)
                 charged.sub_(scratch.mul_(self._theta))
             if kept is not None:
                 kept[t] = charged
             self._fire(charged, spikes[t])
             state = self._after(charged, spikes[t], scratch)
-        shape = (steps, *x.shape[1:])
-        out = Value(spikes.reshape(shape), self._most_spikes, binary=self.op.max_spikes == 1)
-        return Fired(out, None if kept is None else kept.reshape(shape))
 
     def _fire(self, charged: Tensor, out: Tensor) -> None:
         if not self.op.graded:
@@ -258,6 +298,8 @@ class WholeNeuron:
             return charged
         if self.op.soft_reset:
             state = charged.sub_(torch.mul(spikes, self._theta, out=scratch))
+        elif self.op.max_spikes == 1:
+            state = charged.addcmul_(charged, spikes, value=-1)
         else:
             state = charged.mul_(torch.eq(spikes, 0, out=scratch))
         return state if self._lowest is None else torch.maximum(state, self._lowest)

@@ -17,7 +17,6 @@ from qkf_deploy.simulators.torch.neurons import (
     WholeNeuron,
     largest_intermediate,
     largest_magnitude,
-    on_device,
 )  # fmt: skip
 from qkf_deploy.simulators.torch.pools import max_pool, sum_pool
 from qkf_deploy.simulators.torch.products import matmul
@@ -38,18 +37,21 @@ def batch_norm(s: Setting, node: Node) -> Step:
 
     def run(inputs: Sequence[Value]) -> Value:
         (x,) = inputs
-        return elementwise(s, node, torch.mul(x.tensor, factor).add_(offset), inputs, gain * x.largest + most, gain)
+        y = torch.mul(x.tensor.to(factor.dtype), factor).add_(offset)
+        return elementwise(s, node, y, inputs, gain * x.largest + most, gain)
 
     return run
 
 
 def add(s: Setting, node: Node) -> Step:
     """Element by element."""
-    dtype = s.dtype(node)
+    dtype = s.dtype(node) if s.whole else None
 
     def run(inputs: Sequence[Value]) -> Value:
         a, b = inputs
-        return elementwise(s, node, a.tensor.to(dtype) + b.tensor.to(dtype), inputs, a.largest + b.largest)
+        largest = a.largest + b.largest
+        chosen = dtype or s.sum_carrier(inputs, largest).dtype
+        return elementwise(s, node, a.tensor.to(chosen) + b.tensor.to(chosen), inputs, largest)
 
     return run
 
@@ -74,7 +76,7 @@ def scale(s: Setting, node: Node) -> Step:
     op = node.op
     if not isinstance(op, Scale):
         raise AssertionError(op)
-    factor = on_device(np.array(op.factor), s.device.torch, s.carrier.dtype)
+    factor = s.put(np.array([op.factor]), s.carrier.dtype)
 
     def run(inputs: Sequence[Value]) -> Value:
         gain = abs(op.factor)
@@ -101,15 +103,15 @@ def shift(s: Setting, node: Node) -> Step:
 
 def multiply(s: Setting, node: Node) -> Step:
     """Matrix product of two activations."""
-    carrier = s.device.carrier(max(s.magnitude(o.node) for o in node.inputs), s.sums(node)) if s.whole else s.carrier
+    carrier = s.device.carrier(max(s.magnitude(o.node) for o in node.inputs), s.sums(node)) if s.whole else None
     terms = s.graph.input_types(node)[0].shape[-1]
 
     def run(inputs: Sequence[Value]) -> Value:
         a, b = inputs
-        y = matmul(a.tensor, b.tensor, carrier)
-        if s.whole:
-            return s.value(node, y)
+        if carrier is not None:
+            return s.value(node, matmul(a.tensor, b.tensor, carrier))
         largest = terms * a.largest * b.largest
+        y = matmul(a.tensor, b.tensor, s.sum_carrier(inputs, largest))
         return total(s, node, y, inputs, largest, terms, terms * (a.largest * b.error + b.largest * a.error))
 
     return run
@@ -121,10 +123,11 @@ def sum_axes(s: Setting, node: Node) -> Step:
     if not isinstance(op, Sum):
         raise AssertionError(op)
     shape = s.operand_shape(node)
-    axes, dtype, terms = [a + 2 for a in op.axes], s.dtype(node), math.prod(shape[a] for a in op.axes)
+    axes, terms = [a + 2 for a in op.axes], math.prod(shape[a] for a in op.axes)
 
     def run(inputs: Sequence[Value]) -> Value:
         (x,) = inputs
+        dtype = s.dtype(node) if s.whole else s.sum_carrier(inputs, terms * x.largest).dtype
         y = x.tensor.to(dtype).sum(axes, keepdim=op.keepdims)
         return total(s, node, y, inputs, terms * x.largest, terms, terms * x.error)
 
@@ -151,14 +154,14 @@ def output(s: Setting, node: Node) -> Step:
 def neuron(s: Setting, node: Node) -> FloatNeuron | WholeNeuron:
     """Either neuron."""
     if isinstance(node.op, Neuron):
-        return FloatNeuron(node.op, node.params, s.device.torch, s.carrier.dtype)
+        return FloatNeuron(node.op, node.params, node.type.shape, s.device.torch, s.carrier.dtype)
     if not isinstance(node.op, IntegerNeuron):
         raise AssertionError(node.op)
     widths, drive = s.widths[node.name], s.widths[node.inputs[0].node].value
     if widths.membrane is None:
         raise AssertionError(node.name)
     dtype = exact_dtype(largest_intermediate(node.op, node.params, drive, widths.membrane))
-    return WholeNeuron(node.op, node.params, s.device.torch, dtype, s.magnitude(node.name))
+    return WholeNeuron(node.op, node.params, node.type.shape, s.device.torch, dtype, s.magnitude(node.name))
 
 
 def by_numpy(s: Setting, node: Node) -> Step:

@@ -75,24 +75,29 @@ class Window:
         return self.stride == (1, 1) and self.padding == (0, 0)
 
 
-def convolve(x: Tensor, weight: Tensor, window: Window, carrier: Carrier) -> Tensor:
-    """Convolution without bias.
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, carrier: Carrier) -> Tensor:
+    """Convolution; the bias is one more term of each sum.
 
     Args:
         x: ``(N, C, H, W)``.
         weight: ``(O, C / groups, kh, kw)``.
+        bias: ``(O,)``.
         window: how it slides.
         carrier: the numbers to compute in.
 
     Returns:
-        ``(N, O, H', W')``.
+        ``(N, O, H', W')``, channels last in memory where oneDNN made it (no layout has to be changed for it).
     """
-    if carrier is INT64:
-        return _in_pieces(x, weight, lambda a, b: _by_columns(a, b, window, FLOAT64))
-    x, weight = x.to(carrier.dtype), weight.to(carrier.dtype)
+    if carrier is not INT64:
+        x, weight = x.to(carrier.dtype), weight.to(carrier.dtype)
     if x.device.type == "cpu" and carrier.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return torch.mkldnn_convolution(x, weight, None, window.padding, window.stride, window.dilation, window.groups)
-    return _by_columns(x, weight, window, carrier)
+        x, weight = (v.contiguous(memory_format=torch.channels_last) for v in (x, weight))
+        return torch.mkldnn_convolution(x, weight, bias, window.padding, window.stride, window.dilation, window.groups)
+    if carrier is INT64:
+        y = _in_pieces(x, weight, lambda a, b: _by_columns(a, b, window, FLOAT64))
+    else:
+        y = _by_columns(x, weight, window, carrier)
+    return y if bias is None else y.add_(bias.reshape(-1, 1, 1))
 
 
 def _by_columns(x: Tensor, weight: Tensor, window: Window, carrier: Carrier) -> Tensor:

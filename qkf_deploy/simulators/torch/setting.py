@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qkf_deploy.ir import Graph, Node, Widths
 from qkf_deploy.ir.values import Kind
-from qkf_deploy.simulators.torch.carriers import FLOAT64, Carrier, exact_dtype
+from qkf_deploy.simulators.torch.carriers import FLOAT32, FLOAT64, Carrier, exact_dtype
 from qkf_deploy.simulators.torch.devices import Device
 from qkf_deploy.simulators.torch.values import Value
 
@@ -67,6 +67,11 @@ class Setting:
     def dtype(self, node: Node) -> torch.dtype:
         """Numbers in which sums of a node's operands are exact."""
         return exact_dtype(self.sums(node)) if self.whole else self.carrier.dtype
+
+    def sum_carrier(self, inputs: Sequence[Value], largest: float) -> Carrier:
+        """Numbers of a float graph for sums of that magnitude: float32 for small whole numbers that are known."""
+        known = all(x.error == 0 and x.integral for x in inputs)
+        return FLOAT32 if known and max(largest, *(x.largest for x in inputs)) < 2**FLOAT32.sum_bits else self.carrier
 
 
 def elementwise(s: Setting, node: Node, y: Tensor, inputs: Sequence[Value], largest: float, gain: float = 1.0) -> Value:

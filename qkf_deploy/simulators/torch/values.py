@@ -14,6 +14,7 @@ from qkf_deploy.ir import Node, Operand, View
 from qkf_deploy.ops import activity
 from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.simulators.counting import Arrays, NodeCounts
+from qkf_deploy.simulators.torch.layout import blocks, order, rows
 
 #: Integers below these are exact in float32 and float64.
 _EXACT = {torch.float32: 2**24, torch.float64: 2**53}
@@ -27,9 +28,9 @@ class _Fanout(NamedTuple):
     weights: Tensor
 
     @staticmethod
-    def of(fanout: np.ndarray, shape: tuple[int, ...], device: torch.device) -> _Fanout:
+    def of(fanout: np.ndarray, shape: tuple[int, ...], lies: tuple[int, ...], device: torch.device) -> _Fanout:
         low, high = int(fanout.min()), int(fanout.max())
-        every = np.broadcast_to(fanout, shape)
+        every = np.broadcast_to(fanout, shape).transpose(lies)
         weights = torch.from_numpy(every.reshape(-1).astype(np.float64)).to(device)
         return _Fanout(low if low == high else None, int(every.sum()), weights)
 
@@ -82,7 +83,7 @@ class Value:
         return Value(y, self.largest, binary=self.binary, integral=self.integral, error=self.error, whole=whole)
 
     def smallest(self) -> float:
-        """Smallest magnitude of an element (floating point)."""
+        """Smallest magnitude of an element (floating point); once asked for, non-zero elements need no counting."""
         if self._whole is not None:
             return self._whole.smallest()
         if self._smallest is None:
@@ -90,13 +91,13 @@ class Value:
             self._smallest = min(float(torch.abs(x, out=scratch).amin()) for x in self.tensor)
         return self._smallest
 
+    def know_nonzero(self, count: Tensor) -> None:
+        """What :meth:`nonzero_per_image` is, found on the way."""
+        self._sums["nonzero"] = count
+
     def present(self) -> Tensor:
-        """1 where an element is not zero, in the tensor's own type."""
-        if self.binary:
-            return self.tensor
-        if not self.tensor.dtype.is_floating_point:
-            return (self.tensor != 0).to(torch.float64)
-        return torch.ne(self.tensor, 0, out=torch.empty_like(self.tensor))
+        """1 where an element is not zero, in floating point."""
+        return self.tensor if self.binary else _present(self.tensor)
 
     def per_step(self) -> Tensor:
         """Sum at each step, int64 ``(T, B)``."""
@@ -121,14 +122,17 @@ class Value:
         return self._sums["nonzero"]
 
     def _nonzero(self) -> Tensor:
-        if self.tensor.dtype.is_floating_point and self.smallest() > 0:
+        if self._smallest:  # not zero, and not unknown
             return torch.full((self.shape[1],), math.prod(self.shape) // self.shape[1], device=self.tensor.device)
-        return _summed(self.present(), 1).sum(0)
+        total = torch.empty(self.shape[1], dtype=torch.int64, device=self.tensor.device)
+        for part in blocks(self.shape[1], (self.shape[0], *self.shape[2:]), self.tensor.device):
+            total[part] = _summed(_present(self.tensor[:, part]), 1).sum(0)
+        return total
 
     def weighted(self, fanout: np.ndarray, *, present: bool = False) -> Tensor:
         """Σ fan-out, times the elements or of those that are not zero, int64 ``(B,)``."""
-        shape, device = self.shape[2:], self.tensor.device
-        known = _FANOUTS.get(fanout, (shape, device), lambda: _Fanout.of(fanout, shape, device))
+        shape, lies, device = self.shape[2:], order(self.tensor), self.tensor.device
+        known = _FANOUTS.get(fanout, (shape, lies, device), lambda: _Fanout.of(fanout, shape, lies, device))
         if known.same is not None:
             return known.same * (self.nonzero_per_image() if present else self.per_image())
         present = present and not self.binary
@@ -142,7 +146,7 @@ class Value:
         """Elements, or whether they are not zero, summed over time, ``(B, elements)``."""
         key = f"over_time {present}"
         if key not in self._sums:
-            x = (self.present() if present else self.tensor).flatten(2)
+            x = rows(self.present() if present else self.tensor)
             exact = self.shape[0] * (1 if present else self.largest) < _EXACT.get(x.dtype, math.inf)
             self._sums[key] = x.sum(0) if exact else x.to(torch.int64).sum(0)
         return self._sums[key]
@@ -152,15 +156,21 @@ class Value:
         return self.tensor.cpu().numpy().astype(dtype)
 
 
+def _present(x: Tensor) -> Tensor:
+    if not x.dtype.is_floating_point:
+        return (x != 0).to(torch.float64)
+    return torch.ne(x, 0, out=torch.empty_like(x))
+
+
 def _summed(x: Tensor, largest: float) -> Tensor:
     """Sum of whole numbers over the per-step shape, int64 ``(T, B)``."""
-    rows = x.reshape(*x.shape[:2], -1)
-    bound = largest * rows.shape[2]
+    each = rows(x)
+    bound = largest * each.shape[2]
     if x.dtype.is_floating_point and bound < _EXACT[x.dtype]:
-        return rows.sum(2).to(torch.int64)
+        return each.sum(2).to(torch.int64)
     if x.dtype.is_floating_point and bound < _EXACT[torch.float64]:
-        return rows.sum(2, dtype=torch.float64).to(torch.int64)
-    return rows.to(torch.int64).sum(2)
+        return each.sum(2, dtype=torch.float64).to(torch.int64)
+    return each.to(torch.int64).sum(2)
 
 
 # A count stays on the device, as an int64 tensor, until the whole ledger is fetched.
