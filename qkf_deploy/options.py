@@ -89,6 +89,15 @@ class TraceOptions(Options):
     factory_arguments: Annotated[
         Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
     ] = field(default_factory=dict[str, Any])
+    neurons: Annotated[
+        Mapping[str, str],
+        Help(
+            "What a neuron class computes, where it is not found by itself: file.py:Class or package.module:Class and "
+            "attributes of qkf_deploy.ops.Neuron: decay=0.5,v_threshold=.theta,strict=true (.theta: the object's).",
+            flags=("--neuron",),
+            metavar="CLASS=SPEC",
+        ),
+    ] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)

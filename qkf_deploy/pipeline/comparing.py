@@ -47,7 +47,7 @@ def verify(
     # The same object for both: a factory without a checkpoint has random weights.
     floating = fold(trace_source(resolved))
     _check_same_input(graph, floating)
-    oracle = runner.torch_oracle(resolved)
+    oracle = runner.torch_oracle(resolved, floating)
     batch = as_batch(graph, images)
     torch_float, float_graph = compare_chain(oracle, (floating, graph), batch, options.batch, options.progress)
     shared = _shared(graph, floating, options)

@@ -57,7 +57,7 @@ def trace_source(resolved: Source) -> Graph:
 
     tracer = import_torch_module("qkf_deploy.converters.torch.trace")
     spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps)
-    with resolved.imports.active():
+    with resolved.imports.active(), tracer.telling(resolved.neurons):
         graph: Graph = tracer.trace_module(resolved.model, spec)
     if resolved.scales:
         from qkf_deploy.passes.clipping import with_scales

@@ -7,24 +7,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace.capture import named_modules, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
-from qkf_deploy.converters.torch.untouched import undisturbed, working_copy
+from qkf_deploy.converters.torch.trace.told import telling
+from qkf_deploy.converters.torch.trace.written.replay import Replay, widened
+from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, working_copy
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
+from qkf_deploy.ir import Graph
 from qkf_deploy.simulators.inputs import normalize
+from qkf_deploy.simulators.run import is_neuron
 
 
-def torch_oracle(source: Source) -> Oracle:
+def torch_oracle(source: Source, graph: Graph | None = None) -> Oracle:
     """Runs the source's model in float64 at batch size 1, memories reset before every image.
+
+    Args:
+        source: the model.
+        graph: its graph. Neurons of it that are no modules, hand-written ones, are watched in the model's exported
+            program, the arithmetic as it was written.
 
     Returns:
         From images (pixels, normalized floats or event frames) to spikes by module path and logits; a neuron that the
         model holds and never calls is left out.
     """
     model = working_copy(source.model).double()
-    neurons = {path: module for path, module in named_modules(model).items() if recognize(module) is not None}
+    rest = Kept(model)
+    with telling(source.neurons):
+        neurons = {path: module for path, module in named_modules(model).items() if recognize(module) is not None}
+        known = graph is None or all(n.name in neurons for n in graph if is_neuron(n.op.kind))
+        replay = None if known else Replay(source, neurons)
 
     @undisturbed()
     def run(images: np.ndarray) -> tuple[Spikes, np.ndarray]:
@@ -33,13 +47,32 @@ def torch_oracle(source: Source) -> Oracle:
         try:
             calls = source.time_steps if source.layout == "step" else 1
             with source.imports.active():
-                logits = np.concatenate([_one(model, _tensor(image, source), calls) for image in images])
+                logits = np.concatenate([_one(model, rest, _tensor(image, source), calls) for image in images])
         finally:
             for hook in hooks:
                 hook.remove()
-        return {path: _stack(parts, len(images)) for path, parts in record.items() if parts}, logits
+        written = {} if replay is None else _written(replay, source, model, rest, images)
+        seen = {path: _stack(parts, len(images)) for path, parts in record.items() if parts}
+        return {**written, **seen}, logits
 
     return run
+
+
+def _written(replay: Replay, source: Source, model: torch.nn.Module, rest: Kept, images: np.ndarray) -> Spikes:
+    """Spikes of hand-written neurons, ``(T, B, -1)``."""
+    found: list[dict[str, np.ndarray]] = []
+    for image in images:
+        _reset(model, rest)
+        found.append(replay.run(_tensor(image, source)))
+    return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+
+
+class _Float64(TorchFunctionMode):
+    """What a model makes in float32 by name, such as ``(v > 1).float()``, is float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        return func(*widened(list(args)), **{k: widened(v) for k, v in (kwargs or {}).items()})
 
 
 def _keep(kept: list[np.ndarray]) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
@@ -57,17 +90,24 @@ def _tensor(image: np.ndarray, source: Source) -> torch.Tensor:
     return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, *[1] * x.ndim)
 
 
-def _one(model: torch.nn.Module, x: torch.Tensor, calls: int) -> np.ndarray:
+def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int) -> np.ndarray:
     """Logits of one image: the mean over the results of ``calls`` calls, and over time where the model returns it."""
-    for module in model.modules():
-        reset = getattr(module, "reset", None)
-        if callable(reset) and hasattr(module, "v_threshold"):
-            reset()
-    with torch.no_grad(), quiet():
+    _reset(model, rest)
+    torch.set_default_dtype(torch.float64)
+    with torch.no_grad(), quiet(), listed(model), _Float64():
         results: list[Any] = [model(x) for _ in range(calls)]
     results = [r[0] if isinstance(r, tuple | list) else r for r in results]
     out = torch.stack(results).mean(0) if calls > 1 else results[0]
     return (out.mean(0) if out.ndim == 3 else out).numpy()
+
+
+def _reset(model: torch.nn.Module, rest: Kept) -> None:
+    """Membranes start anew: what the model holds is what it held, and neurons that can be reset are."""
+    rest.put_back()
+    for module in model.modules():
+        reset = getattr(module, "reset", None)
+        if callable(reset) and hasattr(module, "v_threshold"):
+            reset()
 
 
 def _stack(parts: list[np.ndarray], images: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.converters.torch.remap import fitting
 from qkf_deploy.converters.torch.trace.layouts import find_layout
+from qkf_deploy.converters.torch.trace.told import ToldNeuron, check_used, parsed, telling
 from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Assumption, Preprocessing
@@ -42,6 +43,7 @@ class Source:
         assumptions: what neither the source nor the options say.
         notices: sentences about the weights that the user should read.
         scales: by node name, of a network that was trained in integers (:class:`.checkpoint.Checkpoint`).
+        neurons: classes that the user described.
     """
 
     model: torch.nn.Module
@@ -55,6 +57,7 @@ class Source:
     assumptions: tuple[Assumption, ...] = ()
     notices: tuple[str, ...] = ()
     scales: Mapping[str, np.ndarray] = field(default_factory=dict)
+    neurons: tuple[ToldNeuron, ...] = ()
 
 
 @undisturbed()
@@ -69,6 +72,14 @@ def resolve(source: Any, options: TraceOptions) -> Source:
         CheckpointError, InputError: the file, factory or weights cannot be used.
         UsageError: options that do not fit.
     """
+    neurons = parsed(options.neurons)
+    with telling(neurons):
+        found = _resolved(source, options)
+    check_used(neurons, found.model)
+    return replace(found, neurons=neurons)
+
+
+def _resolved(source: Any, options: TraceOptions) -> Source:
     from qkf_deploy.models.lazy import import_torch_module
 
     nn = import_torch_module("torch").nn

@@ -60,6 +60,55 @@ def _share_uncopyable(module: nn.Module, memo: dict[int, Any]) -> None:
                 memo[id(value)] = value
 
 
+class Kept:
+    """The attributes and buffers of a copy, to be put back: membranes kept there live on from image to image.
+
+    Args:
+        model: any module. Parameters, and tensors changed in place, are not kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [
+            (module, {k: v for k, v in vars(module).items() if k not in _PARTS}, dict(module._buffers))
+            for module in model.modules()
+        ]
+
+    def put_back(self) -> None:
+        """Every attribute and buffer is again what it was."""
+        for module, attributes, buffers in self._kept:
+            for name in [k for k in vars(module) if k not in attributes and k not in _PARTS]:
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+#: What of a module is not its own attributes.
+_PARTS = frozenset({"_modules", "_parameters", "_buffers"})
+
+
+@contextlib.contextmanager
+def listed(copied: nn.Module) -> Iterator[None]:
+    """A copy's modules are all that a library knows of while the copy runs.
+
+    snnTorch lists every neuron ever made in its class and resets them all (``utils.reset``), those of other models and
+    of the original too, and not those of a copy.
+    """
+    modules = list(copied.modules())
+    classes = {c for m in modules for c in type(m).__mro__ if isinstance(vars(c).get(_LIST), list)}
+    before = {c: vars(c)[_LIST] for c in classes}
+    for c in classes:
+        setattr(c, _LIST, [m for m in modules if isinstance(m, c)])
+    try:
+        yield
+    finally:
+        for c, list_ in before.items():
+            setattr(c, _LIST, list_)
+
+
+_LIST = "instances"
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Random generators, default type, gradient mode, thread count and import path are afterwards what they were."""

@@ -9,10 +9,13 @@ from qkf_deploy.converters.torch.trace.lowering import InputSpec, Lowering
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, register_neuron
 from qkf_deploy.converters.torch.trace.roles import assign_roles
 from qkf_deploy.converters.torch.trace.rules import RULES
+from qkf_deploy.converters.torch.trace.told import telling
+from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.untouched import undisturbed
+from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph
 
-__all__ = ["InputSpec", "NeuronModule", "register_neuron", "trace_module"]
+__all__ = ["InputSpec", "NeuronModule", "register_neuron", "telling", "trace_module"]
 
 
 @undisturbed()
@@ -26,5 +29,17 @@ def trace_module(model: torch.nn.Module, spec: InputSpec) -> Graph:
     Raises:
         UnsupportedError: everything that cannot be lowered, listed at once with module path and source line.
     """
-    program = capture(model, spec.tensor_shape)
-    return assign_roles(Lowering(program, spec, RULES).run())
+    return assign_roles(lowering(model, spec).run())
+
+
+def lowering(model: torch.nn.Module, spec: InputSpec) -> Lowering:
+    """A module's program, hand-written neurons found, ready to become a graph. Raises UnsupportedError."""
+    program = recognized(capture(model, spec.tensor_shape))
+    forgetful = [path for path in program.written if program.neurons[path].op.decay == 0.0]
+    if forgetful and spec.layout == "step" and spec.time_steps > 1:
+        raise UnsupportedError(
+            "fires in a model that computes one time step per call: what it keeps between calls cannot be seen",
+            where=", ".join(forgetful),
+            hint="put the loop over time steps into the model, or teach the tracer its class with register_neuron",
+        )
+    return Lowering(program, spec, RULES)

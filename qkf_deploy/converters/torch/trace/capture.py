@@ -8,14 +8,14 @@ import re
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
-from qkf_deploy.converters.torch.untouched import working_copy
+from qkf_deploy.converters.torch.untouched import listed, working_copy
 from qkf_deploy.errors import UnsupportedError
 
 #: Shapes are traced with two images, so that the batch axis differs from every axis of size 1. Nothing is computed.
@@ -98,6 +98,9 @@ class Program:
         shapes: traced shape of every tensor by name.
         neurons: by module path.
         modules: paths of all modules.
+        notices: what the user should read.
+        written: neurons found in the arithmetic of the program, by path.
+        refused: calls that fire like a neuron and are none, by name.
     """
 
     calls: tuple[Call, ...]
@@ -107,6 +110,9 @@ class Program:
     shapes: Mapping[str, tuple[int, ...]]
     neurons: Mapping[str, NeuronModule]
     modules: frozenset[str]
+    notices: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    refused: Mapping[str, UnsupportedError] = field(default_factory=dict[str, UnsupportedError])
 
 
 def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
@@ -120,18 +126,26 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
         InputError: weights without values.
         UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
     """
+    exported, copied, neurons = export(model, input_shape)
+    return _program(copied, exported, neurons)
+
+
+def export(
+    model: torch.nn.Module, input_shape: tuple[int, ...]
+) -> tuple[torch.export.ExportedProgram, torch.nn.Module, dict[str, NeuronModule]]:
+    """As :func:`capture`: torch's own program, the copy it is of, and the opaque neurons by path."""
     with contextlib.suppress(Exception, SystemExit):  # what is wrong is said below, with its place
         run_on_shapes(working_copy(model), input_shape)
     model = working_copy(model)
     neurons = make_opaque(model)
     # The exporter cannot follow a model that reshapes its very input in place (x.unsqueeze_(1)).
     model.register_forward_pre_hook(lambda _module, inputs: (inputs[0].view_as(inputs[0]), *inputs[1:]))
-    with quiet(), torch.no_grad():
+    with listed(model), quiet(), torch.no_grad():
         try:
             exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype_of(model)),), strict=False)
         except (Exception, SystemExit) as error:
             raise _export_error(model, error) from error
-    return _program(model, exported, neurons)
+    return exported, model, neurons
 
 
 def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: AbstractContextManager[Any]) -> None:
@@ -151,7 +165,7 @@ def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: 
     make_opaque(model)
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(input_shape, dtype=dtype_of(model))
-    with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+    with listed(model), quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         for mode in modes:
             stack.enter_context(mode)
         model(x)

@@ -27,7 +27,7 @@ class Constants:
         """Compute a call whose arguments are all constants; False if it is not such a call."""
         if call.target == NEURON_CALL or not all(r in self.values for r in call.references()):
             return False
-        function = operator.getitem if call.target == "getitem" else _overload(call.target)
+        function = operator.getitem if call.target == "getitem" else overload(call.target)
         if function is None:
             return False
         if _draws(function, call):
@@ -78,7 +78,7 @@ class Constants:
         return float(first) if bool((known == first).all()) else None
 
 
-def _overload(target: str) -> Any:
+def overload(target: str) -> Any:
     """The operator of a name such as ``aten.add.Tensor``."""
     where: Any = torch.ops
     for part in target.split("."):

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, place_of, run_on_shapes
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, place_of, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
+from qkf_deploy.converters.torch.trace.written import recognized
+from qkf_deploy.converters.torch.trace.written.reading import FIRING
 from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 
@@ -43,10 +45,12 @@ class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, int]] = []
+        self.fires = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func.name() == _NEURON_OP:
             self.calls.append((args[1], args[0].shape[0]))
+        self.fires |= func.name().removeprefix("aten::").partition(".")[0] in FIRING
         return func(*args, **(kwargs or {}))
 
 
@@ -85,16 +89,31 @@ class _Refused(Exception):  # noqa: N818 - not an error: one of two trials
 
 
 def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
-    model, recorder = working_copy(model), _Recorder()
-    neurons = find_neurons(model)
+    copied, recorder = working_copy(model), _Recorder()
+    neurons = find_neurons(copied)
     try:
-        run_on_shapes(model, shape, recorder)
+        run_on_shapes(copied, shape, recorder)
     except (Exception, SystemExit) as error:  # whatever the model's own code raises
-        place = place_of(model, error)
+        place = place_of(copied, error)
         text = " ".join(str(error).split())[:160]
         raise _Refused(f"{type(error).__name__}: {text}{f' in {place}' if place else ''}") from error
     single = Counter(path for path, _ in recorder.calls if not neurons[path].multi_step)
+    if not recorder.calls and recorder.fires:
+        single = _written(model, shape)
     return _Trial(single, tuple(n for path, n in recorder.calls if neurons[path].multi_step))
+
+
+def _written(model: torch.nn.Module, shape: tuple[int, ...]) -> Counter[str]:
+    """How often each hand-written neuron is computed."""
+    try:
+        program = recognized(capture(model, shape))
+    except UnsupportedError:  # which is said, with everything else, where the model is traced
+        return Counter()
+    for call in program.calls:
+        if call.name in program.refused:
+            raise _Refused(f"{program.refused[call.name].message} in {call.path or '<model>'} ({call.source})")
+    found = Counter(str(c.args[1]) for c in program.calls if c.target == NEURON_CALL)
+    return Counter({path: n for path, n in found.items() if not program.neurons[path].untimed})
 
 
 def _as_image(small: _Trial, large: _Trial, time_steps: int | None) -> InputFound:

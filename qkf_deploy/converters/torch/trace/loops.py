@@ -25,7 +25,7 @@ class Loops:
 
     def __init__(self, program: Program) -> None:
         self.calls = Counter(str(c.args[1]) for c in program.calls if c.target == NEURON_CALL)
-        single = [n for path, n in self.calls.items() if not program.neurons[path].multi_step]
+        single = [n for path, n in self.calls.items() if not program.neurons[path].untimed]
         self.steps = max(single, default=1)
         self._neurons: dict[str, tuple[Symbol, int]] = {}
         self._nodes: dict[Hashable, list[str]] = {}

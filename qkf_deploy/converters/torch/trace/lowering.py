@@ -86,7 +86,9 @@ class Lowering:
         self.loops = Loops(program)
         self.broken: set[str] = set()
         self.offenders: list[Offender] = []
-        self.notices: list[str] = []
+        #: Calls of every neuron node, in order of time.
+        self.fired: dict[str, list[str]] = {}
+        self.notices: list[str] = list(program.notices)
         self.merged: list[str] = []
         self.steps = spec.time_steps if spec.layout != "image" else None
 
@@ -152,6 +154,8 @@ class Lowering:
             self.symbols[refs[0]] = self.symbols[call.name]
 
     def _lowered(self, call: Call) -> Any:
+        if call.name in self.program.refused:
+            raise self.program.refused[call.name]
         rule = self.rules.get(call.target)
         if rule is None:
             reason, hint = refusal(call.target)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.converters.torch.trace.spikingjelly import spikingjelly_neuron
+from qkf_deploy.converters.torch.trace.told import told_of
 from qkf_deploy.ops import Neuron
 
 
@@ -29,6 +30,11 @@ class NeuronModule:
     multi_step: bool
     params: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     notices: tuple[str, ...] = ()
+
+    @property
+    def untimed(self) -> bool:
+        """True if one call does not tell of a time step: all steps at once, or nothing kept from step to step."""
+        return self.multi_step or self.op.decay == 0.0
 
 
 Recognizer = Callable[[Any], NeuronModule]
@@ -59,5 +65,8 @@ def recognize(module: Any) -> NeuronModule | None:
     registered = _REGISTERED.get(f"{type(module).__module__}.{type(module).__qualname__}")
     if registered is not None:
         return registered(module)
+    told = told_of(type(module))
+    if told is not None:
+        return NeuronModule(*told.neuron(module))
     found = spikingjelly_neuron(module)
     return None if found is None else NeuronModule(found.op, found.multi_step, found.params, found.notices)

@@ -50,7 +50,13 @@ def joint_layout(a: Symbol, b: Symbol) -> Layout:
 @rule("aten.rsub.Scalar", "aten.rsub.Tensor")
 def one_minus(low: Lowering, call: Call) -> Symbol:
     """``1 - spikes``."""
-    return _complement(low, low.symbol(call.args[0]), low.number(call.args[1]))
+    return _complement(low, low.symbol(call.args[0], inverted=True), low.number(call.args[1]))
+
+
+@rule("aten.logical_not.default", "aten.bitwise_not.default")
+def negated(low: Lowering, call: Call) -> Symbol:
+    """``~spikes``, of the booleans of a hand-written neuron."""
+    return _complement(low, low.symbol(call.args[0], inverted=True), 1.0)
 
 
 @rule("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
@@ -62,13 +68,13 @@ def sub(low: Lowering, call: Call) -> Symbol:
         return _affine(low, call, low.symbol(call.args[0]), None, -low.array(call.args[1]))
     if low.is_traced(call.args[0]):
         raise UnsupportedError("subtracts", hint="additions, and 1 - spikes as a gate, are understood")
-    return _complement(low, low.symbol(call.args[1]), low.number(call.args[0]))
+    return _complement(low, low.symbol(call.args[1], inverted=True), low.number(call.args[0]))
 
 
 def _complement(low: Lowering, x: Symbol, number: float | None) -> Symbol:
     if number != 1.0 or low.type_of(x.operand()).kind is not Kind.SPIKE:
         raise UnsupportedError("subtracts", hint="additions, and 1 - spikes as a gate, are understood")
-    return replace(x, inverted=True)
+    return replace(x, inverted=not x.inverted)
 
 
 @rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.mul_.Tensor", "aten.mul_.Scalar")

@@ -29,6 +29,8 @@ def neuron(low: Lowering, call: Call) -> Symbol:
 def _lowered(low: Lowering, call: Call, x: Symbol, path: str) -> Symbol:
     found = low.program.neurons[path]
     low.notices += [f"{path}: {notice}" for notice in found.notices]
+    if found.op.decay == 0.0:  # without memory, the same in every layout
+        return _emit(low, call, x, found.op, _parameters(found, x, x.layout()), path)
     if not found.multi_step:
         return _single_step(low, call, x, found, path)
     if low.loops.calls[path] > 1:
@@ -63,7 +65,13 @@ def _over_time(low: Lowering, x: Symbol, op: Neuron, path: str) -> Neuron:
 
 
 def _emit(low: Lowering, call: Call, x: Symbol, op: Neuron, params: Mapping[str, np.ndarray], path: str) -> Symbol:
-    return low.emit(call, "neuron", op, (x,), x.layout(), path=path, **params)
+    tau, decay, v_threshold, v_reset, v_min, initial = (params.get(name) for name in (*PER_POSITION, "initial"))
+    out = low.emit(
+        call, "neuron", op, (x,), x.layout(), path=path, tau=tau, decay=decay, v_threshold=v_threshold, v_reset=v_reset,
+        v_min=v_min, initial=initial,
+    )  # fmt: skip
+    low.fired.setdefault(out.node, []).append(call.name)
+    return out
 
 
 def _parameters(found: NeuronModule, x: Symbol, step: Layout) -> dict[str, np.ndarray]:

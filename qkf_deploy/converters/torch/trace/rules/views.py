@@ -57,11 +57,11 @@ def swap_last(low: Lowering, call: Call) -> Symbol:
     "aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default",
     "aten.dropout.default", "aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default", "aten.detach_.default",
     "aten.identity.default", "aten.lift_fresh_copy.default", "aten.feature_dropout.default", "aten.dropout_.default",
-    "aten.view_as.default",
+    "aten.view_as.default", "aten.to.device", "aten.to.other", "aten.type_as.default",
 )  # fmt: skip
 def same(low: Lowering, call: Call) -> Symbol:
     """What changes nothing in evaluation mode."""
-    return low.symbol(call.args[0])
+    return low.symbol(call.args[0], inverted=True)
 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")

@@ -1,0 +1,198 @@
+"""Which neuron a chain of firings is: one firing per time step, each membrane made of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from qkf_deploy.converters.torch.trace.written.polynomial import Atom, Monomial, Poly, constant, plus, same, scaled
+from qkf_deploy.converters.torch.trace.written.reading import Firing
+from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ops import Neuron
+
+_ONE, _ZERO = np.ones(()), np.zeros(())
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of computing a chain, algebraically equal to the others.
+
+    Attributes:
+        op: the neuron; its levels are the largest of ``levels``.
+        levels: ``v_threshold``, ``decay``, ``tau``, ``v_reset``, ``initial`` where they apply.
+        drives: of every step, a polynomial without membranes of this neuron.
+    """
+
+    op: Neuron
+    levels: Mapping[str, np.ndarray]
+    drives: tuple[Poly, ...]
+
+
+def chains(firings: Sequence[Firing]) -> list[tuple[Firing, ...]]:
+    """The firings as chains over time.
+
+    Raises:
+        UnsupportedError: two membranes made of the same one.
+    """
+    before = {f.index: _predecessor(f, firings) for f in firings}
+    after: dict[int, int] = {}
+    for index, previous in before.items():
+        if previous is not None and after.setdefault(previous, index) != index:
+            raise UnsupportedError(
+                "two membranes are made of one", hint="only a loop of one membrane per neuron is understood"
+            )
+    out: list[tuple[Firing, ...]] = []
+    for firing in firings:
+        if before[firing.index] is None:
+            chain = [firing]
+            while chain[-1].index in after:
+                chain.append(firings[after[chain[-1].index]])
+            out.append(tuple(chain))
+    return out
+
+
+def _predecessor(firing: Firing, firings: Sequence[Firing]) -> int | None:
+    """The firing whose membrane this one's is made of."""
+    if firing.starts:
+        return None
+    atoms = {x for monomial in firing.charge for x in monomial}
+    for kind, index in sorted(atoms, key=str):
+        if kind == "u" or (kind == "s" and firings[int(index)].starts and ("x", firings[int(index)].root) in atoms):
+            return int(index)
+    return None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """u = keep V + gated V S + taken S + drive, V and S of the step before."""
+
+    keep: np.ndarray
+    gated: np.ndarray
+    taken: np.ndarray
+    drive: Poly
+
+
+def forms(chain: Sequence[Firing]) -> Iterator[Form]:
+    """The ways to compute a chain, the plainest first.
+
+    Raises:
+        UnsupportedError: its steps differ, or its reset is none that is known.
+    """
+    last = chain[-1]
+    if any(not _is_drive(m) for f in chain if f.starts or len(chain) == 1 for m in f.charge):
+        raise UnsupportedError("fires on a product of tensors")
+    if len(chain) == 1:
+        levels = {"v_threshold": last.threshold, "decay": _ZERO, "v_reset": _ZERO}
+        yield _form(last, levels, (last.charge,))
+        return
+    if not all((f.threshold > 0).all() for f in chain):
+        raise UnsupportedError("fires at 0 or below", hint="a threshold above the reset voltage is needed")
+    steps = [_step(a, b, last.threshold) for a, b in pairwise(chain)]
+    first = scaled(chain[0].charge, last.threshold / chain[0].threshold)
+    for step in steps[1:]:
+        one = steps[0]
+        if not (same(step.keep, one.keep) and same(step.gated, one.gated) and same(step.taken, one.taken)):
+            raise UnsupportedError("computes its membrane otherwise in one time step than in another")
+    yield from _resets(last, steps[0], [first, *(s.drive for s in steps)])
+
+
+def _step(before: Firing, after: Firing, threshold: np.ndarray) -> _Step:
+    """One step in units in which all of them fire at ``threshold``."""
+    earlier, unit = threshold / before.threshold, threshold / after.threshold
+    membrane: Atom = ("x", before.root) if before.starts else ("u", before.index)
+    spikes: Atom = ("s", before.index)
+    both: Monomial = tuple(sorted((membrane, spikes), key=str))
+    charge = dict(scaled(after.charge, unit))
+    keep, gated = charge.pop((membrane,), _ZERO) / earlier, charge.pop(both, _ZERO) / earlier
+    taken = charge.pop((spikes,), _ZERO)
+    if before.starts and not any(charge):  # the same drive at every step: as much of it as in the first is this step's
+        keep, charge[membrane,] = keep - 1.0, earlier
+    if any(spikes in m or not _is_drive(m) for m in charge):
+        raise UnsupportedError("multiplies its membrane or its spikes by something else")
+    return _Step(keep, gated, taken, {m: f for m, f in charge.items() if np.any(f)})
+
+
+def _is_drive(monomial: Monomial) -> bool:
+    """True for a constant, a tensor of the program and spikes of a neuron; neither a product nor a membrane."""
+    return len(monomial) < 2 and all(kind != "u" for kind, _ in monomial)
+
+
+def _resets(last: Firing, step: _Step, drives: list[Poly]) -> Iterator[Form]:
+    threshold, keep = last.threshold, step.keep
+    levels: dict[str, np.ndarray] = {"v_threshold": threshold}
+    late = False
+    if not keep.any():
+        raise UnsupportedError("keeps nothing of its membrane and reads it")
+    if same(step.gated, -keep):
+        levels["v_reset"] = step.taken / keep
+    elif step.gated.any():
+        raise UnsupportedError("a spike takes part of the membrane away")
+    elif not same(step.taken, -keep * threshold):
+        late = same(step.taken, -threshold)
+        if not late:
+            what = "never resets its membrane" if not step.taken.any() else "subtracts another value than its threshold"
+            raise UnsupportedError(what, hint="reset by a product, to a value, or by subtracting the threshold")
+    rest = levels.get("v_reset", _ZERO)
+    shift = drives[1].get((), _ZERO)
+    if any(not same(d.get((), _ZERO), shift) for d in drives[1:]):
+        raise UnsupportedError("adds another constant in one time step than in another")
+    initial = (drives[0].get((), _ZERO) - shift) / keep
+    if not same(initial, rest):
+        levels["initial"] = initial
+    bias = shift - rest * (1.0 - keep)
+    bias = np.where(np.abs(bias) <= 1e-12, 0.0, bias)
+    plain: list[Poly] = [{m: f for m, f in d.items() if m} for d in drives]
+    yield from _charges(last, levels, keep, bias, plain, late)
+
+
+def _charges(
+    last: Firing, levels: dict[str, np.ndarray], keep: np.ndarray, bias: np.ndarray, drives: list[Poly], late: bool
+) -> Iterator[Form]:
+    """IF or decay · V + X; V - V / τ + X; V + (X - V) / τ, in the order of operations of each."""
+    biased = tuple(plus(d, constant(bias)) if bias.any() else d for d in drives)
+    whole = same(keep, _ONE)
+    yield _form(last, levels if whole else {**levels, "decay": keep}, biased, late)
+    if whole or late or not (keep > 0).all():
+        return
+    tau = 1.0 / (1.0 - keep)
+    settled = np.where(np.abs(tau - np.rint(tau)) <= 1e-9 * tau, np.rint(tau), tau)
+    yield _form(last, {**levels, "tau": settled}, biased)
+    yield _form(last, {**levels, "tau": settled}, tuple(scaled(d, settled) for d in biased), decays=True)
+
+
+def _form(
+    last: Firing, levels: Mapping[str, np.ndarray], drives: tuple[Poly, ...], late: bool = False, decays: bool = False
+) -> Form:
+    keep = levels.get("decay", _ZERO)
+    if not ((keep >= 0).all() and (keep <= 1).all()):
+        raise UnsupportedError(f"multiplies its membrane by {float(keep.max()):g} at every step")
+    largest = {k: float(v.max()) for k, v in levels.items() if k != "initial"}
+    op = Neuron(
+        largest.get("tau"), largest["v_threshold"], largest.get("v_reset"), decays, max_spikes=last.max_spikes,
+        rounding=last.rounding, strict=last.strict, reset_delay=late, decay=largest.get("decay"),
+    )  # fmt: skip
+    if not (op.levels({}).v_threshold > op.levels({}).base).all():
+        raise UnsupportedError("fires at or below the voltage it is reset to")
+    return Form(op, levels, drives)
+
+
+def described(op: Neuron) -> str:
+    """``LIF, decay 0.25, threshold 0.5, strict``."""
+    if op.decay == 0.0:
+        words = ["threshold without memory" if not op.graded else "counts without memory"]
+    elif op.tau is None and op.decay is None:
+        words = ["IF"]
+    else:
+        words = ["LIF", f"decay {op.decay:g}" if op.tau is None else f"tau {op.tau:g}"]
+        words += ["input decays too"] if op.tau is not None and op.decay_input else []
+    words.append(f"threshold {op.v_threshold:g}")
+    words += ["strict"] if op.strict else []
+    if op.graded:
+        words.append(f"up to {op.max_spikes} spikes, halves {'up' if op.rounding == 'half_up' else 'to the even'}")
+    if op.decay != 0.0:
+        soft = "subtracts one step later" if op.reset_delay else "subtracts"
+        words.append(soft if op.v_reset is None else f"reset to {op.v_reset:g}")
+    return ", ".join(words)
