@@ -115,7 +115,7 @@ def overview(report: EnergyReport) -> Overview:
 
 def data(report: EnergyReport) -> dict[str, Any]:
     """See :meth:`qkf_deploy.hw_models.pricing.EnergyReport.to_dict`."""
-    n, twin = report.images, report.ann_twin_energy_pj
+    n, twin, low = report.images, report.ann_twin_energy_pj, report.low_energy_pj
     head = ("id", "title", "citation", "url", "node_nm", "voltage_v", "precision", "regime", "evidence", "scope")
     return {
         "profile": {k: getattr(report.profile, k) for k in head},
@@ -124,7 +124,7 @@ def data(report: EnergyReport) -> dict[str, Any]:
         "energy_pj": report.mean_energy_pj,
         "energy_sd_pj": report.sd_energy_pj,
         "energy_pj_sum": report.total_energy_pj,
-        "energy_low_pj_sum": report.low_energy_pj,
+        **({} if low is None else {"energy_low_pj": Fraction(low) / n, "energy_low_pj_sum": low}),
         "energy_pj_of_each_image": list(report.energy_per_image_pj),
         **_per_image("energy_by_quantity_pj", report.energy_by_quantity_pj, n),
         "ann_twin_energy_pj": None if twin is None else Fraction(twin) / n,
