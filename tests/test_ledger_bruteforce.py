@@ -349,6 +349,13 @@ def test_large_counts_keep_every_digit(pair: tuple[Graph, np.ndarray]) -> None:
     assert huge.total("mac") == 2**53 + 2**63 + 9
 
 
+#: Field of a layer's connections -> what it cannot be.
+WRONG_CONNECTIONS = (
+    ("inputs", 0), ("outputs", -1), ("groups", "many"), ("kernel", [3]), ("kernel", 3),
+    ("stride", [0, 1]), ("stride", None),
+)  # fmt: skip
+
+
 def test_what_is_not_a_ledger(pair: tuple[Graph, np.ndarray]) -> None:
     data = ledger_of(*pair).to_dict()
     with pytest.raises(InputError, match="ledger schema 99, this version reads 3"):
@@ -361,6 +368,11 @@ def test_what_is_not_a_ledger(pair: tuple[Graph, np.ndarray]) -> None:
         Ledger.from_dict({**data, "layers": [broken]})
     with pytest.raises(InputError, match="not a ledger layer"):
         Ledger.from_dict({**data, "layers": [{**data["layers"][0], "counts": {"mac": [2**64]}}]})
+    first = data["layers"][0]
+    wrong = [{**first["connections"], key: value} for key, value in WRONG_CONNECTIONS]
+    for fields in (*({"connections": c} for c in wrong), {"connections": 3}, {"leaky": 1}, {"leaky": None}):
+        with pytest.raises(InputError, match="not a ledger layer"):
+            Ledger.from_dict({**data, "layers": [{**first, **fields}]})
     with pytest.raises(InputError, match="no ledger to concatenate"):
         concatenate([])
     with pytest.raises(InputError, match="belong to different graphs"):
