@@ -32,6 +32,7 @@ class LayerShape:
         dense_macs, border_exact_macs: with and without padding taps.
         bias: outputs to which a bias is added.
         parameters: stored parameters.
+        weights: of a convolution or linear layer, those of them that are no bias.
     """
 
     name: str
@@ -46,6 +47,7 @@ class LayerShape:
     border_exact_macs: int
     bias: int
     parameters: int
+    weights: int
 
     @property
     def is_synapse(self) -> bool:
@@ -126,6 +128,7 @@ def _layer_shape(graph: Graph, node: Node) -> LayerShape:
         border_exact_macs=cost.border_exact_macs,
         bias=node.type.size if synapse and "bias" in node.params else 0,
         parameters=sum(p.size for p in node.params.values()),
+        weights=node.params["weight"].size if synapse else 0,
     )
 
 

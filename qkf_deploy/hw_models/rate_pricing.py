@@ -16,7 +16,6 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.network_shape import LayerShape, NetworkShape
 from qkf_deploy.hw_models.profiles import Profile
 from qkf_deploy.hw_models.quantities import QUANTITIES
-from qkf_deploy.hw_models.quantity import WORK
 from qkf_deploy.hw_models.rate_table import RateTable
 from qkf_deploy.hw_models.rate_values import Means
 
@@ -212,6 +211,7 @@ RULES: Mapping[str, Rule] = {
     "state_accesses_per_step": lambda layer, steps, means: Fraction(
         2 * layer.output_size * steps * (layer.op == "neuron")
     ),
+    "weights_loaded": lambda layer, steps, means: Fraction(layer.weights),
     "head_macs": _head,
 }
 
@@ -221,7 +221,7 @@ def _unpriced(network: NetworkShape, profile: Profile, means: Means) -> dict[str
     known = {"bias": "bias_adds", "neuron.driven": "neuron_updates", "head.macs": "head_macs"}
     out: dict[str, Fraction] = {}
     for work, quantity in known.items():
-        if work in WORK and work not in profile.accounted:
+        if work not in profile.accounted:
             total = sum((RULES[quantity](layer, network.time_steps, means) for layer in network), start=Fraction(0))
             out |= {quantity: total} if total else {}
     return out

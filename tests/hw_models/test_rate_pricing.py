@@ -127,6 +127,17 @@ def everywhere(shape: NetworkShape, mean: str) -> RateTable:
     return parse_rates("layer,rate\n" + "".join(f"{name},{mean}\n" for name in names), "rates.csv")
 
 
+def test_weights_and_membranes_need_no_rates() -> None:
+    """The reconstruction of STEP's terms: 99.84 pJ per weight once, and twice per neuron and step."""
+    report = published("step2025-reconstruction")
+    shape = load_shape(NAME)
+    neurons = sum(layer.output_size for layer in shape if layer.op == "neuron")
+    assert report.operations["state_accesses_per_step"] == 2 * 4 * neurons
+    biases = 8 * (512 + 2048 + 512) + 1000
+    norms = 2 * (64 + 128 + 256 + 512 + 512 + 8 * (4 * 512 + 2048 + 512))
+    assert report.operations["weights_loaded"] == 29_689_384 - biases - norms
+
+
 def test_every_rule_is_a_quantity_of_profiles() -> None:
     from qkf_deploy.hw_models.quantities import QUANTITIES
 
@@ -208,8 +219,8 @@ def test_the_shape_is_that_of_the_traced_module() -> None:
     graph = qd.trace(Spikingformer(64, depth=8, num_classes=10), image_size=32, input="image", preset="none")
     small, large = network_shape(graph, "small"), load_shape(NAME)
     assert NetworkShape.from_json(small.to_json()) == small
-    facts = [(n.name, n.op, n.sources, n.input_kinds, n.timing, n.bias > 0) for n in small]
-    assert facts == [(n.name, n.op, n.sources, n.input_kinds, n.timing, n.bias > 0) for n in large]
+    facts = [(n.name, n.op, n.sources, n.input_kinds, n.timing, n.bias > 0, n.weights > 0) for n in small]
+    assert facts == [(n.name, n.op, n.sources, n.input_kinds, n.timing, n.bias > 0, n.weights > 0) for n in large]
     by_name = {n.name: n for n in large}
     assert by_name["block.0.attn.q_conv"].dense_macs == 512 * 512 * 196
     assert by_name["patch_embed.proj_conv3"].dense_macs == 512 * 256 * 9 * 28 * 28
@@ -223,6 +234,7 @@ def test_shapes_of_the_list_of_models() -> None:
     assert {key for key in known if key.startswith(("qkformer", "spikingformer", "spikformer"))} <= set(shape_names())
     for name in shape_names():
         shape, entry = load_shape(name), known[name]
+        assert all(layer.dense_macs % layer.weights == 0 for layer in shape if layer.is_synapse)
         assert sum(layer.dense_macs for layer in shape) == entry.macs, name
         assert shape.time_steps == entry.time_steps
     with pytest.raises(UsageError, match=r"(?s)no model 'spikingformer-8-513'.*did you mean 'spikingformer-8-512'"):
