@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def evaluate(
     if run is None or (resume and output):
         raise UsageError("either -o for a new run, or --resume for one that was interrupted", hint="give one of them")
     prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
+    _say_if_crowded(options["jobs"], options["threads"])
     with watched() as watch, _resumable(run, watch):
         if resume is not None:
             _check_resumable(ctx)
@@ -80,9 +82,15 @@ def _summary(run: Path, prices: Sequence[Profile], fmt: TableFormat) -> str:
     from qkf_deploy.report.sweep_page import render_sweep
 
     runs = qd.load_runs(run)
-    if len(runs) > 1:
+    if len(runs) + len(runs.left_out) > 1:
         return render_sweep(qd.summarize_sweep(runs, prices[0]), fmt)
     return render_evaluation(qd.summarize(qd.load_run(run), prices), fmt)
+
+
+def _say_if_crowded(jobs: int, threads: int | None) -> None:
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs > 1 and threads is not None and jobs * threads > processors:
+        note(f"{jobs} processes of {threads} threads share {processors} processors; without --threads each takes one")
 
 
 def _check_resumable(ctx: click.Context) -> None:

@@ -38,7 +38,12 @@ def report(
     """
     prices = [qd.load_profile(name) for name in profiles]  # a wrong one is found before the long part
     others = qd.load_runs(beside) if beside else {}
-    if not beside and images is None and options["point"] is None and len(points := qd.load_runs(run)) > 1:
+    if (
+        not beside
+        and images is None
+        and options["point"] is None
+        and len(points := qd.load_runs(run)) + len(points.left_out) > 1
+    ):
         qd.write_sweep_report(points, output, *prices[:1])
     else:
         qd.write_report(measured(run, images, options), output, prices, others)

@@ -47,11 +47,11 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
 
 
 #: Options that are about one form of data set or another, with what they are where they are not given.
-_SPECIAL = {"part": None, "labels": None, "images_key": None, "labels_key": None, "frames_by": "number"}
+_SPECIAL = {"resize": None, "part": None, "labels": None, "images_key": None, "labels_key": None, "frames_by": "number"}
 _Opener = Callable[[Path, Graph, DataOptions], Dataset]
 _TAKEN: dict[_Opener, set[str]] = {
     open_arrays: {"images_key", "labels_key"},
-    open_pictures: {"part", "labels"},
+    open_pictures: {"resize", "part", "labels"},
     open_cifar: {"part"},
     open_events: {"part", "frames_by"},
 }
@@ -61,7 +61,8 @@ def _refuse_others(options: DataOptions, taken: set[str], path: Path) -> None:
     """Raises UsageError for an option that would have no effect."""
     for name, default in _SPECIAL.items():
         if name not in taken and getattr(options, name) != default:
-            raise UsageError(f"--{name.replace('_', '-')} is not about this form of data set", where=str(path))
+            given = "no-resize" if name == "resize" and not options.resize else name
+            raise UsageError(f"--{given.replace('_', '-')} is not about this form of data set", where=str(path))
 
 
 def _opener(path: Path) -> _Opener:

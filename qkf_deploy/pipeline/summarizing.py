@@ -12,17 +12,21 @@ from qkf_deploy.runs.content import RunFile
 
 if TYPE_CHECKING:
     from qkf_deploy.hw_models.profiles import Profile
+    from qkf_deploy.runs.file import Runs
     from qkf_deploy.statistics.comparison import Measured, RunComparison
     from qkf_deploy.statistics.summary import Evaluation
     from qkf_deploy.statistics.sweep import Sweep
 
 
 @checked
-def load_runs(paths: str | Path | Sequence[str | Path]) -> Mapping[str, RunFile]:
+def load_runs(paths: str | Path | Sequence[str | Path]) -> Runs:
     """Every run of one or more files by name, read when it is asked for: the points of a sweep, or runs to compare.
 
     Args:
         paths: of the files. A run that is alone in its file is called by the file's path.
+
+    Returns:
+        A mapping; its ``left_out`` names the runs of a file that have no result yet while others of it have.
 
     Raises:
         UsageError: a file that is given twice.
@@ -66,7 +70,7 @@ def compare_runs(runs: Mapping[str, RunFile], profile: Profile | str | Path = "p
     """
     from qkf_deploy.statistics.comparison import compare_runs as _compare
 
-    return _compare(_measured(runs, profile))
+    return _compare(_measured(runs, profile), _left_out(runs))
 
 
 @checked
@@ -82,7 +86,13 @@ def summarize_sweep(runs: Mapping[str, RunFile], profile: Profile | str | Path =
     """
     from qkf_deploy.statistics.sweep import sweep
 
-    return sweep(_measured(runs, profile))
+    return sweep(_measured(runs, profile), _left_out(runs))
+
+
+def _left_out(runs: Mapping[str, RunFile]) -> tuple[str, ...]:
+    from qkf_deploy.runs.file import Runs
+
+    return runs.left_out if isinstance(runs, Runs) else ()
 
 
 def _measured(runs: Mapping[str, RunFile], profile: Profile | str | Path) -> Iterator[Measured]:

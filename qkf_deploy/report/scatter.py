@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from qkf_deploy.display.numbers import joules, percent
 from qkf_deploy.report.charts import Key
@@ -12,12 +13,13 @@ from qkf_deploy.statistics.comparison import Side
 from qkf_deploy.statistics.comparison_tables import bits_of
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 72.0, 22.0, 640.0, 320.0
+_LINE, _LETTER = 13.0, 8.0  # room that a label takes
 _STYLES = 6  # fills of the style sheet: s0 ... s5
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One point: its place, its label, the ends of its error bar (accuracy at 95 %), and all of it in words."""
+    """One point: its place, the ends of its error bar (accuracy at 95 %), its label and place, and all in words."""
 
     x: float
     y: float
@@ -26,6 +28,8 @@ class Mark:
     style: str
     label: str
     title: str
+    label_x: float = 0.0
+    label_y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def accuracy_over_energy(points: Sequence[Side]) -> Scatter | None:
     steps = sorted({p.time_steps for p in shown})
     styles = {t: f"s{i % _STYLES}" for i, t in enumerate(steps)}
     marks = {t: [axes.mark(p, styles[t]) for p in shown if p.time_steps == t] for t in steps}
+    marks = _labelled(marks)
     right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
     return Scatter(
         _LEFT, _TOP, right, bottom, right + 60, bottom + 44,
@@ -104,6 +109,23 @@ class _Axes:
         bits = str(min(point.bits)) if point.bits else point.arithmetic  # the first layer keeps more
         words = f"T = {point.time_steps}, {bits_of(point)} bits: {percent(share or 0.0)} at {joules(energy)}"
         return Mark(self.x(energy), self.y(share or 0.0), self.y(low), self.y(high), style, bits, words)
+
+
+def _labelled(marks: Mapping[int, Sequence[Mark]]) -> dict[int, list[Mark]]:
+    """Labels beside their marks, each as far above or below as it must be to cover no other."""
+    taken: list[tuple[float, float, float]] = []
+
+    def free(x: float, y: float, width: float) -> bool:
+        return all(abs(y - b) >= _LINE or x + width <= a or a + w <= x for a, b, w in taken)
+
+    def beside(mark: Mark) -> Mark:
+        x, width = mark.x + 7, _LETTER * len(mark.label)
+        steps = (sign * n for n in itertools.count() for sign in (1, -1))
+        y = next(y for n in steps if free(x, y := round(mark.y - 5 - n * _LINE, 1), width))
+        taken.append((x, y, width))
+        return replace(mark, label_x=x, label_y=y)
+
+    return {t: [beside(mark) for mark in row] for t, row in marks.items()}
 
 
 def _interval(point: Side) -> tuple[float, float]:

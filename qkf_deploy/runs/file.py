@@ -57,7 +57,10 @@ class Runs(Mapping[str, RunFile]):
     """All runs of some files by name, each read when it is asked for.
 
     A run that is alone in its file is called by the file's path; the others have names of their own, with the path
-    before them where there are several files.
+    before them where there are several files. Those without a result are left out where others of their file have some.
+
+    Attributes:
+        left_out: names of the runs that are left out.
 
     Raises:
         UsageError: a file that is given twice.
@@ -66,13 +69,18 @@ class Runs(Mapping[str, RunFile]):
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._places: dict[str, tuple[str | Path, int]] = {}
+        self.left_out: tuple[str, ...] = ()
         for path in paths:
             with Store.open(path) as held:
                 names = [head.name or str(number) for number, head in enumerate(held.runs)]
+                filled = [held.has_result(number) for number in range(len(names))]
             for number, name in enumerate(names):
                 called = str(path) if len(names) == 1 else name if len(paths) == 1 else f"{path} {name}"
                 if called in self._places:
                     raise UsageError("is given twice", where=called)
+                if any(filled) and not filled[number]:
+                    self.left_out += (called,)
+                    continue
                 self._places[called] = (path, number)
 
     def __getitem__(self, name: str) -> RunFile:

@@ -202,6 +202,13 @@ class Store:
                 last = row.index
                 yield row
 
+    def has_result(self, run: int = 0) -> bool:
+        """True if any sample has a result, not an error."""
+        query = "SELECT EXISTS (SELECT 1 FROM sample WHERE run = ? AND error IS NULL)"
+        with database.reported(self.path):
+            (found,) = self._db.execute(query, (run,)).fetchone()
+        return bool(found)
+
     def gates(self, run: int = 0) -> tuple[Mapping[str, Any], ...]:
         """Q-K gate pictures of the first sample, see :func:`qkf_deploy.runs.gates.gate_pictures`."""
         with database.reported(self.path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -92,11 +92,13 @@ class RunComparison(SelfDescribing):
         profile: what energies were priced with.
         sides: the runs in the order given.
         differences: of every run but the first from the first.
+        left_out: names of runs without a result.
     """
 
     profile: str
     sides: tuple[Side, ...]
     differences: tuple[Difference, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -129,11 +131,12 @@ class Measured:
     report: EnergyReport
 
 
-def compare_runs(runs: Iterable[Measured]) -> RunComparison:
+def compare_runs(runs: Iterable[Measured], left_out: Sequence[str] = ()) -> RunComparison:
     """Compare runs with the first of them.
 
     Args:
         runs: two or more, priced under the same profile.
+        left_out: names of runs without a result.
 
     Raises:
         UsageError: fewer than two runs.
@@ -142,7 +145,7 @@ def compare_runs(runs: Iterable[Measured]) -> RunComparison:
     if len(parts) < 2:
         raise UsageError("a comparison needs two runs or more", hint="qkf-deploy compare a.sqlite b.sqlite")
     differences = tuple(_difference(parts[0], part) for part in parts[1:])
-    return RunComparison(parts[0].profile, tuple(part.side for part in parts), differences)
+    return RunComparison(parts[0].profile, tuple(part.side for part in parts), differences, tuple(left_out))
 
 
 def side(measured: Measured) -> Side:

@@ -65,6 +65,11 @@ def partial(sides: Sequence[Side]) -> tuple[str, ...]:
     )
 
 
+def without_result(names: Sequence[str]) -> tuple[str, ...]:
+    """Which runs are not shown."""
+    return tuple(f"{name}: no sample has a result yet, left out" for name in names)
+
+
 def _relative(change: Change, name: str) -> Cell:
     """An end of the interval as a share of the first run's mean."""
     interval, mean = change.difference.interval, change.difference.mean
@@ -108,7 +113,7 @@ def differences_sheet(comparison: RunComparison) -> Sheet:
 
 def sentences(comparison: RunComparison) -> tuple[str, ...]:
     """What a reader must know: what is partial, what is not paired, and what the test says."""
-    said = list(partial(comparison.sides))
+    said = [*without_result(comparison.left_out), *partial(comparison.sides)]
     for difference in comparison.differences:
         if difference.paired is None:
             said.append(f"{difference.name}: not known to be of the same data set; not paired, no test")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.display.tables import Sheet
 from qkf_deploy.errors import UsageError
 from qkf_deploy.statistics.comparison import Measured, Side, side
-from qkf_deploy.statistics.comparison_tables import partial, sides_sheet
+from qkf_deploy.statistics.comparison_tables import partial, sides_sheet, without_result
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -27,17 +27,19 @@ class Sweep(SelfDescribing):
         made_with: T of the network that was swept; ``None`` where that is not known.
         points: one per T and width, in the order of the file.
         provenance: of the network, versions and command.
+        left_out: names of points without a result.
     """
 
     profile: str
     made_with: int | None
     points: tuple[Side, ...]
     provenance: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """What a reader must know: what is partial, and what another T means."""
-        said = list(partial(self.points))
+        said = [*without_result(self.left_out), *partial(self.points)]
         others = sorted({point.time_steps for point in self.points} - {self.made_with})
         if self.made_with is not None and others:
             said.append(
@@ -73,8 +75,8 @@ class Sweep(SelfDescribing):
         return data_frame(sheet.records(), [c.key for c in sheet.columns], profile=self.profile)
 
 
-def sweep(points: Iterable[Measured]) -> Sweep:
-    """Points side by side, all priced under one profile.
+def sweep(points: Iterable[Measured], left_out: Sequence[str] = ()) -> Sweep:
+    """Points side by side, all priced under one profile; ``left_out`` are names of points without a result.
 
     Raises:
         UsageError: no points.
@@ -87,4 +89,4 @@ def sweep(points: Iterable[Measured]) -> Sweep:
         provenance = {k: v for k, v in point.run.provenance.items() if k not in ("steps", "quantize")}
     if not found:
         raise UsageError("a sweep of no points", hint="qkf-deploy evaluate net.qkf val/ -o sweep.sqlite --bits 4,8")
-    return Sweep(profile, made_with, tuple(found), provenance)
+    return Sweep(profile, made_with, tuple(found), provenance, tuple(left_out))

@@ -179,6 +179,8 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
         (root, {"frames_by": "time"}),
         (tmp_path / "x.npz", {"labels": tmp_path / "x.csv"}),
         (tmp_path / "x.npz", {"part": "test"}),
+        (tmp_path / "x.npz", {"resize": True}),
+        ("digits", {"resize": False}),
         ("digits", {"labels_key": "y"}),
     ):
         with pytest.raises(UsageError, match="is not about this form"):

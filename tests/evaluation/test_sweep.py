@@ -11,6 +11,7 @@ from netbuild import random_pixels, small_transformer
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command
+from qkf_deploy.cli.evaluate import _say_if_crowded
 from qkf_deploy.errors import InputError, UnsupportedError, UsageError
 from qkf_deploy.evaluation.sweep import Point, points
 from qkf_deploy.report.sweep_page import render_sweep, render_sweep_page
@@ -59,6 +60,13 @@ def test_every_point_is_the_network_by_itself(folder: Path) -> None:
         run.check_network(graph)
         assert (run.ledger.time_steps, run.complete) == (steps, True)
     assert qd.summarize_sweep(runs).made_with == 4
+
+
+def test_two_processes_give_the_sweep_that_one_does(folder: Path) -> None:
+    alone, together = sweep(folder, "alone.sqlite", shard=4), sweep(folder, "together.sqlite", shard=3, jobs=2)
+    assert equal(stored(alone), stored(together))
+    tables = [render_sweep(qd.summarize_sweep(qd.load_runs(path)), "json") for path in (alone, together)]
+    assert tables[0] == tables[1]
 
 
 def test_points_stand_once() -> None:
@@ -153,3 +161,12 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = render_sweep_page(qd.summarize_sweep(qd.load_runs(folder / "cli.sqlite")))
     assert "Accuracy over energy" in page
     assert len(rows(folder / "plain.sqlite")) == IMAGES
+
+
+def test_more_threads_than_processors_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for jobs, threads in ((1, 10**6), (2, None), (10**6, 1)):
+        _say_if_crowded(jobs, threads)
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "processes of" in line] == said
+    assert len(said) == 1
+    assert "1000000 processes of 1 threads" in said[0]

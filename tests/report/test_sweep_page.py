@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,40 @@ def test_the_curve_lies_where_the_numbers_are(file: Path) -> None:
         assert plot.top <= mark.high <= mark.y <= mark.low <= plot.bottom
         assert f"T = {point.time_steps}" in mark.title
     assert accuracy_over_energy([]) is None
+
+
+def test_no_label_covers_another(file: Path) -> None:
+    """Points on one place, as 6 and 8 bits at T = 1 nearly are."""
+    point = qd.summarize_sweep(qd.load_runs(file)).points[0]
+    plot = accuracy_over_energy([point] * 5)
+    assert plot is not None
+    places = {(mark.label_x, mark.label_y) for mark in plot.marks}
+    assert len(places) == 5
+    assert min(abs(a - b) for (_, a), (_, b) in itertools.combinations(places, 2)) >= 13
+
+
+def test_a_point_without_a_result_is_named_and_the_others_shown(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two points of four, then one, then none."""
+    with store.Store.open(file) as held:
+        heads = held.runs
+        found = [list(held.rows(number)) for number in range(4)]
+    failed = [replace(row, error="cannot be read", counts=b"") for row in found[0]]
+    for filled, said in (([failed, *found[1:2], [], found[3]], 2), ([[], [], [], found[3]], 3)):
+        path = tmp_path / f"{said}.sqlite"
+        store.write(path, heads, filled)
+        page = tmp_path / f"{said}.html"
+        assert command(["report", str(path), "-o", str(page)]) == 0
+        assert page.read_text().count("no sample has a result yet, left out") == said
+        runs = qd.load_runs(path)
+        assert [*runs, *runs.left_out] != [head.name for head in heads]
+        assert {*runs, *runs.left_out} == {head.name for head in heads}
+    assert command(["compare", str(tmp_path / "2.sqlite")]) == 0
+    assert "T=1 bits=3: no sample has a result yet, left out" in capsys.readouterr().out
+    store.write(tmp_path / "none.sqlite", heads, [[]] * 4)
+    assert command(["report", str(tmp_path / "none.sqlite"), "-o", str(tmp_path / "none.html")]) == 3
+    assert not (tmp_path / "none.html").exists()
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 5.8), (0.1, 0.99), (0.97, 0.972), (0, 0), (1, 1), (0, 3e9), (0.2, 1.0)])
