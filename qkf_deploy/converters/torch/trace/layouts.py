@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,22 +35,24 @@ class InputFound:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Neuron calls of one run: how often each single-step neuron was called, leading sizes of multi-step inputs."""
+    """Neuron calls of one run: how often each single-step neuron was called, leading sizes of multi-step inputs, and
+    how often something else fires."""
 
     single: Counter[str]
     leading: tuple[int, ...]
+    fires: int
 
 
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, int]] = []
-        self.fires = False
+        self.fires = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func.name() == _NEURON_OP:
             self.calls.append((args[1], args[0].shape[0]))
-        self.fires |= func.name().removeprefix("aten::").partition(".")[0] in FIRING
+        self.fires += func.name().removeprefix("aten::").partition(".")[0] in FIRING
         return func(*args, **(kwargs or {}))
 
 
@@ -70,6 +72,9 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
     problems = []
     try:
         small, large = (_run(model, (batch, *shape)) for batch in _BATCHES)
+        if small.fires == large.fires and small.fires and not (small.single or small.leading):
+            single = _written(model, (_BATCHES[0], *shape))  # neurons written by hand say how many steps there are
+            small, large = replace(small, single=single), replace(large, single=single)
         return _as_image(small, large, time_steps)
     except _Refused as refused:
         problems.append(f"as image (B, {', '.join(map(str, shape))}): {refused}")
@@ -98,9 +103,8 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
         text = " ".join(str(error).split())[:160]
         raise _Refused(f"{type(error).__name__}: {text}{f' in {place}' if place else ''}") from error
     single = Counter(path for path, _ in recorder.calls if not neurons[path].multi_step)
-    if not recorder.calls and recorder.fires:
-        single = _written(model, shape)
-    return _Trial(single, tuple(n for path, n in recorder.calls if neurons[path].multi_step))
+    leading = tuple(n for path, n in recorder.calls if neurons[path].multi_step)
+    return _Trial(single, leading, recorder.fires)
 
 
 def _written(model: torch.nn.Module, shape: tuple[int, ...]) -> Counter[str]:
@@ -117,7 +121,7 @@ def _written(model: torch.nn.Module, shape: tuple[int, ...]) -> Counter[str]:
 
 
 def _as_image(small: _Trial, large: _Trial, time_steps: int | None) -> InputFound:
-    if small.single != large.single:
+    if small.single != large.single or small.fires != large.fires:
         raise _Refused("its first axis is looped over, so it is time and not the batch")
     pairs = list(zip(small.leading, large.leading, strict=True))
     steps = set(small.single.values()) | {_leading(a, b) for a, b in pairs}
