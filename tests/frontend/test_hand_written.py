@@ -63,9 +63,9 @@ class Loop(nn.Module):
 class Net(nn.Module):
     """Two convolutions with the neuron behind each, time on an axis of choice."""
 
-    def __init__(self, make: Callable[[], nn.Module], axis: int = 0, steps: int = T) -> None:
+    def __init__(self, make: Callable[[], nn.Module], axis: int = 0) -> None:
         super().__init__()
-        self.axis, self.steps = axis, steps
+        self.axis = axis
         self.conv1, self.conv2 = nn.Conv2d(3, C, 3, padding=1), nn.Conv2d(C, C, 3, padding=1)
         self.a, self.b, self.head = make(), make(), nn.Linear(C, 3)
         for conv in (self.conv1, self.conv2):
@@ -75,16 +75,17 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x).unsqueeze(self.axis)
         factors = [1] * x.ndim
-        factors[self.axis] = self.steps
+        factors[self.axis] = T
         x = self.a(x.repeat(*factors))
         shape = x.shape
         x = self.b(self.conv2(x.flatten(0, 1)).reshape(shape))
         return self.head(x.mean((3, 4))).mean(self.axis)
 
 
-def network(make: Callable[[], nn.Module], axis: int = 0, steps: int = T) -> Traced:
+def network(make: Callable[[], nn.Module], axis: int = 0, **found: Any) -> Traced:
+    """Traced as an image of T steps, or as it is found to be."""
     torch.manual_seed(1)
-    return traced(Net(make, axis, steps), image_size=SIZE)
+    return traced(Net(make, axis), image_size=SIZE, **(found or {"input": "image", "time_steps": T}))
 
 
 def tet(v: Any, x: Tensor) -> tuple[Tensor, Any]:
@@ -186,7 +187,8 @@ def test_forms(name: str) -> None:
 
 
 def test_time_on_the_second_axis() -> None:
-    net = network(lambda: Loop(tet, axis=1), axis=1)
+    net = network(lambda: Loop(tet, axis=1), axis=1, time_steps=None)
+    assert net.graph.time_steps == T
     assert_faithful(net, 2)
     assert any("2 neurons found in test_hand_written.py:" in n and "LIF, decay 0.5" in n for n in net.graph.notices)
 
@@ -334,8 +336,7 @@ def test_counts_without_memory(make: type[nn.Module]) -> None:
     assert (op.decay, op.max_spikes) == (0.0, 4 if make is Multi else 8)
     assert_faithful(net, 2)
     assert_exact(net.graph, net.images)
-    torch.manual_seed(1)
-    assert_faithful(traced(Net(make), image_size=SIZE, input="image", time_steps=T), 2)  # all steps at once
+    assert_faithful(network(make), 2)  # all steps at once
 
 
 def test_beside_neurons_that_are_modules() -> None:
@@ -388,6 +389,47 @@ def grows(v: Any, x: Tensor) -> tuple[Tensor, Any]:
 def test_what_is_no_neuron_here(step: Any, reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         network(lambda: Loop(step))
+
+
+def test_a_drive_changed_in_place_under_another_name() -> None:
+    class Changed(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x
+            x.mul_(2.0)
+            return super().forward(y)
+
+    class Kept(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv1(x)
+            x += 0.25 * x
+            y = self.a(x[None].repeat(T, 1, 1, 1, 1))
+            return self.head(y.mean((3, 4))).mean(0)
+
+    torch.manual_seed(1)
+    model = Kept(lambda: Loop(tet))
+    del model.b
+    assert_faithful(traced(model, image_size=SIZE), 1)
+    assert_faithful(network(lambda: Changed(tet)), 2)
+
+
+def test_spikes_fed_back_and_membranes_read_are_refused() -> None:
+    class Fed(nn.Module):
+        def __init__(self, read: bool) -> None:
+            super().__init__()
+            self.read, self.fc, self.back, self.head = read, nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x, v, s, out = self.fc(x.flatten(1)), 0.0, None, 0.0
+            for _ in range(T):
+                v = v * 0.5 + (x if s is None or self.read else x + self.back(s))
+                s = (v > 1.0).to(x)
+                v = v * (1 - s)
+                out = out + s
+            return self.head(v if self.read else out)
+
+    for read, reason in ((False, "called on different tensors"), (True, "different time steps")):
+        with pytest.raises(UnsupportedError, match=reason):
+            qd.trace(Fed(read), image_size=1, in_channels=3)
 
 
 def test_a_decay_that_changes_over_time() -> None:

@@ -88,6 +88,7 @@ class Reading:
     Attributes:
         firings: in order.
         repeated: calls that fire as another one did, by name: the number of that one.
+        changed: tensors of the program that a call in place changes, so that a name does not tell which value is meant.
         state: names of calls that only compute membranes, and that nothing else needs to be lowered for.
     """
 
@@ -96,6 +97,7 @@ class Reading:
         self.constants = Constants(program)
         self.firings: list[Firing] = []
         self.repeated: dict[str, int] = {}
+        self.changed: set[str] = set()
         self.state: set[str] = set()
         self._roots: dict[str, Poly] = {}
         self._values: dict[str, Root] = {}
@@ -114,7 +116,10 @@ class Reading:
         if not call.target.startswith("aten."):
             return
         what = call.target.split(".")[1]
-        in_place = Aliases.in_place(call) and what not in ("detach_", "copy_")
+        in_place = Aliases.in_place(call) and what != "detach_"
+        if in_place and refs[0] not in self._values and refs[0] not in self._clamped:
+            self.changed.add(refs[0])
+            return
         try:
             done = self._read(call, what if what in _SAME else what.removesuffix("_"))
         except (UnsupportedError, KeyError, IndexError, ValueError):

@@ -14,7 +14,7 @@ from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program
 from qkf_deploy.converters.torch.trace.constants import Aliases
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
 from qkf_deploy.converters.torch.trace.written.matching import Form, chains, described, forms
-from qkf_deploy.converters.torch.trace.written.polynomial import Poly, ordered, same
+from qkf_deploy.converters.torch.trace.written.polynomial import Poly, ordered, same, unknowns
 from qkf_deploy.converters.torch.trace.written.reading import FIRING, Firing, Reading
 from qkf_deploy.converters.torch.trace.written.trial import Trial
 from qkf_deploy.errors import UnsupportedError
@@ -67,6 +67,9 @@ class _Rewriter:
     def neuron(self, chain: Sequence[Firing]) -> None:
         """Replace one chain, or note why it is no neuron."""
         try:
+            names = {name for f in chain for kind, name in unknowns(f.charge) if kind == "x"}
+            if names & self.reading.changed:
+                raise UnsupportedError("reads a tensor that is changed in place", hint="write x = x + y instead")
             candidates = list(forms(chain))
             trial = Trial(self.before, self.reading, chain)
             form = next((f for f in candidates if trial.alike(f, exact=True)), None)
