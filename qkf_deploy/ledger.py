@@ -58,7 +58,7 @@ COUNT_CLASSES: Mapping[str, str] = {
     "head_adds_graded": "additions of the readout, one per non-zero element",
     "head_macs": "multiply-accumulates of synapses after the readout (once per image)",
     "weight_bytes": "bytes of weights read, one read per graded addition or multiply-accumulate",
-    "state_bytes": "bytes of membrane state read and written",
+    "state_bytes": "bytes of membrane state read and written (stored leftovers: read)",
 }
 
 
@@ -116,6 +116,7 @@ class LayerRecord:
         spikes_per_step: int64 ``(T, B)``: unary events leaving at each step (timing ``step`` only).
         connections: of a convolution or linear layer, else ``None``.
         leaky: True for a neuron whose membrane decays.
+        leftovers: membranes stored for all steps of a neuron that starts from them, else 0.
     """
 
     name: str
@@ -136,6 +137,7 @@ class LayerRecord:
     input_factors: tuple[Fraction, ...] = ()
     connections: Connections | None = None
     leaky: bool = False
+    leftovers: int = 0
 
     def with_counts(self, counts: Mapping[str, np.ndarray], spikes_per_step: np.ndarray | None) -> LayerRecord:
         """The same node in another run."""

@@ -104,7 +104,7 @@ class TraceOptions(Options):
 class CompareOptions(Options):
     """How two networks are compared."""
 
-    batch: Annotated[int, Help("Images per batch.", least=1, command_line=False)] = 16
+    batch: Annotated[int, Help("Images per batch.", flags=("--batch", "--batch-size"), least=1)] = 16
     progress: Annotated[Progress | None, Help("Called with (images done, images in all).", command_line=False)] = None
 
 
@@ -304,9 +304,20 @@ class EvaluateOptions(DataOptions, ExecutionOptions, EngineOptions):
         int | Sequence[int] | None,
         Help(f"Sweep of a float network over bits per weight: 4,8; quantized as `quantize` does ({_BITS})."),
     ] = None
+    carry: Annotated[
+        Literal["own", "official"] | None,
+        Help(
+            "Membranes of neurons whose time axis the model merged with the batch: own, or official, from image to "
+            "image of a batch in the order of the data, as published [default: as stored with the network]."
+        ),
+    ] = None
     batch: Annotated[
         int | None,
-        Help("Samples that run at once [default: what fits a few hundred megabytes, at most 32].", least=1),
+        Help(
+            "Samples that run at once [default: what fits a few hundred megabytes, at most 32].",
+            flags=("--batch", "--batch-size"),
+            least=1,
+        ),
     ] = None
     force: Annotated[bool, Help("Replace a run that is there.", command_line=False)] = False
 

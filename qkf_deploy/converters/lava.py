@@ -119,7 +119,7 @@ def _check(graph: Graph) -> None:
     if carrying:
         raise UnsupportedError(
             f"{', '.join(carrying)}: carry-over from image to image within a time step; Lava runs image after image",
-            hint="trace with carry 'own' or 'stored'",
+            hint="choose carry 'own' or 'stored'",
         )
 
 

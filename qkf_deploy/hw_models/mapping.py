@@ -197,7 +197,7 @@ def _synapses(unit: Unit, chip: Chip, channels: int, positions: int) -> int:
 
 def _memory(unit: Unit, chip: Chip, channels: int, positions: int) -> int:
     bits = _synapses(unit, chip, channels, positions) * unit.weight_bits
-    bits += channels * unit.channel_bits + channels * positions * unit.state_bits
+    bits += channels * unit.channel_bits + channels * positions * (unit.state_bits + unit.leftover_bits)
     return -(-bits // 8)
 
 

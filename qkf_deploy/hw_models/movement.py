@@ -41,7 +41,8 @@ HOROWITZ_BUFFERS = (
 CONVENTION = (
     "Each layer's weights and membranes lie in the smallest of 8 KB, 32 KB and 1 MB of SRAM (1.25, 2.5, 12.5 pJ per "
     "byte) or else DRAM (162.5), Horowitz, ISSCC 2014; every use of a weight is a read, every membrane is read and "
-    "written once per step, nothing is reused; events are counted in packed bits, not priced."
+    "written once per step (a stored leftover only read), nothing is reused; events are counted in packed bits, not "
+    "priced."
 )
 #: Why profiles that price memory give another sum than this table.
 OTHER_CONVENTIONS = (

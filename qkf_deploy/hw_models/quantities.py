@@ -133,9 +133,10 @@ def stored_weight_bytes(layer: LayerRecord, ledger: Ledger) -> int:
 
 
 def stored_state_bytes(layer: LayerRecord, ledger: Ledger) -> int:
-    """Bytes of a layer's membranes as stored (each is read and written once per step)."""
-    accesses = 2 * layer.output_size * ledger.time_steps * ledger.images
-    return layer.output_size * -(-layer.total("state_bytes") // max(accesses, 1))
+    """Bytes of a layer's membranes as stored: each is read and written once per step, a leftover only read."""
+    stored, each = (layer.leftovers, 1) if layer.leftovers else (layer.output_size, 2)
+    accesses = each * layer.output_size * ledger.time_steps * ledger.images
+    return stored * -(-layer.total("state_bytes") // max(accesses, 1))
 
 
 def _nonzero_every_step(layer: LayerRecord, ledger: Ledger) -> PerImage:

@@ -25,6 +25,7 @@ class Unit:
         weight_bits: of one weight, 0 without weights.
         channel_bits: thresholds and biases of one channel.
         state_bits: membrane (or accumulator) of one output.
+        leftover_bits: membranes stored for one output, all steps, where they differ between positions.
         halo: per spatial axis (size in, size out, window, stride), for events that reach several tiles.
         sources: nodes whose events it reads.
     """
@@ -40,6 +41,7 @@ class Unit:
     state_bits: int
     halo: tuple[tuple[int, int, int, int], ...] = ()
     sources: tuple[str, ...] = field(default=())
+    leftover_bits: int = 0
 
 
 def units(graph: Graph) -> tuple[Unit, ...]:
@@ -85,10 +87,11 @@ def _unit(graph: Graph, head: Node, nodes: list[Node]) -> Unit:
         weights_per_channel=sum(n.params["weight"].size // n.params["weight"].shape[0] for n in synapses),
         connections_per_neuron=sum(math.prod(n.params["weight"].shape[1:]) for n in synapses),
         weight_bits=max((getattr(n.op, "weight_bits", None) or 0 for n in synapses), default=0),
-        channel_bits=sum(_channel_bits(n) for n in nodes),
+        channel_bits=sum(_channel_bits(n) for n in nodes) + (_leftover_bits(head) if _same_everywhere(head) else 0),
         state_bits=_state_bits(graph, head),
         halo=tuple(_halo(graph, nodes)),
         sources=tuple(dict.fromkeys(o.node for n in nodes for o in n.inputs if o.node not in inside)),
+        leftover_bits=0 if _same_everywhere(head) else _leftover_bits(head),
     )
 
 
@@ -100,6 +103,18 @@ def _channel_bits(node: Node) -> int:
             per_channel = array.size // array.shape[0] if array.ndim else 1
             bits += per_channel * signed_bits(int(array.min()), int(array.max()))
     return bits
+
+
+def _leftover_bits(node: Node) -> int:
+    """Bits of the membranes that one output starts its steps from."""
+    left = node.params.get("leftover")
+    return 0 if left is None else len(left) * signed_bits(int(left.min()), int(left.max()))
+
+
+def _same_everywhere(node: Node) -> bool:
+    """Whether all positions of a channel start from the same membranes."""
+    left = node.params.get("leftover")
+    return left is not None and math.prod(left.shape[2:]) == 1
 
 
 def _state_bits(graph: Graph, head: Node) -> int:

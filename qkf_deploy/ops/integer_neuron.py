@@ -160,7 +160,7 @@ class IntegerNeuron(SpikingNeuron):
         return Interval(zero, zero + self._fired(highest, params["theta"].astype(np.int64)))
 
     def membrane_interval(self, inputs: Sequence[Interval], params: Params, time_steps: int) -> Interval:
-        """Range of the membrane over ``time_steps`` steps, per threshold element: U, and every M that is stored.
+        """Range of the membrane over ``time_steps`` steps, per threshold element: U, and M at the start if not 0.
 
         Extremes are reached by a drive that stays at its extreme (the state after a step is monotone in the drive
         until it fires).
@@ -183,7 +183,6 @@ class IntegerNeuron(SpikingNeuron):
         for t in range(steps):
             if self.carry == "stored":
                 state_low = state_high = params["leftover"][t].astype(np.int64)
-                low, high = np.minimum(low, state_low), np.maximum(high, state_high)
             _check_membrane(state_low, state_high, float(self.decay_multiplier))
             left_low, left_high = ((state_low * m) >> k), ((state_high * m) >> k)
             if self.reset_delay:

@@ -94,7 +94,7 @@ def _destination(graph: Graph, node: Node) -> str:
 
 def _neuron(node: Node, op: Neuron | IntegerNeuron) -> Finding | None:
     if op.time_merged_with_batch:
-        text = f"time axis merged with the batch in the model; here carry = {op.carry}"
+        text = f"time axis merged with the batch in the model, whose accuracy assumes batches; here carry = {op.carry}"
         return Finding(node.name, "warning", text)
     if not isinstance(op, Neuron):
         return None

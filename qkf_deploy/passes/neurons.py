@@ -43,7 +43,7 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         decay_bits: largest k of m / 2^k for decays that are not dyadic.
 
     Raises:
-        ProofError: an initial or lowest membrane beyond 61 bits.
+        ProofError: an initial, lowest or stored membrane beyond 61 bits.
     """
     levels = op.levels(node.params)
     multiplier, shift, decays = _decay(levels.kept, decay_bits)
@@ -66,7 +66,12 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         if value is not None:
             params[name] = _beside(theta, threshold, value * gain * 2.0**fraction_bits / scale, node)
     if op.carry == "stored":
-        params["leftover"] = np.rint(node.params["leftover"] * gain * 2.0**fraction_bits / scale).astype(np.int64)
+        left = node.params["leftover"] * gain * 2.0**fraction_bits / scale
+        if op.graded or op.strict or op.reset_delay:
+            params["leftover"] = np.rint(left).astype(np.int64)
+        else:  # nothing but the spikes of this step depends on it
+            kept = left if levels.kept is None else left * levels.kept
+            params["leftover"] = _before_decay(_beside(theta, threshold, kept, node), multiplier, shift)
     if multiplier.size > 1:
         params["decay_multiplier"] = multiplier
     integer = IntegerNeuron(
@@ -126,6 +131,14 @@ def _decay(kept: np.ndarray | None, decay_bits: int) -> tuple[np.ndarray, int, l
     return multipliers[which].reshape(np.shape(kept) if kept is not None else ()), shift, decays
 
 
+def _before_decay(kept: np.ndarray, multiplier: np.ndarray, shift: int) -> np.ndarray:
+    """The smallest M with (M m) >> k = ``kept``; 0 where m is 0, and nothing is kept."""
+    m = np.broadcast_to(multiplier, kept.shape)
+    # Python integers: kept << k need not fit 64 bits.
+    wide = [-((-int(v) << shift) // int(n)) if n else 0 for v, n in zip(kept.flat, m.flat, strict=True)]
+    return np.array(wide, np.int64).reshape(kept.shape)
+
+
 def _beside(theta: np.ndarray, threshold: np.ndarray, value: np.ndarray, node: Node) -> np.ndarray:
     """The integer as far below Θ as the drive must be to bridge ``threshold - value``: Θ - ceil(threshold - value).
 
@@ -133,7 +146,7 @@ def _beside(theta: np.ndarray, threshold: np.ndarray, value: np.ndarray, node: N
     the threshold is whole this is floor(value).
     """
     if not np.abs(value).max() < UNREACHABLE / 2:
-        raise ProofError("an initial or lowest membrane of more than 61 bits", where=node.name)
+        raise ProofError("an initial, lowest or stored membrane of more than 61 bits", where=node.name)
     reachable = threshold < UNREACHABLE / 2
     gap = _ceil(np.where(reachable, threshold - value, 0.0)).astype(np.int64)
     return np.where(reachable, theta - gap, np.floor(value).astype(np.int64))

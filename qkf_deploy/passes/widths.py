@@ -66,12 +66,22 @@ def lower_unreachable(graph: Graph) -> Graph:
     for node in graph:
         if isinstance(node.op, IntegerNeuron) and (node.params["theta"] == UNREACHABLE).any():
             theta = node.params["theta"]
-            reach = node.op.membrane_interval(_operands(graph, node, values), node.params, graph.time_steps).high
+            reach = _highest_membrane(graph, node, node.op, _operands(graph, node, values))
             above = np.maximum(reach, 0) + 1  # of a neuron that rounds, half the threshold must not be reached
             above = above if node.op.rounding == "floor" else 2 * above
             lowered = np.where(theta == UNREACHABLE, above, theta)
             nodes[node.name] = replace(node, params=freeze({**node.params, "theta": lowered}))
     return replace(graph, nodes=nodes)
+
+
+def _highest_membrane(graph: Graph, node: Node, op: IntegerNeuron, operands: list[Interval]) -> np.ndarray:
+    """What no membrane passes; where the model merged time with the batch, whatever its carry becomes."""
+    reach = op.membrane_interval(operands, node.params, graph.time_steps).high
+    if op.time_merged_with_batch:
+        with contextlib.suppress(ProofError):  # no bound: then no carry but this one can be proven
+            chained, params = replace(op, carry="official"), {k: v for k, v in node.params.items() if k != "leftover"}
+            reach = np.maximum(reach, chained.membrane_interval(operands, params, graph.time_steps).high)
+    return reach
 
 
 def bound_spikes(graph: Graph) -> Graph:

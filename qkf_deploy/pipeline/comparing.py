@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Assumption, Graph
 from qkf_deploy.keywords import takes
-from qkf_deploy.options import CompareOptions, VerifyOptions
+from qkf_deploy.options import Carry, CompareOptions, VerifyOptions
+from qkf_deploy.passes.carry import with_carry
 from qkf_deploy.pipeline.networks import fold, resolve_source, trace_source
 from qkf_deploy.pipeline.running import as_batch
 
@@ -27,6 +28,8 @@ def verify(
 ) -> tuple[Agreement, Agreement]:
     """Compare layer by layer: torch model (float64, batch size 1), float graph, integer graph.
 
+    Where membranes go from image to image (carry ``official``) the model runs on whole batches of ``batch`` images.
+
     Args:
         graph: the integer (or float) graph in question.
         images: as in :func:`simulate`.
@@ -38,6 +41,7 @@ def verify(
 
     Raises:
         InputError: images or a model that do not fit the graph.
+        UsageError: a graph that starts from stored membranes.
     """
     from qkf_deploy.evaluation.agreement import compare_chain
     from qkf_deploy.models.lazy import import_torch_module
@@ -47,11 +51,28 @@ def verify(
     # The same object for both: a factory without a checkpoint has random weights.
     floating = fold(trace_source(resolved))
     _check_same_input(graph, floating)
-    oracle = runner.torch_oracle(resolved, floating)
+    mode = _carry_of(graph)
+    floating = floating if mode == "own" else with_carry(floating, mode)
+    oracle = runner.torch_oracle(resolved, floating, together=mode == "official")
     batch = as_batch(graph, images)
     torch_float, float_graph = compare_chain(oracle, (floating, graph), batch, options.batch, options.progress)
     shared = _shared(graph, floating, options)
     return replace(torch_float, shared=shared), replace(float_graph, shared=shared)
+
+
+def _carry_of(graph: Graph) -> Carry:
+    """What the network does with membranes that the model carries over its batch.
+
+    Raises:
+        UsageError: it starts from stored ones, which the model does not have.
+    """
+    modes = {getattr(node.op, "carry", "own") for node in graph}
+    if "stored" in modes:
+        raise UsageError(
+            "the network starts from stored membranes, and the model has none",
+            hint="verify the network that was calibrated, before that",
+        )
+    return "official" if "official" in modes else "own"
 
 
 def _shared(graph: Graph, model: Graph, options: VerifyOptions) -> tuple[Assumption, ...]:

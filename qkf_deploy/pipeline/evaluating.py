@@ -20,6 +20,7 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.ir.digest import digest
 from qkf_deploy.keywords import part, takes
 from qkf_deploy.options import DataOptions, EngineOptions, EvaluateOptions, ResumeOptions
+from qkf_deploy.passes.carry import chained, with_carry
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.pipeline.running import default_batch
 from qkf_deploy.runs import content
@@ -57,13 +58,15 @@ def evaluate_into(
     source = load(network)
     reading = DataOptions(**part(options, DataOptions))
     dataset = open_dataset(data, source, reading)
+    carry = {} if options.carry is None else {"carry": options.carry}
     config: dict[str, Any] = {
         "network_path": str(Path(network).absolute()),
         "source": digest(source),
         "data_path": dataset.address,
         "data_options": reading.stored(),
+        **carry,
     }
-    with Networks(source) as networks:
+    with Networks(_carried(source, config)) as networks:
         chosen = points(options.steps, options.bits)
         heads = [_head(networks, point, dataset, config, options) for point in chosen]
         kept = go_on and _same(output, heads)
@@ -73,6 +76,11 @@ def evaluate_into(
             if ended.tally.stored == ended.tally.failed == ended.tally.samples:
                 raise _nothing_ran(store, dataset)
             return ended
+
+
+def _carried(source: Graph, config: Mapping[str, Any]) -> Graph:
+    """The network of a file as it is evaluated."""
+    return with_carry(source, config["carry"]) if "carry" in config else source
 
 
 def _nothing_ran(store: Store, dataset: Dataset) -> InputError:
@@ -192,7 +200,11 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
     dataset = open_dataset(config["data_path"], source, DataOptions(**config["data_options"]))
     if dataset.digest != head.data:
         raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
-    with Store.open(run, write=True) as store, Networks(source) as networks, executor(options) as where:
+    with (
+        Store.open(run, write=True) as store,
+        Networks(_carried(source, config)) as networks,
+        executor(options) as where,
+    ):
         return _fill(store, networks, dataset, moved, where, options)
 
 
@@ -214,21 +226,17 @@ def _other_engine(graph: Graph, head: Head, options: EngineOptions) -> dict[str,
 
 def _batch(graph: Graph, options: EvaluateOptions) -> int:
     """Samples that run together."""
-    if options.batch is None and _chained(graph):
+    if options.batch is None and chained(graph):
         raise UsageError(
             "the network carries membranes from image to image, so results depend on which run together",
-            hint="say how many with --batch",
+            hint="say how many with --batch-size",
         )
     return options.batch or min(default_batch(graph), SHARD)
 
 
-def _chained(graph: Graph) -> bool:
-    return any(getattr(node.op, "carry", "own") == "official" for node in graph)
-
-
 def _bench(graph: Graph, dataset: Dataset, config: Mapping[str, Any], shard: int | None) -> Bench:
     batch: int = config["batch"]
-    if graph.arithmetic == "integer" and not _chained(graph):  # gives the same whatever runs together
+    if graph.arithmetic == "integer" and not chained(graph):  # gives the same whatever runs together
         batch = min(batch, shard or SHARD)
     job = Job(
         network=digest(graph),

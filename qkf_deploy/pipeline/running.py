@@ -13,6 +13,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import changed, checked, part, takes
 from qkf_deploy.options import DataOptions, MeasureOptions, SimulateOptions
+from qkf_deploy.passes.carry import chained
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.simulators import engines
@@ -66,13 +67,15 @@ def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
     encoded, notices = encode(graph, images)
     total = encoded.shape[1]
     run = engines.get(options.engine, graph, engines.given(options), total)
-    size = options.batch or default_batch(graph)
+    size = options.batch or (total if chained(graph) else default_batch(graph))
     parts: list[Run] = []
     for start in range(0, total, size):
         parts.append(run(graph, encoded[:, start : start + size], recorded, None))
         if options.progress is not None:
             options.progress(min(start + size, total), total)
     joined = join(parts)
+    if chained(graph) and total > 1:
+        notices = (*notices, f"membranes went from image to image: results belong to batches of {min(size, total)}")
     return replace(joined, notices=(*notices, *joined.notices))
 
 

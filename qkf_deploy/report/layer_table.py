@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.tables import Field, Sheet, tabulate
 
 if TYPE_CHECKING:
@@ -41,6 +43,20 @@ def layer_sheet(graph: Graph, layers: Sequence[Layer]) -> Sheet:
     return tabulate(f"{graph.arithmetic} graph, T={graph.time_steps}", _FIELDS, layers)
 
 
+def carried(graph: Graph) -> list[str]:
+    """Where the model merged time with the batch, layers of one name together, and what this network does there."""
+    places: dict[tuple[str, str], int] = {}
+    for node in graph:
+        if getattr(node.op, "time_merged_with_batch", False):
+            place = re.sub(r"\.\d+\.", ".*.", node.name), getattr(node.op, "carry", "own")
+            places[place] = places.get(place, 0) + 1
+    return [
+        f"{place}: time axis merged with batch ({quantity(count, 'neuron')}); released accuracy assumes batches; "
+        f"carry {mode} here"
+        for (place, mode), count in places.items()
+    ]
+
+
 def facts(graph: Graph, gates: Sequence[str]) -> str:
     """What a network says of itself, and its memoryless neurons: the lines under the table."""
     lines = [f"{key}: {value}" for key, value in graph.provenance.items()]
@@ -50,6 +66,7 @@ def facts(graph: Graph, gates: Sequence[str]) -> str:
         lines.append(f"image files: {size}")
     if graph.preprocessing:
         lines.append(f"pixels: (byte / 255 - {graph.preprocessing.mean}) / {graph.preprocessing.std}")
+    lines += carried(graph)
     if gates:
         lines.append(f"memoryless (OR) neurons: {', '.join(gates)}")
     lines += graph.assumed

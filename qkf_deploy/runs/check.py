@@ -23,6 +23,7 @@ _ASSUMPTION = tuple(f.name for f in dataclasses.fields(Assumption))
 _LAYER_TEXTS = ("name", "op", "output_kind", "timing")
 _LAYER_NUMBERS = (
     "output_size", "dense_macs", "border_exact_macs", "weight_bits", "accumulator_bits", "membrane_bits", "parameters",
+    "leftovers",
 )  # fmt: skip
 
 

@@ -156,6 +156,7 @@ def layer_record(graph: Graph, node: Node, counts: Counts, spikes_per_step: np.n
         input_factors=graph.input_factors(node),
         connections=_connections(node),
         leaky=_leaks(node),
+        leftovers=_leftovers(node),
     )
 
 
@@ -199,8 +200,14 @@ def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) ->
         if node.type.timing is Timing.STEP:
             spikes = per_step(output)
     if is_neuron(node.op.kind):
-        counts["state_bytes"] = np.full(output.shape[1], 2 * node.type.size * steps * state_word(graph, node), np.int64)
+        accesses = (1 if _leftovers(node) else 2) * node.type.size * steps  # a leftover is never written
+        counts["state_bytes"] = np.full(output.shape[1], accesses * state_word(graph, node), np.int64)
     return counts, spikes
+
+
+def _leftovers(node: Node) -> int:
+    """Stored membranes of a neuron, all steps."""
+    return node.params["leftover"].size if "leftover" in node.params else 0
 
 
 def _events(x: Any, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,8 +217,10 @@ def _events(x: Any, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarra
 
 
 def state_word(graph: Graph, node: Node) -> int:
-    """Bytes of one stored membrane: the proven width rounded up to bytes, 4 in float graphs."""
-    widths = graph.widths.get(node.name)
+    """Bytes of one stored membrane: the proven width, or the leftovers', rounded up to bytes; 4 in float graphs."""
+    widths, left = graph.widths.get(node.name), node.params.get("leftover")
     if widths is None or widths.membrane is None:
         return FLOAT_BITS // 8
+    if left is not None:
+        return -(-signed_bits(int(left.min()), int(left.max())) // 8)
     return -(-signed_bits(*widths.membrane) // 8)

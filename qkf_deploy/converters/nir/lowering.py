@@ -201,7 +201,7 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
 
 def _check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
     if op.carry != "own":
-        raise UnsupportedError("a membrane carried over between images; NIR starts every neuron at rest")
+        raise UnsupportedError(f"membranes carried over between images ({op.carry}); NIR starts every neuron at rest")
     if "initial" in node.params:
         raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
     if op.graded:

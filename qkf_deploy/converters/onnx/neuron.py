@@ -17,12 +17,7 @@ from qkf_deploy.ops import IntegerNeuron, Neuron
 
 def neuron(e: Emission, node: Node) -> Tensor:
     """Unrolled over the steps inside the graph; Greater-or-equal fires, Where resets."""
-    if getattr(node.op, "carry", "own") != "own":
-        raise UnsupportedError(
-            "the membrane is carried over between images of a batch, which an ONNX graph per image cannot say",
-            where=node.name,
-            hint="trace with batch size 1 semantics (carry 'own')",
-        )
+    _check_carry(e, node)
     dynamics = _integer_dynamics(e, node) if isinstance(node.op, IntegerNeuron) else _float_dynamics(e, node)
     w, operand = e.writer, node.inputs[0]
     drive = e.operand(operand, dynamics.dtype, node.name)
@@ -30,7 +25,10 @@ def neuron(e: Emission, node: Node) -> Tensor:
     drives = w.split(drive, stacked, f"{node.name}.drive") if stacked > 1 else [drive] * e.steps
     state, state_type = _start(e, node, dynamics)
     charged, fired = [], []
-    for x in drives:
+    left = node.params.get("leftover")
+    for t, x in enumerate(drives):
+        if left is not None:
+            state = w.real(left[t], dynamics.dtype, f"{node.name}.leftover")
         u = dynamics.fire.late(state, dynamics.charge(state, x))
         s, state = dynamics.fire(u)
         charged.append(_above(w, u, dynamics, node))
@@ -41,6 +39,23 @@ def neuron(e: Emission, node: Node) -> Tensor:
     e.membranes[node.name] = Tensor(_stack(w, charged, f"{node.name}.charged"), dynamics.dtype, e.steps)
     dtype = TensorProto.FLOAT if e.integer else e.float_type
     return Tensor(w.op("Cast", [_stack(w, fired, f"{node.name}.fired")], node.name, to=dtype), dtype, e.steps)
+
+
+def _check_carry(e: Emission, node: Node) -> None:
+    """Raises UnsupportedError for membranes that a graph of one image, or of one step, cannot start from."""
+    carry = getattr(node.op, "carry", "own")
+    if carry == "official":
+        raise UnsupportedError(
+            "the membrane is carried over between images of a batch, which an ONNX graph per image cannot say",
+            where=node.name,
+            hint="choose carry 'own', or 'stored' and the form of all steps",
+        )
+    if carry == "stored" and e.stateful:
+        raise UnsupportedError(
+            "every step starts from a membrane stored for it, and a graph of one step does not know which it is",
+            where=node.name,
+            hint="use the form 'sequence'",
+        )
 
 
 def _start(e: Emission, node: Node, dynamics: _Dynamics) -> tuple[str | None, int]:
@@ -192,8 +207,9 @@ def _integer_dynamics(e: Emission, node: Node) -> _Dynamics:
     membrane = e.widths[node.name].membrane
     if membrane is None:
         raise UnsupportedError("no width proof for this neuron", where=node.name, hint="quantize again")
-    theta, lowest = params["theta"], params.get("lowest")
-    largest = max(abs(v) for v in (*membrane, *(() if lowest is None else (int(lowest.min()),))))
+    theta, lowest, left = params["theta"], params.get("lowest"), params.get("leftover")
+    stored = [int(end) for x in (lowest, left) if x is not None for end in (x.min(), x.max())]
+    largest = max(abs(v) for v in (*membrane, *stored))
     reach = max(abs(int(theta.max())), abs(int(theta.min())), largest)
     if op.graded or op.reset_delay:
         reach = largest + int(theta.max())

@@ -1,4 +1,4 @@
-"""The torch model itself as a reference: every neuron's spikes in float64, one image at a time."""
+"""The torch model itself as a reference: every neuron's spikes in float64."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ from qkf_deploy.converters.torch.trace.neurons import recognize
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written.replay import Replay, widened
 from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, working_copy
+from qkf_deploy.errors import UsageError
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators.inputs import normalize
 from qkf_deploy.simulators.run import is_neuron
 
 
-def torch_oracle(source: Source, graph: Graph | None = None) -> Oracle:
-    """Runs the source's model in float64 at batch size 1, memories reset before every image.
+def torch_oracle(source: Source, graph: Graph | None = None, *, together: bool = False) -> Oracle:
+    """Runs the source's model in float64, memories reset before every call of it.
 
     Args:
         source: the model.
         graph: its graph. Neurons of it that are no modules, hand-written ones, are watched in the model's exported
             program, the arithmetic as it was written.
+        together: all images in one batch, whose membranes the model may carry from image to image; else one by one.
 
     Returns:
         From images (pixels, normalized floats or event frames) to spikes by module path and logits; a neuron that the
         model holds and never calls is left out.
+
+    Raises:
+        UsageError: ``together`` with neurons that are no modules.
     """
     model = working_copy(source.model).double()
     rest = Kept(model)
@@ -39,20 +44,23 @@ def torch_oracle(source: Source, graph: Graph | None = None) -> Oracle:
         neurons = {path: module for path, module in named_modules(model).items() if recognize(module) is not None}
         known = graph is None or all(n.name in neurons for n in graph if is_neuron(n.op.kind))
         replay = None if known else Replay(source, neurons)
+    if together and replay is not None:
+        raise UsageError("neurons written by hand are watched one image at a time", hint="choose carry 'own'")
 
     @undisturbed()
     def run(images: np.ndarray) -> tuple[Spikes, np.ndarray]:
         record: dict[str, list[np.ndarray]] = {path: [] for path in neurons}
         hooks = [module.register_forward_hook(_keep(record[path])) for path, module in neurons.items()]
+        groups = [images] if together else [images[i : i + 1] for i in range(len(images))]
         try:
             calls = source.time_steps if source.layout == "step" else 1
             with source.imports.active():
-                logits = np.concatenate([_one(model, rest, _tensor(image, source), calls) for image in images])
+                logits = np.concatenate([_one(model, rest, _tensor(group, source), calls) for group in groups])
         finally:
             for hook in hooks:
                 hook.remove()
         written = {} if replay is None else _written(replay, source, model, rest, images)
-        seen = {path: _stack(parts, len(images)) for path, parts in record.items() if parts}
+        seen = {path: _stack(parts, groups, source.time_steps) for path, parts in record.items() if parts}
         return {**written, **seen}, logits
 
     return run
@@ -61,9 +69,9 @@ def torch_oracle(source: Source, graph: Graph | None = None) -> Oracle:
 def _written(replay: Replay, source: Source, model: torch.nn.Module, rest: Kept, images: np.ndarray) -> Spikes:
     """Spikes of hand-written neurons, ``(T, B, -1)``."""
     found: list[dict[str, np.ndarray]] = []
-    for image in images:
+    for i in range(len(images)):
         _reset(model, rest)
-        found.append(replay.run(_tensor(image, source)))
+        found.append(replay.run(_tensor(images[i : i + 1], source)))
     return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
 
 
@@ -80,18 +88,18 @@ def _keep(kept: list[np.ndarray]) -> Callable[[torch.nn.Module, Any, torch.Tenso
     return lambda _module, _inputs, out: kept.append(out.detach().numpy())
 
 
-def _tensor(image: np.ndarray, source: Source) -> torch.Tensor:
-    """One image as the model takes it, float64."""
+def _tensor(images: np.ndarray, source: Source) -> torch.Tensor:
+    """Images as the model takes them, float64."""
     if source.layout == "frames":
-        return torch.from_numpy(image.astype(np.float64))[None]
-    if image.dtype == np.uint8 and source.preprocessing is not None:
-        image = normalize(image, source.preprocessing, image.ndim - 1)
-    x = torch.from_numpy(image.astype(np.float64))[None]
+        return torch.from_numpy(images.astype(np.float64))
+    if images.dtype == np.uint8 and source.preprocessing is not None:
+        images = normalize(images, source.preprocessing, images.ndim - 2)
+    x = torch.from_numpy(images.astype(np.float64))
     return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, *[1] * x.ndim)
 
 
 def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int) -> np.ndarray:
-    """Logits of one image: the mean over the results of ``calls`` calls, and over time where the model returns it."""
+    """Logits of one call: the mean over the results of ``calls`` calls, and over time where the model returns it."""
     _reset(model, rest)
     torch.set_default_dtype(torch.float64)
     with torch.no_grad(), quiet(), listed(model), _Float64():
@@ -110,11 +118,12 @@ def _reset(model: torch.nn.Module, rest: Kept) -> None:
             reset()
 
 
-def _stack(parts: list[np.ndarray], images: int) -> np.ndarray:
-    """Outputs of all calls as ``(T, B, -1)``: one call per image, or one per image and step."""
-    calls = len(parts) // images
-    flat = [
-        np.concatenate([p.reshape(p.shape[0] if calls == 1 else 1, -1) for p in parts[i * calls : (i + 1) * calls]])
-        for i in range(images)
-    ]
-    return np.stack(flat, axis=1)
+def _stack(parts: list[np.ndarray], groups: list[np.ndarray], time_steps: int) -> np.ndarray:
+    """Outputs of all calls as ``(T, B, -1)``: one call per group of images, or one per group and step."""
+    calls = len(parts) // len(groups)
+    flat: list[np.ndarray] = []
+    for i, group in enumerate(groups):
+        made = parts[i * calls : (i + 1) * calls]
+        steps = time_steps if len(group) > 1 else len(made[0])  # of one image the first axis is time alone
+        flat.append(np.concatenate([p.reshape(steps if calls == 1 else 1, len(group), -1) for p in made]))
+    return np.concatenate(flat, axis=1)

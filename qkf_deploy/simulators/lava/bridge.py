@@ -126,7 +126,7 @@ def _check(graph: Graph, inputs: np.ndarray, timeout_s: float, granularity: str)
     if carrying and inputs.shape[1] > 1:
         raise UnsupportedError(
             f"{', '.join(carrying)}: carry-over from image to image within a time step; Lava runs image after image",
-            hint="use batch 1, or trace with carry 'own' or 'stored'",
+            hint="use batch 1, or choose carry 'own' or 'stored'",
         )
 
 

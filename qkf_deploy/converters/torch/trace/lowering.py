@@ -379,7 +379,7 @@ def _merged_notice(paths: Sequence[str]) -> str:
     shown = ", ".join(paths) if len(paths) <= 3 else f"{paths[0]} to {paths[-1]}, {len(paths)} neurons"
     return (
         f"{shown}: run over a merged time and batch axis, so with more than one image their membranes carry over from "
-        "image to image; the graph gives every image its own (batch size 1)"
+        "image to image; the graph gives every image its own (batch size 1) until another carry is chosen"
     )
 
 
