@@ -427,7 +427,7 @@ def test_spikes_fed_back_and_membranes_read_are_refused() -> None:
                 out = out + s
             return self.head(v if self.read else out)
 
-    for read, reason in ((False, "called on different tensors"), (True, "different time steps")):
+    for read, reason in ((False, "otherwise in one time step"), (True, "different time steps")):
         with pytest.raises(UnsupportedError, match=reason):
             qd.trace(Fed(read), image_size=1, in_channels=3)
 
