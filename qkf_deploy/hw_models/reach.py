@@ -78,8 +78,5 @@ def _reads(graph: Graph, node: Node, mask: np.ndarray) -> Iterable[tuple[Operand
 def _windows(mask: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
     """Input positions of windows that slide over every axis but the first."""
     for number, axis in enumerate(axes, 1):
-        reads = np.zeros((axis.out, axis.size), np.int64)
-        exists = axis.exists()
-        np.add.at(reads, (np.nonzero(exists)[0], axis.positions()[exists]), 1)
-        mask = np.moveaxis(np.tensordot(mask.astype(np.int64), reads, axes=([number], [0])), -1, number) > 0
+        mask = np.moveaxis(np.tensordot(mask.astype(np.int64), axis.reads(), axes=([number], [0])), -1, number) > 0
     return mask

@@ -62,6 +62,13 @@ class Axis:
             out[positions[exists[:, tap], tap], tap] += 1
         return out
 
+    def reads(self) -> np.ndarray:
+        """How often each output reads each input, int64 ``(out, size)``."""
+        out = np.zeros((self.out, self.size), np.int64)
+        exists = self.exists()
+        np.add.at(out, (np.nonzero(exists)[0], self.positions()[exists]), 1)
+        return out
+
     def cases(self) -> tuple[np.ndarray, np.ndarray]:
         """Distinct sets of existing taps.
 

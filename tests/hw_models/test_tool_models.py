@@ -11,8 +11,11 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 import qkf_deploy as qd
+from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models import EnergyReport, load_profile, price
 from qkf_deploy.hw_models.pricing import exact_product
+from qkf_deploy.hw_models.spikesim import crossbar_events
+from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger
 
 STEPS = 3
@@ -58,6 +61,7 @@ class Case(NamedTuple):
     model: Shared
     image: torch.Tensor
     ledger: Ledger
+    graph: Graph
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def case() -> Case:
     functional.reset_net(model)
     ledger = qd.simulate(graph, image.numpy(), engine="reference").ledger
     assert all(ledger[n].total("events_in_graded") > 10 for n in ("body.c1", "body.c2", "body.fc"))
-    return Case(model, image, ledger)
+    return Case(model, image, ledger, graph)
 
 
 def counted(report: EnergyReport, *quantities: str) -> int:
@@ -146,6 +150,33 @@ def test_spikesim(case: Case, device: str) -> None:
         assert row.counts["crossbar_cycles"] == stats["dense_pe_cycle_count"]
         assert float(row.energy_pj) == pytest.approx(found.energy_by_stage[stage], rel=1e-12)
     assert ours["body.fc"].counts["crossbar_cycles"] == STEPS  # beyond the tool: one tile, one position
+
+
+@pytest.mark.parametrize("device", ["rram", "sram"])
+def test_spikesim_with_events(case: Case, device: str) -> None:
+    """Patches, rows and sites of SpikingJelly's event mode, from the values of the same run."""
+    spikesim = pytest.importorskip("spikingjelly.activation_based.op_counter.spikesim")
+    functional.reset_net(case.model)
+    config = spikesim.SpikeSimEnergyConfig(device=device, activity_mode="event")
+    found = spikesim.estimate_spikesim_energy(case.model, case.image, config=config)
+    run = qd.simulate(case.graph, case.image.numpy(), engine="reference", record="all")
+    ours = crossbar_events(case.graph, {**run.values, case.graph.input.name: case.image.numpy()[None]})
+    assert len(ours) == len(found.event_stats_by_stage) == 3
+    silent = 0
+    for events in ours:
+        stage = f"Shared.{events.layer}"
+        stats = found.event_stats_by_stage[stage]
+        assert events.patches == stats["active_patch_tile_count"]
+        assert list(events.rows) == stats["active_row_count_by_tile"]
+        assert events.sites == stats["active_output_tile_site_count"]
+        assert list(events.input_tiles) == found.stage_metadata[stage]["input_tile_channels"]
+        assert float(events.energy_pj(device)) == pytest.approx(found.energy_by_stage[stage], rel=1e-12)
+        silent += stats["dense_row_count"] - sum(events.rows)
+    assert silent > 0
+    with pytest.raises(UsageError, match="device: 'flash'"):
+        ours[0].energy_pj("flash")
+    with pytest.raises(UsageError, match="was not recorded"):
+        crossbar_events(case.graph, {})
 
 
 def test_neuromc(case: Case) -> None:
