@@ -162,6 +162,13 @@ def counts(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     return s, v - s
 
 
+def scaled_spikes(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """IF neurons converted from quantized activations (QCFS): half a threshold at the start, spikes of its height."""
+    v = (0.25 if isinstance(v, float) else v) + x
+    s = (v - 0.5 >= 0).to(x) * 0.5
+    return s, v - s
+
+
 FORMS = {
     "tet": (tet, Neuron(None, 1.0, 0.0, False, strict=True, decay=0.5)),
     "decays with spikes": (decays_with_spikes, Neuron(None, 0.5, 0.0, False, strict=True, decay=0.25)),
@@ -172,6 +179,7 @@ FORMS = {
     "kept below": (kept_below, Neuron(None, 1.0, 0.0, False, decay=0.5)),
     "later": (later, Neuron(None, 0.5, None, False, strict=True, decay=0.75, reset_delay=True)),
     "in place": (in_place, Neuron(None, 1.0, None, False, decay=0.5)),
+    "scaled spikes": (scaled_spikes, Neuron(None, 0.5, None, False)),
     "counts": (counts, Neuron(None, 1.0, None, False, max_spikes=4, rounding="half_up", decay=0.25)),
 }
 
@@ -181,6 +189,7 @@ def test_forms(name: str) -> None:
     step, op = FORMS[name]
     net = network(lambda: Loop(step))
     assert net.graph["a"].op == net.graph["b"].op == op
+    assert ("initial" in net.graph["a"].params) == (name in ("scaled spikes", "to a value"))
     assert net.graph.time_steps == T
     assert_faithful(net, 2)
     assert_exact(net.graph, net.images)

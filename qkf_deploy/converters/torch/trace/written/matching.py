@@ -88,10 +88,12 @@ def forms(chain: Sequence[Firing]) -> Iterator[Form]:
         levels = {"v_threshold": last.threshold, "decay": _ZERO, "v_reset": _ZERO}
         yield _form(last, levels, (last.charge,))
         return
-    if not all((f.threshold > 0).all() for f in chain):
+    if not all((f.threshold > 0).all() for f in chain if not f.starts):
         raise UnsupportedError("fires at 0 or below", hint="a threshold above the reset voltage is needed")
-    steps = [_step(a, b, last.threshold) for a, b in pairwise(chain)]
-    first = scaled(chain[0].charge, last.threshold / chain[0].threshold)
+    scales = [_scale(chain, f) for f in chain]
+    pairs = zip(pairwise(chain), pairwise(scales), strict=True)
+    steps = [_step(before, after, earlier, later.unit) for (before, after), (earlier, later) in pairs]
+    first = plus(scaled(chain[0].charge, scales[0].unit), constant(scales[0].offset))
     for step in steps[1:]:
         one = steps[0]
         if not (same(step.keep, one.keep) and same(step.gated, one.gated) and same(step.taken, one.taken)):
@@ -99,17 +101,44 @@ def forms(chain: Sequence[Firing]) -> Iterator[Form]:
     yield from _resets(last, steps[0], [first, *(s.drive for s in steps)])
 
 
-def _step(before: Firing, after: Firing, threshold: np.ndarray) -> _Step:
-    """One step in units in which all of them fire at ``threshold``."""
-    earlier, unit = threshold / before.threshold, threshold / after.threshold
+@dataclass(frozen=True)
+class _Scale:
+    """A membrane as ``unit * root + offset``, in units in which every step fires at the same threshold."""
+
+    unit: np.ndarray
+    offset: np.ndarray
+
+
+def _scale(chain: Sequence[Firing], firing: Firing) -> _Scale:
+    """Scale of one step's root. The first step's may be a drive as it comes: later steps say with which factor it is
+    added, and what is missing to the threshold is the initial membrane."""
+    threshold = chain[-1].threshold
+    gain = _gain(chain) if firing.starts else None
+    if gain is None:
+        return _Scale(threshold / firing.threshold, _ZERO)
+    offset = threshold - gain * firing.threshold
+    return _Scale(gain, np.where(np.abs(offset) <= 1e-12 * threshold, 0.0, offset))
+
+
+def _gain(chain: Sequence[Firing]) -> np.ndarray | None:
+    """Factor of the last step's drive, where that is one tensor."""
+    before, last = chain[-2:]
+    own = {("u", before.index), ("s", before.index), ("x", before.root if before.starts else "")}
+    factors = [f for m, f in last.charge.items() if len(m) == 1 and m[0] not in own]
+    return factors[0] if len(factors) == 1 and (factors[0] > 0).all() else None
+
+
+def _step(before: Firing, after: Firing, earlier: _Scale, unit: np.ndarray) -> _Step:
+    """One step in the units of the chain."""
     membrane: Atom = ("x", before.root) if before.starts else ("u", before.index)
     spikes: Atom = ("s", before.index)
     both: Monomial = tuple(sorted((membrane, spikes), key=str))
     charge = dict(scaled(after.charge, unit))
-    keep, gated = charge.pop((membrane,), _ZERO) / earlier, charge.pop(both, _ZERO) / earlier
-    taken = charge.pop((spikes,), _ZERO)
+    keep, gated = charge.pop((membrane,), _ZERO) / earlier.unit, charge.pop(both, _ZERO) / earlier.unit
+    taken = charge.pop((spikes,), _ZERO) - gated * earlier.offset
     if before.starts and not any(charge):  # the same drive at every step: as much of it as in the first is this step's
-        keep, charge[membrane,] = keep - 1.0, earlier
+        keep, charge[membrane,] = keep - 1.0, earlier.unit
+    charge = dict(plus(charge, constant(-keep * earlier.offset)))
     if any(spikes in m or not _is_drive(m) for m in charge):
         raise UnsupportedError("multiplies its membrane or its spikes by something else")
     return _Step(keep, gated, taken, {m: f for m, f in charge.items() if np.any(f)})
