@@ -2,7 +2,7 @@
 
     python benchmarks/low_bits.py --network w.safetensors --train train.npz --test test.npz --bits 4,2 --seeds 0,1,2
 
-One JSON line per result, and what the float network reaches first. Seeds choose the images that integers are fitted to,
+One JSON line per result. Seeds choose the images that integers are fitted to,
 and the order of training.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import qkf_deploy as qd
 from qkf_deploy.ir import Graph
 
-METHODS = ("max", "calibrated", "finetuned")
+METHODS = ("float", "max", "calibrated", "finetuned")
 
 
 def main() -> None:
@@ -34,11 +34,13 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--sample", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--recipe", type=json.loads, default={}, help="further settings of fine-tuning, as JSON")
     parser.add_argument("--limit", type=int, help="training images of fine-tuning")
     given = parser.parse_args()
     graph = qd.fold(qd.trace(given.network))
-    print(json.dumps({"method": "float", "accuracy_percent": accuracy(graph, given.test)}), flush=True)
+    if "float" in given.methods:
+        print(json.dumps({"method": "float", "accuracy_percent": accuracy(graph, given.test)}), flush=True)
     for bits in map(int, given.bits.split(",")):
         for line in measured(graph, bits, given):
             print(json.dumps({"bits": bits, **line}), flush=True)
@@ -50,7 +52,7 @@ def measured(graph: Graph, bits: int, given: argparse.Namespace) -> Iterator[dic
         yield {"method": "max", "accuracy_percent": accuracy(qd.quantize(graph, bits=bits), given.test)}
     for seed in map(int, given.seeds.split(",")):
         for method in methods:
-            if method == "max":
+            if method not in ("calibrated", "finetuned"):
                 continue
             start = time.perf_counter()
             network = calibrated(graph, bits, seed, given) if method == "calibrated" else finetuned(bits, seed, given)
@@ -68,6 +70,7 @@ def finetuned(bits: int, seed: int, given: argparse.Namespace) -> Graph:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "w.safetensors"
         recipe = {"epochs": given.epochs, "learning_rate": given.learning_rate, "seed": seed, "threads": 1}
+        recipe |= given.recipe
         qd.finetune(given.network, given.train, output, bits=bits, recipe=recipe, limit=given.limit, start=given.sample)
         return qd.quantize(qd.trace(output), bits=bits)
 

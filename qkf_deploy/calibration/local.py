@@ -58,18 +58,11 @@ class Place:
 
     def fire(self, drive: Tensor, scale: np.ndarray) -> Tensor:
         """Spikes for a drive of whole numbers with this scale per channel."""
-        made = self.neuron_of(scale)
-        most = made.op.max_spikes or 1
-        neuron = WholeNeuron(made.op, made.params, drive.device, drive.dtype, most)
-        return neuron.run(Value(self.seen(drive), 0.0), self.graph.time_steps, False).spikes.tensor
+        return fire_whole(self.neuron_of(scale), self.seen(drive), self.graph.time_steps)
 
     def fire_real(self, drive: Tensor) -> Tensor:
         """Spikes for a real drive."""
-        op = self.neuron.op
-        if not isinstance(op, Neuron):
-            raise AssertionError(self.neuron.name)
-        neuron = FloatNeuron(op, self.neuron.params, drive.device, drive.dtype)
-        return neuron.run(Value(self.seen(drive), 0.0), self.graph.time_steps, False).spikes.tensor
+        return fire_real(self.neuron, self.seen(drive), self.graph.time_steps)
 
     def neuron_of(self, scale: np.ndarray) -> Quantized:
         """The integer neuron behind a synapse with this scale per channel."""
@@ -113,3 +106,18 @@ def product(op: Conv | Linear, x: Tensor, weight: np.ndarray) -> Tensor:
     """Weighted sums, without bias, in the numbers of ``x``."""
     w = torch.tensor(weight, dtype=x.dtype)
     return conv(op, x, w) if isinstance(op, Conv) else x @ w.T
+
+
+def fire_whole(made: Quantized, drive: Tensor, steps: int) -> Tensor:
+    """Spikes of an integer neuron, in the numbers of its drive ``(T or 1, B, *shape)``."""
+    most, shape = made.op.max_spikes or 1, tuple(drive.shape[2:])
+    neuron = WholeNeuron(made.op, made.params, shape, drive.device, drive.dtype, most)
+    return neuron.run(Value(drive, 0.0), steps, False).spikes.tensor.to(drive.dtype)
+
+
+def fire_real(node: Node, drive: Tensor, steps: int) -> Tensor:
+    """Spikes of a float neuron, likewise."""
+    if not isinstance(node.op, Neuron):
+        raise AssertionError(node.name)
+    neuron = FloatNeuron(node.op, node.params, tuple(drive.shape[2:]), drive.device, drive.dtype)
+    return neuron.run(Value(drive, 0.0), steps, False).spikes.tensor.to(drive.dtype)

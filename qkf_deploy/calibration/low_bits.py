@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qkf_deploy.calibration.fit_report import Fitted
 from qkf_deploy.calibration.fitting import Local, fit
-from qkf_deploy.calibration.local import Judge, Place, product
+from qkf_deploy.calibration.local import Judge, Place, fire_real, fire_whole, product
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ops import Conv, Linear, Neuron, Scale
 from qkf_deploy.options import QuantizeOptions
@@ -22,8 +22,6 @@ from qkf_deploy.passes.quantize import Prepared, prepare
 from qkf_deploy.passes.scales import effective_weight, seen_scale
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import last_uses
-from qkf_deploy.simulators.torch.neurons import FloatNeuron, WholeNeuron
-from qkf_deploy.simulators.torch.values import Value
 from qkf_deploy.training.operators import STEPS, read
 
 #: Whole numbers up to this are exact in float32, with room for the membrane.
@@ -110,16 +108,14 @@ class _Walk:
 
     def _fire(self, node: Node, op: Neuron, real: Tensor, whole: Tensor) -> None:
         steps = self.graph.time_steps
-        neuron = FloatNeuron(op, node.params, real.device, real.dtype)
-        self.real[node.name] = neuron.run(Value(real, 0.0), steps, False).spikes.tensor
+        self.real[node.name] = fire_real(node, real, steps)
         if node.name in self.places:
             found = self.learned[self.places[node.name].synapse.name]
             made = self.places[node.name].neuron_of(found.scale)
         else:
             scale = seen_scale(self.graph, node.inputs[0], self.prepared.scale)
             made = integer_neuron(node, op, scale, self.options.fraction_bits, self.options.decay_bits)
-        integer = WholeNeuron(made.op, made.params, whole.device, whole.dtype, made.op.max_spikes or 1)
-        self.whole[node.name] = integer.run(Value(whole, 0.0), steps, False).spikes.tensor.float()
+        self.whole[node.name] = fire_whole(made, whole, steps).float()
 
     def _drive(self, node: Node, op: Conv | Linear, x: Tensor, real: Tensor) -> Tensor:
         limit = 2 ** (self.prepared.bits[node.name] - 1) - 1

@@ -149,7 +149,7 @@ def _trained(
     pixels = None if frames else Preprocessing((0.0,) * channels, (1 / 255,) * channels)  # bytes as they are
 
     def build() -> torch.nn.Module:
-        return quantized.QuantizedNetwork(_start(graph, images, recipe, options), _quantization(options))
+        return quantized.QuantizedNetwork(_start(graph, images, recipe, options), _quantization(options), graph)
 
     with import_torch_module("qkf_deploy.training.processes").joined(options.device) as group:
         task = loop.Task(config, recipe, images, held_out, pixels, build)

@@ -47,17 +47,20 @@ class QuantizedNetwork(nn.Module):
     Args:
         graph: float graph; folded here.
         options: bits per weight; everything else as by default.
+        real: the same network before its weights were fitted to integers, if they were: a weight starts from its real
+            value, as far as that rounds to its integer.
 
     Raises:
         UnsupportedError: neurons with several spikes per step or a lowest membrane, operators without gradients.
         QkfError: what :func:`qkf_deploy.passes.quantize.quantize` raises.
     """
 
-    def __init__(self, graph: Graph, options: QuantizeOptions) -> None:
+    def __init__(self, graph: Graph, options: QuantizeOptions, real: Graph | None = None) -> None:
         super().__init__()
         folded = fold(graph)
         self.source = with_scales(folded, clipped_scales(folded, options))
         self.prepared = prepare(self.source, options)
+        self._real = self.prepared if real is None else prepare(fold(real), options)
         self.whole = quantize(self.source, options)
         _check(self.whole)
         learners = own_neurons(self.prepared.graph)
@@ -140,8 +143,11 @@ class QuantizedNetwork(nn.Module):
         if not isinstance(op, Conv | Linear):
             raise AssertionError(node.name)
         unit = self.prepared.unit(node)
-        weight = effective_weight(self.prepared.graph, node, self.prepared.scale)
-        weight = weight / unit.reshape(-1, *[1] * (weight.ndim - 1))
+        weight, real = (
+            effective_weight(p.graph, p.graph[node.name], p.scale)
+            / unit.reshape(-1, *[1] * (node.params["weight"].ndim - 1))
+            for p in (self.prepared, self._real)
+        )
         bias = self.source[node.name].params.get("bias")
         if bias is not None and bias.ndim > 1:
             raise UnsupportedError("has a bias per border case, which is not trained", where=node.name)
@@ -151,6 +157,7 @@ class QuantizedNetwork(nn.Module):
                 op,
                 self.prepared.bits[node.name],
                 weight,
+                real,
                 None if bias is None else bias / unit,
                 unit,
                 volts,

@@ -196,7 +196,7 @@ class FinetuneOptions(TraceOptions, DataOptions):
 
 #: How images of a build are changed, which fine-tuning takes over; and what else it starts from.
 _CHANGES = ("shift", "flip", "rand_augment", "erase")
-_FINETUNE: Mapping[str, Any] = dict(epochs=3, learning_rate=3e-3, warmup_epochs=0.1, weight_decay=0.0)
+_FINETUNE: Mapping[str, Any] = dict(epochs=3, learning_rate=1e-3, warmup_epochs=0.1, weight_decay=0.0)
 
 
 def finetune_recipe(arch: str | None = None) -> Recipe:

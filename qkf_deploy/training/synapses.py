@@ -21,6 +21,8 @@ from qkf_deploy.training.spiking import rounded
 
 #: Whole numbers below this are exact in float32, a factor of 8 left for what training changes.
 _SINGLE = 2.0**21
+#: How far from its integer a weight may start: where its real value is, and not yet at the next integer.
+_INSIDE = 0.49
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Start:
         op: what it is.
         bits: per weight.
         weight: ``(O, ...)``, in units of the drive.
+        real: the weights before they were rounded to ``weight``, in the same units.
         bias: ``(O,)``, likewise; ``None`` for a synapse that has none.
         unit: real value of one unit, ``(O,)``.
         volts: real drive that its neuron's threshold stands for; ``None`` where the scale stays as it is.
@@ -43,6 +46,7 @@ class Start:
     op: Conv | Linear
     bits: int
     weight: np.ndarray
+    real: np.ndarray
     bias: np.ndarray | None
     unit: np.ndarray
     volts: float | None
@@ -62,14 +66,18 @@ class Synapse(nn.Module):
         super().__init__()
         self.op, self.limit = start.op, 2 ** (start.bits - 1) - 1
         self._unit, self._volts = start.unit, start.volts
-        weight, bias = start.weight, np.zeros(len(start.unit)) if start.bias is None else start.bias
+        weight, real = start.weight, start.real
+        bias = np.zeros(len(start.unit)) if start.bias is None else start.bias
         span = np.maximum(np.abs(bias), self.limit)
         if start.volts is not None:
             span = np.maximum(np.rint(start.volts / start.unit), 1.0)
             ratio = start.unit * span / start.volts  # of the old unit to one that makes the threshold whole
-            weight, bias = weight * ratio.reshape(-1, *[1] * (weight.ndim - 1)), bias * ratio
+            wide = ratio.reshape(-1, *[1] * (weight.ndim - 1))
+            weight, real, bias = weight * wide, real * wide, bias * ratio
             self.log_theta = nn.Parameter(torch.tensor(np.log(span), dtype=torch.float32))
-        self.weight = nn.Parameter(torch.tensor(weight / self.limit, dtype=torch.float32))
+        integers = np.clip(np.rint(weight), -self.limit, self.limit)
+        kept = np.clip(real, integers - _INSIDE, integers + _INSIDE)
+        self.weight = nn.Parameter(torch.tensor(kept / self.limit, dtype=torch.float32))
         self.bias = nn.Parameter(torch.tensor(bias / span, dtype=torch.float32), requires_grad=start.bias is not None)
         self._span: Tensor
         self._offset: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors import safe_open
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command
+from qkf_deploy.datasets.digits import load_digits
 from qkf_deploy.errors import InputError, QkfError, UnsupportedError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.models import QKFormer, build_config
@@ -228,3 +230,34 @@ def test_neurons_that_cannot_be_trained() -> None:
     net.head("several")
     with pytest.raises(UnsupportedError, match="cannot be trained in integers: several"):
         QuantizedNetwork(net.build(), QuantizeOptions(4))
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CHECKPOINT = Path(qd.__file__).parent / "models" / "qkformer_digits.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "bits"), [(EXAMPLES / "animals" / "qkformer_animals16.safetensors", 2), (CHECKPOINT, 4)]
+)
+def test_a_trained_network_on_its_own_images(checkpoint: Path, bits: int) -> None:
+    """Not one spike of the forward pass differs; `QKF_EXACT=2000` takes so many images, here 16."""
+    count = int(os.environ.get("QKF_EXACT", "16"))
+    with np.load(EXAMPLES / "animals" / "test.npz") as file:
+        pixels, labels = file["images"][:: max(1, 2000 // count)], file["labels"][:: max(1, 2000 // count)]
+    if checkpoint == CHECKPOINT:
+        digits = load_digits()
+        pixels, labels = digits.test_images[:count], digits.test_labels[:count]
+    graph = qd.trace(checkpoint)
+    quantized = QuantizedNetwork(graph, QuantizeOptions(bits))
+    optimizer = torch.optim.Adam(quantized.parameters(), lr=3e-3)
+    loss = torch.nn.functional.cross_entropy(
+        quantized(torch.from_numpy(pixels[:8]).float()), torch.from_numpy(labels[:8])
+    )
+    loss.backward()
+    optimizer.step()
+    integers = qd.quantize(quantized.graph(), bits=bits)
+    outputs = 0
+    for start in range(0, len(pixels), 100):
+        assert differing(quantized, integers, pixels[start : start + 100], "event") == 0
+        outputs += len(pixels[start : start + 100])
+    assert outputs == len(pixels) >= min(count, 16)
