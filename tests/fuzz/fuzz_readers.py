@@ -135,7 +135,7 @@ LOG = [{"epoch": 1, "loss": 2.25, "learning_rate": 1e-3, "accuracy": 12.5}]
 def trainer() -> tuple[dict[str, Any], nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
     """What a training of a small layer reads its state into."""
     layer = nn.Linear(3, 2)
-    about = identity(model().config, RECIPE, "digest")
+    about = identity(model().config.to_json(), RECIPE, "digest")
     return about, layer, torch.optim.AdamW(layer.parameters()), torch.amp.GradScaler("cpu", enabled=False)
 
 
