@@ -77,8 +77,8 @@ class Recipe(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(DataOptions):
-    """What is trained on what, and where."""
+class ExampleOptions(DataOptions):
+    """Which images are learned from, which measure, and where."""
 
     held_out: Annotated[str | Path | None, Help("Images to measure accuracy on after each epoch.", metavar="DATA")] = (
         None
@@ -91,6 +91,12 @@ class TrainOptions(DataOptions):
         ),
     ] = None
     device: Annotated[str, Help("Device: cpu, cuda or cuda:N.")] = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(ExampleOptions):
+    """What is trained on what, and where."""
+
     classes: Annotated[int | None, Help("Outputs of the network [default: as the build has it].", least=1)] = None
     image_size: Annotated[int | None, Help("Height and width in pixels.", least=1, most=4096)] = None
     in_channels: Annotated[int | None, Help("Input channels.", least=1)] = None
@@ -159,7 +165,7 @@ def recipe_of(arch: str) -> Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(TraceOptions, DataOptions):
+class FinetuneOptions(TraceOptions, ExampleOptions):
     """What is trained on in integers, and where."""
 
     bits: Annotated[int, Help(f"Bits per weight: {_BITS}.")] = 8
@@ -169,21 +175,10 @@ class FinetuneOptions(TraceOptions, DataOptions):
     layer_bits: Annotated[Mapping[str, int], Help("Bits of single layers, by node name.", metavar="NODE=BITS")] = field(
         default_factory=dict[str, int]
     )
-    held_out: Annotated[str | Path | None, Help("Images to measure accuracy on after each epoch.", metavar="DATA")] = (
-        None
-    )
-    part: Annotated[
-        Part | None,
-        Help(
-            "Part of data sets that keep a training and a test part apart [default: train for --data, test for "
-            "--held-out]."
-        ),
-    ] = None
     start: Annotated[
         int,
         Help("Training images that the first integers are fitted to; 0: to none, only to the weights.", least=0),
     ] = 64
-    device: Annotated[str, Help("Device: cpu, cuda or cuda:N.")] = "cpu"
     recipe: Annotated[
         Mapping[str, Any],
         Help("Fields of :class:`Recipe` that differ from those of :func:`finetune_recipe`.", command_line=False),
