@@ -51,8 +51,7 @@ def awake(source: Source, images: np.ndarray, seed: int = 0) -> None:
     if not any(isinstance(m, _BatchNorm) for m in source.model.modules()):
         return
     randomize_norms(source.model, seed)
-    axis = 1 if source.layout == "sequence" else 0
-    calibrate_batchnorm(source.model, torch.cat([_tensor(i, source) for i in images], dim=axis).float())
+    calibrate_batchnorm(source.model, _tensor(images, source).float())
 
 
 def traced(model: nn.Module, seed: int = 0, **options: Any) -> Traced:
