@@ -214,11 +214,11 @@ def test_shards_are_whole_batches() -> None:
 
 
 def test_the_head_says_how_to_go_on(place, out) -> None:
-    qd.evaluate(place.network, place.data, out, limit=4, resize=True)
+    qd.evaluate(place.network, place.data, out, limit=4, images_key="images")
     with Store.open(out) as store:
         (head,) = store.runs
     assert head.samples == 4
     assert head.config["network_path"] == str(place.network)
-    assert head.config["data_options"]["resize"] is True
+    assert head.config["data_options"]["images_key"] == "images"
     assert head.config["engine"] == "event"
     assert head.network == qd.load_run(out).network

@@ -219,7 +219,8 @@ def odd_neurons(rng: np.random.Generator) -> Graph:
         (ops.Neuron(None, 0.5, None, max_spikes=8, rounding="half_up", decay=0.0), {}),
         (ops.Neuron(None, 0.5, None, strict=True, decay=0.25), {"initial": eighths(-16, 16, 1)}),
         (ops.Neuron(None, 0.25, None, reset_delay=True, strict=True, decay=0.75), {}),
-        (ops.Neuron(None, 0.5, 0.25, strict=True, decay=0.5), {}),
+        (ops.Neuron(None, 0.5, 0.25, strict=True, decay=0.5), {"initial": eighths(-16, 16, 1)}),
+        (ops.Neuron(None, 0.5, 0.0, strict=True, decay=0.5), {}),
     ]  # fmt: skip
     b = pixels(rng)
     x, channels = "input", 2

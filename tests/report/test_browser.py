@@ -96,7 +96,7 @@ def test_a_node_of_the_drawing_opens_its_details(browser: Browser, page: Path) -
     browser.open(page)
     event = "new MouseEvent('click', {bubbles: true, cancelable: true})"
     browser.evaluate(f"document.querySelectorAll('.graph a')[3].dispatchEvent({event})")
-    opened = browser.evaluate("Array.from(document.querySelectorAll('details[open]')).map(d => d.id)")
+    opened = browser.evaluate("Array.from(document.querySelectorAll('.nodeinfo[open]')).map(d => d.id)")
     wanted = browser.evaluate("document.querySelectorAll('.graph a')[3].getAttribute('href').slice(1)")
     assert opened == [wanted]
     assert browser.complaints() == []

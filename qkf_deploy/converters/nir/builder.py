@@ -220,3 +220,8 @@ def memoryless(shape: Sequence[int], threshold: float) -> Any:
 def below(threshold: np.ndarray) -> np.ndarray:
     """The largest float32 below: NIR fires on ``>``, this network on ``>=``, and ties are systematic."""
     return np.nextafter(np.asarray(threshold, np.float32), np.float32(-np.inf))
+
+
+def above(threshold: np.ndarray) -> np.ndarray:
+    """The smallest float32 above: a strict neuron does not fire at its threshold, also where a reader would."""
+    return np.nextafter(np.asarray(threshold, np.float32), np.float32(np.inf))

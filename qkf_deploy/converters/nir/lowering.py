@@ -19,6 +19,7 @@ from qkf_deploy.converters.nir.builder import (
     NirBuilder,
     Placed,
     Values,
+    above,
     below,
     convolution,
     lif,
@@ -27,6 +28,7 @@ from qkf_deploy.converters.nir.builder import (
     placed_array,
     single,
 )
+from qkf_deploy.converters.nir.refusals import check_levels, check_start
 from qkf_deploy.errors import GraphError, UnsupportedError
 from qkf_deploy.ir import Graph, Node, View, identity
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Scale, Sum, SumPool
@@ -147,21 +149,18 @@ def _output_scale(graph: Graph, node: Node) -> np.ndarray:
 
 
 def neuron(e: Emission, node: Node) -> Placed:
-    """LIF or IF with dt = 1e-4 s, threshold one float32 below (NIR fires on ``>``)."""
+    """LIF or IF with dt = 1e-4 s, threshold one float32 below a tie that fires, above one that does not."""
     op, (x,) = operator(node, Neuron), e.operands(node)
-    _check_start(op, node)
+    check_start(op, node)
     levels = op.levels(node.params)
-    if levels.v_reset is None:
-        raise UnsupportedError("a soft reset; NIR resets to a voltage")
-    if levels.v_min is not None:
-        raise UnsupportedError("a lower bound of the membrane; NIR has none")
+    check_levels(levels)
 
     def placed(values: np.ndarray) -> Values:
         if values.size == 1:
             return float(values.reshape(()))
         return placed_array(np.broadcast_to(values, x.view.shape), x.view, x.shape)
 
-    threshold = placed(levels.v_threshold if op.strict else below(levels.v_threshold))
+    threshold = placed((above if op.strict else below)(levels.v_threshold))
     steps, v_reset = levels.time_constant, placed(levels.v_reset)
     if steps is None:
         made = _integrate_and_fire(x.shape, threshold, v_reset)
@@ -178,7 +177,7 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
     refused.
     """
     op, (x,) = operator(node, IntegerNeuron), e.operands(node)
-    _check_start(op, node)
+    check_start(op, node)
     if {"decay_multiplier", "lowest"} & set(node.params):
         raise UnsupportedError("decays that differ between neurons, or a lower bound; NIR has neither in integers")
     halves = (op.decay_multiplier, op.decay_shift) == (1, 1)
@@ -197,15 +196,6 @@ def integer_neuron(e: Emission, node: Node) -> Placed:
     full = placed_array(np.broadcast_to(threshold, x.view.shape), x.view, x.shape)
     made = lif(x.shape, tau=2.0, r=2.0, threshold=full) if halves else _integrate_and_fire(x.shape, full, 0.0)
     return e.place(node, made, x, x.shape, x.view)
-
-
-def _check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
-    if op.carry != "own":
-        raise UnsupportedError(f"membranes carried over between images ({op.carry}); NIR starts every neuron at rest")
-    if "initial" in node.params:
-        raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
-    if op.graded:
-        raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
 
 
 def _integrate_and_fire(shape: tuple[int, ...], threshold: Values, v_reset: Values) -> object:

@@ -23,6 +23,8 @@ def order(x: Tensor, lead: int = 2) -> tuple[int, ...]:
 
 def rows(x: Tensor, lead: int = 2) -> Tensor:
     """``(*lead axes, elements)``, in the order of memory: nothing is copied, whatever the layout."""
+    if x.ndim == lead:  # a single number per step
+        return x.unsqueeze(lead)
     return x.permute(*range(lead), *(axis + lead for axis in order(x, lead))).flatten(lead)
 
 

@@ -1,0 +1,26 @@
+"""What a neuron of NIR cannot do."""
+
+from __future__ import annotations
+
+from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ir import Node
+from qkf_deploy.ops import IntegerNeuron, Neuron
+from qkf_deploy.ops.neuron import Levels
+
+
+def check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
+    """Raises UnsupportedError for a membrane that does not start at rest, or more than one spike per step."""
+    if op.carry != "own":
+        raise UnsupportedError(f"membranes carried over between images ({op.carry}); NIR starts every neuron at rest")
+    if "initial" in node.params:
+        raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
+    if op.graded:
+        raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
+
+
+def check_levels(levels: Levels) -> None:
+    """Raises UnsupportedError for a soft reset or a lower bound."""
+    if levels.v_reset is None:
+        raise UnsupportedError("a soft reset; NIR resets to a voltage")
+    if levels.v_min is not None:
+        raise UnsupportedError("a lower bound of the membrane; NIR has none")
