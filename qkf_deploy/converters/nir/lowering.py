@@ -28,7 +28,7 @@ from qkf_deploy.converters.nir.builder import (
     placed_array,
     single,
 )
-from qkf_deploy.converters.nir.refusals import check_levels, check_start
+from qkf_deploy.converters.nir.refusals import check_start, reset_voltage
 from qkf_deploy.errors import GraphError, UnsupportedError
 from qkf_deploy.ir import Graph, Node, View, identity
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Scale, Sum, SumPool
@@ -153,7 +153,6 @@ def neuron(e: Emission, node: Node) -> Placed:
     op, (x,) = operator(node, Neuron), e.operands(node)
     check_start(op, node)
     levels = op.levels(node.params)
-    check_levels(levels)
 
     def placed(values: np.ndarray) -> Values:
         if values.size == 1:
@@ -161,7 +160,7 @@ def neuron(e: Emission, node: Node) -> Placed:
         return placed_array(np.broadcast_to(values, x.view.shape), x.view, x.shape)
 
     threshold = placed((above if op.strict else below)(levels.v_threshold))
-    steps, v_reset = levels.time_constant, placed(levels.v_reset)
+    steps, v_reset = levels.time_constant, placed(reset_voltage(levels))
     if steps is None:
         made = _integrate_and_fire(x.shape, threshold, v_reset)
     else:

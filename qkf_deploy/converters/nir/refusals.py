@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Node
 from qkf_deploy.ops import IntegerNeuron, Neuron
@@ -18,9 +20,10 @@ def check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
         raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
 
 
-def check_levels(levels: Levels) -> None:
-    """Raises UnsupportedError for a soft reset or a lower bound."""
+def reset_voltage(levels: Levels) -> np.ndarray:
+    """What a spike sets the membrane to. Raises UnsupportedError for a soft reset or a lower bound."""
     if levels.v_reset is None:
         raise UnsupportedError("a soft reset; NIR resets to a voltage")
     if levels.v_min is not None:
         raise UnsupportedError("a lower bound of the membrane; NIR has none")
+    return levels.v_reset
