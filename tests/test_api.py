@@ -228,3 +228,12 @@ def test_carry_modes() -> None:
     assert "leftover" not in own.params
     with pytest.raises(UsageError, match="no neuron of this network"):
         qd.carry(small_transformer(0), "official")
+
+
+def test_places_that_moved_still_lead_there() -> None:
+    from qkf_deploy.converters import checkpoint, trace
+    from qkf_deploy.converters.torch import checkpoint as new_checkpoint
+    from qkf_deploy.converters.torch import trace as new_trace
+
+    assert trace.register_neuron is new_trace.register_neuron
+    assert checkpoint.load_model is new_checkpoint.load_model
