@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import signal
@@ -14,7 +15,7 @@ from test_killed import Moment, ended, start
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command_line
-from qkf_deploy.errors import ProfileError, UsageError
+from qkf_deploy.errors import MissingComponent, ProfileError, UsageError
 from qkf_deploy.ir.digest import digest
 
 MADE = {
@@ -165,6 +166,16 @@ def test_refuses(kit: Path) -> None:
         qd.run("net.qkf", "data.npz", "out", profiles=("no-such-profile",))
     assert not Path("out").exists()
     assert [p.name for p in Path("mine").iterdir()] == ["thesis.txt"]
+
+
+def test_without_jinja2_nothing_begins(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else real(name, *rest)
+    )
+    with pytest.raises(MissingComponent, match="jinja2"):
+        made()
+    assert not Path("out").exists()
 
 
 def test_factories_are_traced_again(kit: Path) -> None:

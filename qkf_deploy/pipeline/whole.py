@@ -18,6 +18,7 @@ from qkf_deploy.pipeline.networks import fold, load, quantize, save, trace
 from qkf_deploy.pipeline.record import Asked, Record, network_name, origin, sha256
 from qkf_deploy.pipeline.run_options import RunOptions
 from qkf_deploy.pipeline.summarizing import load_runs
+from qkf_deploy.report.html import check_installed
 from qkf_deploy.runs.content import RunFile
 
 
@@ -62,7 +63,8 @@ def run(source: str | Path, data: str | Path, output: str | Path, options: RunOp
     """
     if not options.widths:
         raise UsageError("no bits", hint="--bits 8")
-    for name in options.profiles:  # a wrong one is found before the long part
+    check_installed()  # it and a wrong profile are found before the long part
+    for name in options.profiles:
         load_profile(name)
     asked, folder = Asked.of(source, data, options), Path(output)
     with _not_in_vain(folder):

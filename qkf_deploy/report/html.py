@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 from qkf_deploy.errors import MissingComponent
 
 _TEMPLATES = ("base.html.j2", "macros.html.j2", "report.html.j2", "sweep.html.j2")
+
+
+def check_installed() -> None:
+    """Raises MissingComponent where pages cannot be written."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise MissingComponent("jinja2 is not installed", hint="pip install 'qkf-deploy[report]'")
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
@@ -23,11 +30,10 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     Raises:
         MissingComponent: jinja2 is not installed.
     """
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError as error:
-        raise MissingComponent("jinja2 is not installed", hint="pip install 'qkf-deploy[report]'") from error
+    check_installed()
+    import jinja2
+    import markupsafe
+
     folder = resources.files("qkf_deploy.report") / "templates"
     text = {name: (folder / name).read_text(encoding="utf-8") for name in (*_TEMPLATES, "report.css", "report.js")}
     environment = jinja2.Environment(
