@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, emit, output_option
+from qkf_deploy.cli.common import PATH, command, output_option
 from qkf_deploy.cli.options import options_of
-from qkf_deploy.cli.train import show_epoch
+from qkf_deploy.cli.train import given_recipe, show_end, show_epoch
 from qkf_deploy.training.recipe import FinetuneOptions, Recipe
 
 
@@ -34,9 +31,6 @@ def finetune(ctx: click.Context, source: str, data: Path, output: Path, **option
     Example:
       qkf-deploy finetune w.safetensors --data train/ --bits 4 -o w4.safetensors
     """
-    values = {field.name: options.pop(field.name) for field in fields(Recipe)}
-    given = {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
+    given = given_recipe(ctx, options)
     log = qd.finetune(source, data, output, recipe=given, report=show_epoch, **options)
-    if os.environ.get("RANK", "0") == "0":
-        accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
-        emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")
+    show_end(output, log)

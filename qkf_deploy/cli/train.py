@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,26 @@ def train(ctx: click.Context, arch: str, data: Path, output: Path, **options: An
     Example:
       qkf-deploy train --arch qkformer-4-384-cifar10 --data cifar10/ --device cuda -o w.safetensors
     """
-    values = {field.name: options.pop(field.name) for field in fields(Recipe)}
-    given = {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
+    given = given_recipe(ctx, options)
     recipe = replace(recipe_of(arch), **given)
     log = qd.train(arch, data, output, recipe=recipe, report=show_epoch, **options)
-    if os.environ.get("RANK", "0") == "0":
-        accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
-        emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")
+    show_end(output, log)
 
 
 def show_epoch(line: dict[str, Any]) -> None:
     """One epoch of a training, on stderr."""
     accuracy = f"  held out {line['accuracy']:.2f} %" if "accuracy" in line else ""
     note(f"epoch {line['epoch']}  loss {line['loss']:.4f}  rate {line['learning_rate']:.2e}{accuracy}")
+
+
+def given_recipe(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe that were given on the command line; all of its fields are taken out of ``options``."""
+    values = {field.name: options.pop(field.name) for field in fields(Recipe)}
+    return {k: v for k, v in values.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
+
+
+def show_end(output: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """How a training ended; of several processes the first one says it."""
+    if os.environ.get("RANK", "0") == "0":
+        accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
+        emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")

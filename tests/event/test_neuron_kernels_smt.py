@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from smt import proven, z3
 
 from qkf_deploy.simulators.event.kernels import fire, fire16
 from qkf_deploy.simulators.event.kernels.fire import FRACTION, MULTIPLIER, SHIFT, SOFT
 from qkf_deploy.simulators.event.proofs import INT16
 
-z3 = pytest.importorskip("z3", reason="proofs by SMT need z3-solver (extra: test)")
 _EXACT = 24  # bits that no intermediate of the formula passes
 
 DECAYS = [(0, 0), (1, 0), (1, 1), (3, 2), (7, 3)]
@@ -60,14 +60,6 @@ class Symbols:
 
     def select(self, condition: Lane, a: Lane, b: Lane) -> Lane:
         return Lane(z3.If(condition.term, a.term, b.term))
-
-
-def proven(claim: Any, *given: Any) -> None:
-    solver = z3.Solver()
-    solver.set("timeout", 60_000)
-    solver.add(*given, z3.Not(claim))
-    found = solver.check()
-    assert found == z3.unsat, solver.model() if found == z3.sat else found
 
 
 def exactly(form: list[int], state: Any, drive: Any, theta: Any) -> tuple[Any, Any, Any]:

@@ -11,23 +11,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from smt import proven, z3
 
 from qkf_deploy.ops import IntegerNeuron, integer_neuron
 
-z3 = pytest.importorskip("z3", reason="proofs by SMT need z3-solver (extra: test)")
 _INT64 = 2**63 - 1
 #: (multiplier, shift): every decay of up to 3 bits, and some of more.
 DECAYS = [(m, k) for k in range(4) for m in range(2**k + 1)] + [(15, 4), (243, 8), (4095, 12), (2**24 - 1, 24)]
 #: Thresholds of neurons with several spikes, which divide by them; else any integer.
 DIVISORS = (1, 2, 3, 7, 64)
-
-
-def proven(claim: Any, *given: Any) -> None:
-    solver = z3.Solver()
-    solver.set("timeout", 60_000)
-    solver.add(*given, z3.Not(claim))
-    found = solver.check()
-    assert found == z3.unsat, solver.model() if found == z3.sat else found
 
 
 class Number:
