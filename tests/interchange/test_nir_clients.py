@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nir
 import numpy as np
 import pytest
-from zoo import ZOO, images
+from zoo import CHANNELS, ZOO, images, pixels
 
+import qkf_deploy as qd
+from qkf_deploy import ops
 from qkf_deploy.converters.nir.builder import placed_array
 from qkf_deploy.converters.nir.clients import CLIENTS
 from qkf_deploy.converters.nir.export import export_nir, folded, lower, offenders
 from qkf_deploy.converters.nir.partition import export_parts, load_parts, run_parts
+from qkf_deploy.converters.nir.refusals import check_start
 from qkf_deploy.errors import InputError, UnsupportedError
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators import reference
@@ -97,3 +101,14 @@ def test_portable_mode_lists_every_offender(tmp_path):
     assert set(offenders(graph)) == {"kv", "qkv", "maxpool"}
     assert all(name in str(caught.value) for name in offenders(graph))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_strict_threshold_of_integers_is_refused():
+    """Floors do not nest below it: 1.5 rounds down to a threshold of 1, which integers do not pass and NIR does."""
+    builder = pixels(np.random.default_rng(0))
+    builder.synapse("conv", "input", (CHANNELS, 2, 3, 3), padding=1)
+    builder.add("lif", ops.Neuron(2.0, 1.0, 0.0), "conv")
+    node = qd.quantize(builder.head("lif"), 8)["lif"]
+    check_start(node.op, node)
+    with pytest.raises(UnsupportedError, match="must be passed by a rounded membrane"):
+        check_start(replace(node.op, strict=True), node)

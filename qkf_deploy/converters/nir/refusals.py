@@ -11,11 +11,14 @@ from qkf_deploy.ops.neuron import Levels
 
 
 def check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
-    """Raises UnsupportedError for a membrane that does not start at rest, or more than one spike per step."""
+    """Raises UnsupportedError for another start than at rest, several spikes per step, or a strict integer neuron."""
     if op.carry != "own":
         raise UnsupportedError(f"membranes carried over between images ({op.carry}); NIR starts every neuron at rest")
     if "initial" in node.params:
         raise UnsupportedError("an initial membrane; NIR starts every neuron at rest")
+    if isinstance(op, IntegerNeuron) and op.strict:
+        # Below a strict threshold floors do not nest: a membrane that rounds down to it would fire without rounding.
+        raise UnsupportedError("a threshold that must be passed by a rounded membrane; NIR does not round")
     if op.graded:
         raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
 
