@@ -15,7 +15,7 @@ from fractions import Fraction
 import networkx as nx
 
 from qkf_deploy.errors import UsageError
-from qkf_deploy.hw_models.chips import Chip
+from qkf_deploy.hw_models.architecture.chip import Chip, Core
 from qkf_deploy.hw_models.reach import distinct_inputs
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
 from qkf_deploy.ir import Graph
@@ -30,6 +30,7 @@ class Placement:
     Attributes:
         unit: what.
         channel_groups, tiles: the cut; cores = their product.
+        core: the kind of core.
         neurons_per_core, synapses_per_core, memory_per_core_bytes: of the fullest core.
         first_core: index of its first core over all chips.
         limits_broken: why it cannot be placed, empty where it can.
@@ -38,6 +39,7 @@ class Placement:
     unit: Unit
     channel_groups: int
     tiles: int
+    core: Core
     neurons_per_core: int
     synapses_per_core: int
     memory_per_core_bytes: int
@@ -92,11 +94,14 @@ class CoreMapping:
 
     def utilisation(self, what: str) -> Fraction:
         """Share of ``neurons`` or ``memory`` used on the cores taken."""
-        limit = {"neurons": self.chip.neurons_per_core, "memory": self.chip.memory_per_core_bytes}[what]
-        used = sum(
-            p.cores * (p.neurons_per_core if what == "neurons" else p.memory_per_core_bytes) for p in self.placements
-        )
-        return Fraction(used, limit * self.cores) if self.cores else Fraction(0)
+        pairs = [
+            (p.neurons_per_core, p.core.neurons_max)
+            if what == "neurons"
+            else (p.memory_per_core_bytes, p.core.memory_bytes)
+            for p in self.placements
+            for _ in range(p.cores)
+        ]
+        return Fraction(sum(used for used, _ in pairs), sum(limit for _, limit in pairs)) if pairs else Fraction(0)
 
 
 def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreMapping:
@@ -114,7 +119,7 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
         raise UsageError("only integer networks can be mapped", hint="`qkf-deploy quantize` it first")
     placements, next_core = [], 0
     for unit in units(graph):
-        placement = place(graph, unit, chip, next_core)
+        placement = place(graph, unit, chip.cores[0], next_core)
         placements.append(placement)
         next_core += placement.cores
     chips = -(-next_core // chip.cores_per_chip)
@@ -122,25 +127,25 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
     return CoreMapping(chip, tuple(placements), traffic, next_core, chips)
 
 
-def place(graph: Graph, unit: Unit, chip: Chip, first_core: int = 0) -> Placement:
+def place(graph: Graph, unit: Unit, core: Core, first_core: int = 0) -> Placement:
     """The cut of one unit with the fewest cores; ties go to fewer tiles (events then reach fewer cores)."""
-    broken = _broken(graph, unit, chip)
-    for _, tiles, channels in sorted(_cuts(unit, chip)):
-        piece = _piece(unit, chip, channels, tiles, first_core, broken)
-        limit = chip.axons_in_per_core
+    broken = _broken(graph, unit, core)
+    for _, tiles, channels in sorted(_cuts(unit, core)):
+        piece = _piece(unit, core, channels, tiles, first_core, broken)
+        limit = core.axons_in_max
         if limit is None or all(inputs <= limit for inputs in _inputs_of_pieces(graph, piece)):
             return piece
-    smallest = _piece(unit, chip, 1, unit.positions, first_core, broken)
-    return replace(smallest, limits_broken=(*broken, _smallest_does_not_fit(graph, smallest, chip)))
+    smallest = _piece(unit, core, 1, unit.positions, first_core, broken)
+    return replace(smallest, limits_broken=(*broken, _smallest_does_not_fit(graph, smallest, core)))
 
 
-def _cuts(unit: Unit, chip: Chip) -> Iterator[tuple[int, int, int]]:
+def _cuts(unit: Unit, core: Core) -> Iterator[tuple[int, int, int]]:
     """(cores, tiles, channels of a core) of the cuts that fit; with fewer channels where inputs are limited."""
     for tiles in _tile_counts(unit):
-        channels = _channels_that_fit(unit, chip, -(-unit.positions // tiles))
+        channels = _channels_that_fit(unit, core, -(-unit.positions // tiles))
         while channels:
             yield -(-unit.channels // channels) * tiles, tiles, channels
-            channels = channels // 2 if chip.axons_in_per_core is not None else 0
+            channels = channels // 2 if core.axons_in_max is not None else 0
 
 
 def most_inputs(graph: Graph, placement: Placement) -> int:
@@ -173,7 +178,7 @@ def _tile_counts(unit: Unit) -> list[int]:
     return sorted({-(-unit.positions // size) for size in sizes if size <= unit.positions})
 
 
-def _piece(unit: Unit, chip: Chip, channels: int, tiles: int, first_core: int, broken: tuple[str, ...]) -> Placement:
+def _piece(unit: Unit, core: Core, channels: int, tiles: int, first_core: int, broken: tuple[str, ...]) -> Placement:
     groups = -(-unit.channels // channels)
     channels = -(-unit.channels // groups)  # equal pieces
     positions = -(-unit.positions // tiles)
@@ -181,64 +186,66 @@ def _piece(unit: Unit, chip: Chip, channels: int, tiles: int, first_core: int, b
         unit,
         groups,
         tiles,
+        core,
         channels * positions,
-        _synapses(unit, chip, channels, positions),
-        _memory(unit, chip, channels, positions),
+        _synapses(unit, core, channels, positions),
+        -(-sum(_memory_bits(unit, core, channels, positions)) // 8),
         first_core,
         broken,
     )
 
 
-def _synapses(unit: Unit, chip: Chip, channels: int, positions: int) -> int:
-    if chip.share_convolution_weights:
+def _synapses(unit: Unit, core: Core, channels: int, positions: int) -> int:
+    if core.share_convolution_weights:
         return channels * unit.weights_per_channel
     return channels * positions * unit.connections_per_neuron
 
 
-def _memory(unit: Unit, chip: Chip, channels: int, positions: int) -> int:
-    bits = _synapses(unit, chip, channels, positions) * unit.weight_bits
-    bits += channels * unit.channel_bits + channels * positions * (unit.state_bits + unit.leftover_bits)
-    return -(-bits // 8)
+def _memory_bits(unit: Unit, core: Core, channels: int, positions: int) -> tuple[int, int]:
+    """Bits of weights (with biases and thresholds) and of state."""
+    weights = _synapses(unit, core, channels, positions) * unit.weight_bits + channels * unit.channel_bits
+    state = channels * positions * (unit.state_bits + unit.leftover_bits)
+    return weights, state
 
 
-def _channels_that_fit(unit: Unit, chip: Chip, positions: int) -> int:
+def _channels_that_fit(unit: Unit, core: Core, positions: int) -> int:
     """Most channels of ``positions`` positions that one core holds; 0 if not even one."""
     low, high = 0, unit.channels
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _fits(unit, chip, middle, positions) else (low, middle - 1)
+        low, high = (middle, high) if _fits(unit, core, middle, positions) else (low, middle - 1)
     return low
 
 
-def _fits(unit: Unit, chip: Chip, channels: int, positions: int) -> bool:
-    synapses = _synapses(unit, chip, channels, positions)
+def _fits(unit: Unit, core: Core, channels: int, positions: int) -> bool:
+    synapses = _synapses(unit, core, channels, positions)
     return (
-        channels * positions <= chip.neurons_per_core
-        and (chip.synapses_per_core is None or synapses <= chip.synapses_per_core)
-        and _memory(unit, chip, channels, positions) <= chip.memory_per_core_bytes
+        channels * positions <= core.neurons_max
+        and (core.synapses_max is None or synapses <= core.synapses_max)
+        and not core.memory_problem(*_memory_bits(unit, core, channels, positions))
     )
 
 
-def _broken(graph: Graph, unit: Unit, chip: Chip) -> tuple[str, ...]:
+def _broken(graph: Graph, unit: Unit, core: Core) -> tuple[str, ...]:
     problems = []
-    unsupported = sorted({graph[n].op.kind for n in unit.nodes} - chip.supports - {"input", "output"})
+    unsupported = sorted({graph[n].op.kind for n in unit.nodes} - core.supports - {"input", "output"})
     if unsupported:
         problems.append(f"not supported: {', '.join(unsupported)}")
-    if unit.weight_bits > chip.weight_bits_max:
-        problems.append(f"{unit.weight_bits}-bit weights, at most {chip.weight_bits_max}")
-    if unit.state_bits > chip.state_bits_max:
-        problems.append(f"{unit.state_bits}-bit state, at most {chip.state_bits_max}")
-    if chip.fan_in_max is not None and unit.connections_per_neuron > chip.fan_in_max:
-        problems.append(f"fan-in {unit.connections_per_neuron}, at most {chip.fan_in_max}")
+    if unit.weight_bits > core.weight_bits_max:
+        problems.append(f"{unit.weight_bits}-bit weights, at most {core.weight_bits_max}")
+    if unit.state_bits > core.state_bits_max:
+        problems.append(f"{unit.state_bits}-bit state, at most {core.state_bits_max}")
+    if core.fan_in_max is not None and unit.connections_per_neuron > core.fan_in_max:
+        problems.append(f"fan-in {unit.connections_per_neuron}, at most {core.fan_in_max}")
     return tuple(problems)
 
 
-def _smallest_does_not_fit(graph: Graph, piece: Placement, chip: Chip) -> str:
-    if chip.synapses_per_core is not None and piece.synapses_per_core > chip.synapses_per_core:
-        return f"one neuron needs {piece.synapses_per_core} synapses, at most {chip.synapses_per_core} per core"
-    if piece.memory_per_core_bytes > chip.memory_per_core_bytes:
-        return f"one neuron needs {piece.memory_per_core_bytes} bytes, a core has {chip.memory_per_core_bytes}"
-    return f"one neuron reads {most_inputs(graph, piece)} distinct inputs, at most {chip.axons_in_per_core} per core"
+def _smallest_does_not_fit(graph: Graph, piece: Placement, core: Core) -> str:
+    if core.synapses_max is not None and piece.synapses_per_core > core.synapses_max:
+        return f"one neuron needs {piece.synapses_per_core} synapses, at most {core.synapses_max} per core"
+    if problem := core.memory_problem(*_memory_bits(piece.unit, core, 1, 1)):
+        return f"one neuron needs {problem}"
+    return f"one neuron reads {most_inputs(graph, piece)} distinct inputs, at most {core.axons_in_max} per core"
 
 
 def _traffic(graph: Graph, placements: tuple[Placement, ...], chip: Chip, ledger: Ledger) -> tuple[Traffic, ...]:

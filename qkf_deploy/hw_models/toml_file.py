@@ -55,8 +55,15 @@ class TomlFile:
             known = known.rpartition(".")[0]
         return ProfileError(message, where=f"{self.path}:{self.lines.get(known, 1)}", hint=hint)
 
-    def check_keys(self, table: str, required: Collection[str], optional: Collection[str] = ()) -> Mapping[str, Any]:
-        """The table, which must have exactly these keys.
+    def check_keys(
+        self,
+        table: str,
+        required: Collection[str],
+        optional: Collection[str] = (),
+        *,
+        guide: str = "docs/profiles.md",
+    ) -> Mapping[str, Any]:
+        """The table, which must have exactly these keys; ``guide`` is the page that explains them.
 
         Raises:
             ProfileError: a key is missing or unknown; names the line and the nearest known key.
@@ -71,7 +78,7 @@ class TomlFile:
         missing = [key for key in required if key not in values]
         if missing:
             place = f" in [{table}]" if table else ""
-            raise self.error(table, f"missing{place}: {', '.join(missing)}", "see docs/profiles.md for every field")
+            raise self.error(table, f"missing{place}: {', '.join(missing)}", f"see {guide} for every field")
         return values
 
     def _table(self, table: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
 
 if TYPE_CHECKING:
-    from qkf_deploy.hw_models.chips import Chip
+    from qkf_deploy.hw_models.architecture.chip import Chip
     from qkf_deploy.hw_models.mapping import CoreMapping
     from qkf_deploy.hw_models.movement import LayerMovement
     from qkf_deploy.hw_models.pricing import EnergyReport
@@ -54,7 +54,7 @@ def load_chip(name_or_path: str | Path) -> Chip:
     Raises:
         UsageError, ProfileError: an unknown chip, or a file that breaks the schema.
     """
-    from qkf_deploy.hw_models.chips import load_chip as _load
+    from qkf_deploy.hw_models.architecture.reading import load_chip as _load
 
     return _load(name_or_path)
 

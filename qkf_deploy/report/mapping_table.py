@@ -10,7 +10,6 @@ from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
 def placement_sheet(mapping: CoreMapping) -> Sheet:
     """One row per unit."""
-    limit = mapping.chip.memory_per_core_bytes
     fields: tuple[Field[Placement], ...] = (
         Field("unit", "unit", lambda p: p.unit.name, left=True),
         Field("cores", "cores", lambda p: p.cores, total=lambda _: mapping.cores),
@@ -22,7 +21,7 @@ def placement_sheet(mapping: CoreMapping) -> Sheet:
         Field(
             "memory_used",
             "memory used",
-            lambda p: p.memory_per_core_bytes / limit,
+            lambda p: p.memory_per_core_bytes / p.core.memory_bytes,
             percent,
             total=lambda _: mapping.utilisation("memory"),
         ),

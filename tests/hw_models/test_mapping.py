@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from netbuild import Net, small_transformer
 
 import qkf_deploy as qd
 from qkf_deploy.errors import ProfileError, UsageError
-from qkf_deploy.hw_models.chips import Chip, chip_names, load_chip
+from qkf_deploy.hw_models.architecture.chip import Chip, Core
+from qkf_deploy.hw_models.architecture.reading import chip_names, load_chip
 from qkf_deploy.hw_models.mapping import map_network, most_inputs, place, tiles_reached
 from qkf_deploy.hw_models.reach import distinct_inputs
 from qkf_deploy.hw_models.units import Unit, unit_of, units
@@ -24,6 +26,12 @@ from qkf_deploy.ops import Add, MaxPool, SumPool
 from qkf_deploy.report.mapping_table import render_mapping
 
 CHIP = load_chip("generic-digital")
+(CORE,) = CHIP.cores
+
+
+def with_memory(core: Core, size: int) -> Core:
+    """The same core, its one memory of another size."""
+    return replace(core, buffers=(replace(core.buffers[0], bytes=size),))
 
 
 def unit(**fields: object) -> Unit:
@@ -68,10 +76,10 @@ def test_loihi2_names_what_it_cannot_do(network: DigitsNetwork) -> None:
 @pytest.mark.parametrize("name", chip_names())
 def test_every_limit_of_a_chip_can_be_reached(name: str) -> None:
     """A limit on stored weights that the memory of a core cannot even hold at 2 bits each says nothing."""
-    chip = load_chip(name)
-    bits = 8 * chip.memory_per_core_bytes
-    assert chip.synapses_per_core is None or 2 * chip.synapses_per_core <= bits
-    assert chip.neurons_per_core <= bits
+    for core in load_chip(name).cores:
+        bits = 8 * core.memory_bytes
+        assert core.synapses_max is None or 2 * core.synapses_max <= bits
+        assert core.neurons_max <= bits
 
 
 def test_traffic_is_the_measured_events(network: DigitsNetwork) -> None:
@@ -94,7 +102,7 @@ def test_traffic_is_the_measured_events(network: DigitsNetwork) -> None:
 
 
 def test_chips_are_filled_in_order(network: DigitsNetwork) -> None:
-    small = replace(CHIP, cores_per_chip=2)
+    small = replace(CHIP, cores=(replace(CORE, count=2),))
     mapping = map_network(network.integer_graph, small, network.ledger)
     assert mapping.chips == -(-mapping.cores // 2) > 5
     assert any(t.between_chips > 0 for t in mapping.traffic)
@@ -112,16 +120,15 @@ def test_chips_are_filled_in_order(network: DigitsNetwork) -> None:
 def test_pieces_fit_and_cover(
     network: DigitsNetwork, channels: int, positions: int, neurons: int, memory: int, share: bool
 ) -> None:
-    chip = replace(
-        CHIP,
-        neurons_per_core=neurons,
-        memory_per_core_bytes=memory,
+    core = replace(
+        with_memory(CORE, memory),
+        neurons_max=neurons,
         share_convolution_weights=share,
-        synapses_per_core=999,
+        synapses_max=999,
     )
-    found = place(network.integer_graph, unit(channels=channels, positions=positions), chip)
+    found = place(network.integer_graph, unit(channels=channels, positions=positions), core)
     if found.limits_broken:
-        one = place(network.integer_graph, unit(channels=1, positions=1), chip)
+        one = place(network.integer_graph, unit(channels=1, positions=1), core)
         assert one.limits_broken == found.limits_broken
         assert found.cores == 0
         return
@@ -134,17 +141,17 @@ def test_pieces_fit_and_cover(
 
 
 def test_one_byte_less_needs_another_cut(network: DigitsNetwork) -> None:
-    whole = place(network.integer_graph, unit(), CHIP)
+    whole = place(network.integer_graph, unit(), CORE)
     assert whole.cores == 1
-    exact = replace(CHIP, memory_per_core_bytes=whole.memory_per_core_bytes)
+    exact = with_memory(CORE, whole.memory_per_core_bytes)
     assert place(network.integer_graph, unit(), exact).cores == 1
-    less = replace(CHIP, memory_per_core_bytes=whole.memory_per_core_bytes - 1)
+    less = with_memory(CORE, whole.memory_per_core_bytes - 1)
     assert place(network.integer_graph, unit(), less).cores == 2
 
 
 def test_unshared_convolutions_store_every_connection(network: DigitsNetwork) -> None:
-    unshared = place(network.integer_graph, unit(), replace(CHIP, share_convolution_weights=False))
-    shared = place(network.integer_graph, unit(), CHIP)
+    unshared = place(network.integer_graph, unit(), replace(CORE, share_convolution_weights=False))
+    shared = place(network.integer_graph, unit(), CORE)
     assert shared.synapses_per_core == 32 * 144
     assert unshared.cores * unshared.synapses_per_core >= 32 * 64 * 144
     assert unshared.cores > shared.cores
@@ -156,12 +163,12 @@ def test_unshared_convolutions_store_every_connection(network: DigitsNetwork) ->
         ({"fan_in_max": 100}, "fan-in 144, at most 100"),
         ({"weight_bits_max": 4}, "8-bit weights, at most 4"),
         ({"state_bits_max": 8}, "14-bit state, at most 8"),
-        ({"memory_per_core_bytes": 100}, "bytes, a core has 100"),
-        ({"synapses_per_core": 100}, "one neuron needs 144 synapses"),
+        ({"buffers": with_memory(CORE, 100).buffers}, "bytes, a core has 100"),
+        ({"synapses_max": 100}, "one neuron needs 144 synapses"),
     ],
 )
-def test_limits_are_named(network: DigitsNetwork, change: dict[str, int], text: str) -> None:
-    found = place(network.integer_graph, unit(), replace(CHIP, **change))
+def test_limits_are_named(network: DigitsNetwork, change: dict[str, Any], text: str) -> None:
+    found = place(network.integer_graph, unit(), replace(CORE, **change))
     assert found.cores == 0
     assert text in "; ".join(found.limits_broken)
 
@@ -233,16 +240,16 @@ def test_input_axons_are_counted_for_the_whole_core() -> None:
     graph = qd.quantize(net.build())
     (unit,) = (u for u in units(graph) if u.name == "b")
     for limit, tiles in ((128, 1), (127, 2), (96, 2), (80, 2), (79, 4), (64, 4), (18, 64)):
-        found = place(graph, unit, replace(CHIP, axons_in_per_core=limit))
+        found = place(graph, unit, replace(CORE, axons_in_max=limit))
         assert found.limits_broken == ()
         assert most_inputs(graph, found) <= limit
         assert (found.channel_groups, found.tiles) == (1, tiles), limit
-    refused = place(graph, unit, replace(CHIP, axons_in_per_core=17))
+    refused = place(graph, unit, replace(CORE, axons_in_max=17))
     assert refused.limits_broken == ("one neuron reads 18 distinct inputs, at most 17 per core",)
 
 
 def test_halo_of_a_window() -> None:
-    base = place(None, unit(), CHIP)  # type: ignore[arg-type]  # no node is looked up
+    base = place(None, unit(), CORE)  # type: ignore[arg-type]  # no node is looked up
     two = replace(base, tiles=2)
     assert tiles_reached(base) == 1
     assert tiles_reached(two) == Fraction(6 + 6, 8)  # 4 rows of 8 read 6 rows with a 3-wide window
@@ -265,10 +272,10 @@ def test_chip_files(tmp_path: Path) -> None:
     text = (resources.files("qkf_deploy.hw_models") / "chips" / "loihi2.toml").read_text()
     path = tmp_path / "mine.toml"
     for before, after, line, message in (
-        ("neurons_per_core = 8192", "neurons_per_core = 0", 7, "at least 1"),
-        ('"conv", "linear"', '"conv", "lineal"', 12, "unknown operator 'lineal'"),
-        ("cores_per_chip = 128\n", "", 1, "missing: cores_per_chip"),
-        ("share_convolution_weights = true", "share_convolution_weights = 1", 11, "true or false"),
+        ("neurons_max = 8192", "neurons_max = 0", 19, "at least 1"),
+        ('"conv", "linear"', '"conv", "lineal"', 23, "unknown operator 'lineal'"),
+        ("count = 128\n", "", 17, "missing in [core.neuro]: count"),
+        ("share_convolution_weights = true\n", "share_convolution_weights = 1\n", 22, "true or false"),
     ):
         path.write_text(text.replace(before, after))
         with pytest.raises(ProfileError) as caught:
@@ -310,7 +317,7 @@ def test_membrane_shortcuts_send_whole_drives() -> None:
 
 def test_memory_of_a_core_by_hand() -> None:
     """Kernels once, thresholds and biases per channel, a membrane per neuron."""
-    found = place(None, unit(), CHIP)  # type: ignore[arg-type]  # no node is looked up
+    found = place(None, unit(), CORE)  # type: ignore[arg-type]  # no node is looked up
     bits = 32 * 144 * 8 + 32 * 40 + 32 * 64 * 14
     assert found.memory_per_core_bytes == bits // 8
     assert bits % 8 == 0

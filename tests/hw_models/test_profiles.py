@@ -149,7 +149,7 @@ def test_mutated_files_are_read_or_refused_with_their_line(tmp_path: Path, kind:
     """Any damage to a TOML file: a ProfileError that names the file, or a file that still makes sense."""
     from importlib import resources
 
-    from qkf_deploy.hw_models.chips import load_chip
+    from qkf_deploy.hw_models.architecture.reading import load_chip
 
     folder = resources.files("qkf_deploy.hw_models")
     file = folder / "profiles" / "horowitz45-sram.toml" if kind == "profile" else folder / "chips" / "loihi2.toml"
