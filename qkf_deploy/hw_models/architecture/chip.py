@@ -34,6 +34,14 @@ LINKS = ("local", "east_west", "north_south", "between_chips")
 #: ``resident``: every layer has cores of its own that keep its weights and state, all layers work at once.
 #: ``layer-by-layer``: the whole chip works at one layer after another, weights come from DRAM.
 EXECUTIONS = ("resident", "layer-by-layer")
+#: Orders of the loops over events, outputs and weights of one layer.
+DATAFLOWS: Mapping[str, str] = {
+    "event-scatter": "each event reads its weights and adds them to the membranes it reaches",
+    "output-stationary": "a tile of sums stays while one step's inputs and weights pass; weights are read at every step",
+    "output-stationary-t": "the same over all steps; weights are read once for all of them, membranes never leave",
+    "weight-stationary": "each weight is read once, the sums of all steps are read and written for every event",
+    "dense": "output-stationary over all steps, every tap computed, no event looked at",
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class Core:
         queue_events: messages that wait in front of it before the network stalls.
         static_mw: power of one core while the chip is on, without its buffers.
         source: citation of limits and static power.
+        dataflows: which of :data:`DATAFLOWS` it can execute.
+        operations_include_buffers: the energy of an operation contains what it reads and writes.
         operations: what it does, by name of :data:`OPERATIONS`.
         buffers: at most one for each of :data:`HOLDS`.
     """
@@ -123,6 +133,8 @@ class Core:
     biases_max: int | None = None
     queue_events: int | None = None
     static_mw: Range | None = None
+    dataflows: tuple[str, ...] = ("event-scatter",)
+    operations_include_buffers: bool = False
 
     def buffer(self, operand: str) -> Buffer | None:
         """The buffer that holds one of :data:`HOLDS`; partial sums without one lie with the state."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qkf_deploy.hw_models.architecture.chip import (
+    DATAFLOWS,
     EXECUTIONS,
     HOLDS,
     LINKS,
@@ -95,7 +96,7 @@ def _core(file: TomlFile, kind: str) -> Core:
     data = file.check_keys(
         key,
         (*_CORE_NUMBERS, "supports", "share_convolution_weights", "source", "buffer"),
-        (*_CORE_LIMITS, "static_mw", "operation"),
+        (*_CORE_LIMITS, "static_mw", "operation", "dataflows", "operations_include_buffers"),
         guide=_GUIDE,
     )
     numbers: dict[str, Any] = {
@@ -109,6 +110,10 @@ def _core(file: TomlFile, kind: str) -> Core:
         operations=_operations(file, f"{key}.operation", data.get("operation", {})),
         buffers=_buffers(file, f"{key}.buffer", data["buffer"]),
         static_mw=_range(file, f"{key}.static_mw", data.get("static_mw")),
+        dataflows=_known(file, f"{key}.dataflows", data.get("dataflows", ["event-scatter"]), DATAFLOWS, "dataflow"),
+        operations_include_buffers=file.truth(
+            f"{key}.operations_include_buffers", data.get("operations_include_buffers", False)
+        ),
         **numbers,
     )
     for operand in ("weights", "state"):
