@@ -37,7 +37,7 @@ EXECUTIONS = ("resident", "layer-by-layer")
 #: Orders of the loops over events, outputs and weights of one layer.
 DATAFLOWS: Mapping[str, str] = {
     "event-scatter": "each event reads its weights and adds them to the membranes it reaches",
-    "output-stationary": "a tile of sums stays while one step's inputs and weights pass; weights are read at every step",
+    "output-stationary": "a tile of sums stays while inputs and weights pass; weights are read at every step",
     "output-stationary-t": "the same over all steps; weights are read once for all of them, membranes never leave",
     "weight-stationary": "each weight is read once, the sums of all steps are read and written for every event",
     "dense": "output-stationary over all steps, every tap computed, no event looked at",
