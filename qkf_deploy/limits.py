@@ -16,6 +16,8 @@ from qkf_deploy.errors import InputError, UsageError
 #: Bytes that one network, checkpoint, array or image may take unless the user says otherwise.
 DEFAULT_BYTES = 2**30
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+#: What torch says without memory: on a CUDA device, on a CPU.
+_TORCH = ("out of memory", "can't allocate memory")
 _bytes: ContextVar[int] = ContextVar("memory_limit", default=DEFAULT_BYTES)
 
 
@@ -47,6 +49,12 @@ def parse_size(text: str) -> int:
 def allowed() -> int:
     """Bytes that one input may take now."""
     return _bytes.get()
+
+
+def ran_out(error: Exception) -> bool:
+    """True if memory ran out; torch raises a RuntimeError with one of two texts then, by device."""
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _TORCH)
+    return said or isinstance(error, MemoryError)
 
 
 def check(size: int, what: str, where: str | None = None) -> None:

@@ -314,7 +314,8 @@ class EvaluateOptions(DataOptions, ExecutionOptions, EngineOptions):
     batch: Annotated[
         int | None,
         Help(
-            "Samples that run at once [default: what fits a few hundred megabytes, at most 32].",
+            "Samples that run at once [default: what fits a few hundred megabytes, at most 32; of an integer network "
+            "in the torch engine as many as are found to be fastest].",
             flags=("--batch", "--batch-size"),
             least=1,
         ),

@@ -17,15 +17,18 @@ from collections.abc import Mapping
 
 import click
 
+from qkf_deploy import limits
 from qkf_deploy.cli.common import ClosedPipe
 from qkf_deploy.errors import InputError, QkfError
-from qkf_deploy.limits import memory_limit
 from qkf_deploy.simulators import startup
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 EXIT_TERMINATED = 143
+
+#: What to try without memory.
+_SMALLER = "smaller batches (--batch-size), fewer images at a time (--limit), or a larger machine"
 
 #: What commands are for -> command name -> where its click command is, imported when it is called or shown in its help.
 GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -104,7 +107,7 @@ def group(ctx: click.Context, debug: bool, memory: str | None) -> None:
     """Spiking transformers from a trained checkpoint to exact integer networks, operation counts and energy."""
     ctx.obj = {"debug": debug}
     if memory is not None:
-        ctx.with_resource(memory_limit(memory))
+        ctx.with_resource(limits.memory_limit(memory))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -154,10 +157,10 @@ def run(arguments: list[str]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {place}cannot be read or written: {error.strerror or error}", err=True)
         return InputError.exit_code
-    except MemoryError:
-        click.echo("error: not enough memory\n  try: fewer images at a time (--limit), or a larger machine", err=True)
-        return InputError.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, said so
+        if limits.ran_out(error):
+            click.echo(f"error: not enough memory\n  try: {_SMALLER}", err=True)
+            return InputError.exit_code
         return _bug(error, debug)
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import pickle
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from qkf_deploy import limits
 from qkf_deploy.datasets.dataset import Dataset, Samples
 from qkf_deploy.datasets.opening import open_dataset
 from qkf_deploy.errors import InputError
+from qkf_deploy.evaluation.pace import Pace
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 from qkf_deploy.runs.content import rows
@@ -36,8 +38,9 @@ class Job:
     Attributes:
         network: digest of the network.
         engine, engine_options: of :data:`qkf_deploy.simulators.engines.ENGINES`.
-        batch: samples that run together: those from ``k * batch`` on. Fixed for a whole evaluation, because float sums
-            may depend on it, and membranes that the published code carries from image to image do.
+        batch: samples that run together: those from ``k * batch`` on. Fixed for a whole evaluation where float sums
+            may depend on it, and where membranes that the published code carries from image to image do.
+        measured: nothing depends on it, so more may run together where the engine is faster then.
         data: digest of the data set.
         data_path, data_options: how another process opens it; ``None`` for arrays in memory.
         memory: bytes that reading one input may take.
@@ -47,6 +50,7 @@ class Job:
     engine: str
     engine_options: Mapping[str, Any]
     batch: int
+    measured: bool
     data: str
     data_path: str | None
     data_options: DataOptions
@@ -90,6 +94,7 @@ class Bench:
     def __init__(self, job: Job, graph: Graph, dataset: Dataset | None = None, *, here: bool = True) -> None:
         self.job, self.graph = job, graph
         self._given, self._here = dataset, here
+        self._pace = Pace(job.batch) if job.measured and engines.ENGINES[job.engine].batches else None
 
     @functools.cached_property
     def engine(self) -> engines.Engine:
@@ -120,13 +125,27 @@ class Bench:
             indices: ascending positions in the data set.
             samples: of these positions, where this process cannot read them itself.
         """
-        parts = [self._batch(batch, samples) for batch in _batches(indices, self.job.batch)]
+        fixed = (self._batch(batch, samples) for batch in _batches(indices, self.job.batch))
+        parts = list(fixed if self._pace is None else self._paced(indices, samples, self._pace))
         return ShardResult(
             tuple(indices),
             tuple(row for part in parts for row in part.rows),
             tuple(dict.fromkeys(notice for part in parts for notice in part.notices)),
             tuple(gate for part in parts for gate in part.gates),
         )
+
+    def _paced(self, indices: Sequence[int], samples: Samples | None, pace: Pace) -> Iterator[ShardResult]:
+        while indices:
+            batch = indices[: pace.size]
+            start = time.perf_counter()
+            try:
+                result = self._batch(batch, samples)
+            except MemoryError:
+                pace.failed(len(batch))
+                continue
+            pace.took(len(batch), time.perf_counter() - start)
+            indices = indices[len(batch) :]
+            yield result
 
     def _batch(self, indices: Sequence[int], given: Samples | None) -> ShardResult:
         samples = self.read(indices) if given is None else _only(given, indices)

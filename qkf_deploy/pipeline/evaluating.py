@@ -224,25 +224,32 @@ def _other_engine(graph: Graph, head: Head, options: EngineOptions) -> dict[str,
     return chosen
 
 
-def _batch(graph: Graph, options: EvaluateOptions) -> int:
-    """Samples that run together."""
+def _batch(graph: Graph, options: EvaluateOptions) -> int | None:
+    """Samples that run together; ``None`` where nothing depends on it and the user does not say."""
     if options.batch is None and chained(graph):
         raise UsageError(
             "the network carries membranes from image to image, so results depend on which run together",
             hint="say how many with --batch-size",
         )
-    return options.batch or min(default_batch(graph), SHARD)
+    return options.batch or (None if _free(graph) else min(default_batch(graph), SHARD))
+
+
+def _free(graph: Graph) -> bool:
+    """True if an image gives the same whatever runs together with it."""
+    return graph.arithmetic == "integer" and not chained(graph)
 
 
 def _bench(graph: Graph, dataset: Dataset, config: Mapping[str, Any], shard: int | None) -> Bench:
-    batch: int = config["batch"]
-    if graph.arithmetic == "integer" and not chained(graph):  # gives the same whatever runs together
+    given: int | None = config["batch"]
+    batch = given or default_batch(graph)
+    if _free(graph):
         batch = min(batch, shard or SHARD)
     job = Job(
         network=digest(graph),
         engine=config["engine"],
         engine_options=config["engine_options"],
         batch=batch,
+        measured=given is None,
         data=dataset.digest,
         data_path=config["data_path"],
         data_options=DataOptions(**config["data_options"]),

@@ -48,6 +48,7 @@ class EngineInfo:
         needs: package that must be installed, or "".
         extra: the extra that installs it.
         integer_only: runs integer graphs only.
+        batches: may be faster on more images at once, depending on the device.
         options: keyword arguments it takes beyond the common ones.
     """
 
@@ -55,13 +56,16 @@ class EngineInfo:
     needs: str = ""
     extra: str = ""
     integer_only: bool = False
+    batches: bool = False
     options: tuple[str, ...] = ()
 
 
 ENGINES: Mapping[str, EngineInfo] = {
     "reference": EngineInfo("qkf_deploy.simulators.reference"),
     "event": EngineInfo("qkf_deploy.simulators.event", "numba", "event", True, ("threads",)),
-    "torch": EngineInfo("qkf_deploy.simulators.torch", "torch", "torch", options=("device", "precision", "threads")),
+    "torch": EngineInfo(
+        "qkf_deploy.simulators.torch", "torch", "torch", batches=True, options=("device", "precision", "threads")
+    ),
     "onnx": EngineInfo("qkf_deploy.simulators.onnx", "onnxruntime", "onnx", options=("threads", "form", "precision")),
     "lava": EngineInfo("qkf_deploy.simulators.lava.bridge", integer_only=True, options=("timeout_s", "granularity")),
 }

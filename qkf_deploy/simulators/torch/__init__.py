@@ -48,7 +48,8 @@ def run(
         UsageError, MissingComponent: no such device.
         UnsupportedError: a device that rounds what must be exact.
         ProofError: stored widths are narrower than what the weights can reach.
+        MemoryError: the batch does not fit into the memory of the device.
     """
-    with torch.no_grad(), devices.threads(threads):
+    with torch.no_grad(), devices.threads(threads), devices.memory():
         engine = engine_for(graph, devices.open_device(device), precision == "float32")
         return engine.run(inputs, record, progress, replace_value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from qkf_deploy import limits
 from qkf_deploy.errors import MissingComponent, UnsupportedError, UsageError
 from qkf_deploy.simulators.torch import selfcheck
 from qkf_deploy.simulators.torch.carriers import FLOAT32, FLOAT64, INT64, TF32, Carrier
@@ -86,6 +87,17 @@ def open_device(name: str) -> Device:
                 "ONEDNN_DEFAULT_FPMATH_MODE), or use another device or engine",
             )
     return Device(device, carriers)
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[None]:
+    """Raises MemoryError where torch, in the block, gets no memory on its device."""
+    try:
+        yield
+    except RuntimeError as error:
+        if limits.ran_out(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 @contextlib.contextmanager
