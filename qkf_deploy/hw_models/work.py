@@ -5,7 +5,8 @@ All numbers are exact sums over the images of a run; divide by ``images`` for a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,20 +23,30 @@ class Accesses:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What lies where.
+
+    Attributes:
+        buffer: its name; ``DRAM`` for DRAM.
+        operand: one of :data:`qkf_deploy.hw_models.architecture.chip.HOLDS`.
+    """
+
+    buffer: str
+    operand: str
+
+
+@dataclass(frozen=True)
 class StepWork:
     """One unit at one time step, all its cores together.
 
     Attributes:
         operations: items by name as the core has it (:data:`~qkf_deploy.hw_models.architecture.chip.OPERATIONS`).
-        accesses: by name of the buffer (``DRAM`` for DRAM).
-        events_in, events_out: events that the unit takes and emits, as its dataflow sends them (repeated or graded).
-        busiest: share of the operations on the core that has most of them, at least 1 / cores.
+        accesses: words by what lies where.
+        busiest: share of all this on the core that has most of it, at least 1 / cores.
     """
 
     operations: Mapping[str, int]
-    accesses: Mapping[str, Accesses]
-    events_in: int
-    events_out: int
+    accesses: Mapping[Place, Accesses]
     busiest: Fraction
 
 
@@ -47,7 +58,9 @@ class UnitWork:
         unit: its name (:class:`~qkf_deploy.hw_models.units.Unit`).
         core: kind of the cores it runs on.
         cores: how many of them.
-        dataflow: how it is executed.
+        dataflow: how its synapse is executed; empty without one.
+        bands, groups: tiles of output rows, and groups of output channels, one after another or side by side.
+        repeated: a count of k is k events; else one event whose weight is multiplied.
         steps: T entries; what happens once for all steps (weights of a dataflow that keeps them) is in the first.
     """
 
@@ -55,7 +68,25 @@ class UnitWork:
     core: str
     cores: int
     dataflow: str
+    bands: int
+    groups: int
+    repeated: bool
     steps: tuple[StepWork, ...]
+
+    def operations(self) -> Mapping[str, int]:
+        """Items of all steps."""
+        total: Counter[str] = Counter()
+        for step in self.steps:
+            total.update(step.operations)
+        return total
+
+    def accesses(self) -> Mapping[Place, Accesses]:
+        """Words of all steps."""
+        total: dict[Place, Accesses] = {}
+        for step in self.steps:
+            for place, words in step.accesses.items():
+                total[place] = total.get(place, Accesses()) + words
+        return total
 
 
 @dataclass(frozen=True)
@@ -69,3 +100,6 @@ class NetworkWork:
 
     images: int
     units: tuple[UnitWork, ...]
+
+    def __iter__(self) -> Iterator[UnitWork]:
+        return iter(self.units)

@@ -1,0 +1,141 @@
+"""All units of a network on a chip, each executed the best way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
+
+from qkf_deploy.errors import UsageError
+from qkf_deploy.hw_models.activity import Activity
+from qkf_deploy.hw_models.architecture.chip import Chip, Core
+from qkf_deploy.hw_models.dataflow.execution import Execution, Setting
+from qkf_deploy.hw_models.dataflow.layer import Layer, layer_of
+from qkf_deploy.hw_models.dataflow.plan import Plan, plans
+from qkf_deploy.hw_models.dataflow.pricing import unit_ns, unit_parts
+from qkf_deploy.hw_models.mapping import CoreMapping, Placement
+from qkf_deploy.hw_models.units import event_sources, unit_of, units
+from qkf_deploy.hw_models.work import NetworkWork, UnitWork
+from qkf_deploy.ir import Graph
+
+Goal = Literal["energy", "delay", "product"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to execute a unit.
+
+    Attributes:
+        work: what it does.
+        pj: energy of all images without static power, nominal; work without a price is left out in all ways alike.
+        ns: time of all images on its own.
+    """
+
+    work: UnitWork
+    pj: Fraction
+    ns: Fraction
+
+    def cost(self, goal: Goal) -> tuple[Fraction, ...]:
+        """What is smallest first; ties are broken by the other."""
+        return {
+            "energy": (self.pj, self.ns),
+            "delay": (self.ns, self.pj),
+            "product": (self.pj * self.ns, self.pj),
+        }[goal]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a unit among what.
+
+    Attributes:
+        layer: the unit.
+        best: chosen.
+        by_dataflow: the best of every dataflow that fits, by its name.
+    """
+
+    layer: Layer
+    best: Candidate
+    by_dataflow: Mapping[str, Candidate]
+
+
+def layers(graph: Graph, activity: Activity) -> tuple[Layer, ...]:
+    """Every unit with its sizes, in order of computation."""
+    return tuple(layer_of(graph, unit, activity) for unit in units(graph))
+
+
+def setting(graph: Graph, activity: Activity, chip: Chip, found: tuple[Layer, ...]) -> Setting:
+    """What the units have in common; additions and gates of events belong to the unit that sends the last operand."""
+    owner = unit_of(tuple(layer.unit for layer in found))
+    routing: dict[str, tuple[str, ...]] = {}
+    for node in graph:
+        if node.op.kind in ("add", "mask") and node.name not in owner:
+            sender = event_sources(graph, node.inputs[-1].node, owner)[-1][0]
+            routing[sender] = (*routing.get(sender, ()), node.name)
+    return Setting(graph, activity, chip, sum(layer.weight_bits for layer in found), routing)
+
+
+def execute(
+    graph: Graph, activity: Activity, chip: Chip, *, goal: Goal = "energy", only: Collection[str] = (),
+    mapping: CoreMapping | None = None,
+) -> tuple[Choice, ...]:  # fmt: skip
+    """The best way for every unit.
+
+    Args:
+        graph: integer graph with widths.
+        activity: measured, of this graph.
+        chip: where.
+        goal: what is smallest.
+        only: dataflows to choose among, where not all of the chip's.
+        mapping: of a chip whose layers have cores of their own.
+
+    Raises:
+        UsageError: a layer for which no dataflow fits, or that has no cores.
+    """
+    found = layers(graph, activity)
+    common = setting(graph, activity, chip, found)
+    placed = {p.unit.name: p for p in mapping.placements} if mapping else {}
+    return tuple(_choose(common, layer, placed.get(layer.unit.name), goal, only) for layer in found)
+
+
+def work_of(choices: tuple[Choice, ...], activity: Activity) -> NetworkWork:
+    """What was chosen, as work."""
+    return NetworkWork(activity.images, tuple(c.best.work for c in choices))
+
+
+def _choose(common: Setting, layer: Layer, placement: Placement | None, goal: Goal, only: Collection[str]) -> Choice:
+    chip = common.chip
+    core = placement.core if placement else chip.cores[0]
+    if only:
+        core = replace(core, dataflows=tuple(d for d in core.dataflows if d in only))
+    cores = placement.cores if placement else core.count
+    execution = Execution(common, layer, core, cores)
+    ways = _placed(layer, placement, core) if placement else plans(layer, core, cores, common.activity.time_steps)
+    best: dict[str, Candidate] = {}
+    for plan in ways:
+        work = execution.work(plan)
+        parts = unit_parts(work, chip)
+        pj = sum((p.pj.nominal for p in parts if p.pj is not None), Decimal(0))
+        candidate = Candidate(work, Fraction(pj), unit_ns(work, chip)[0])
+        if plan.dataflow not in best or candidate.cost(goal) < best[plan.dataflow].cost(goal):
+            best[plan.dataflow] = candidate
+    if not best:
+        raise UsageError(
+            f"{layer.unit.name}: no tile fits the buffers of a core under {', '.join(core.dataflows) or 'no dataflow'}",
+            hint="larger buffers, or another dataflow",
+        )
+    return Choice(layer, min(best.values(), key=lambda c: c.cost(goal)), best)
+
+
+def _placed(layer: Layer, placement: Placement, core: Core) -> list[Plan]:
+    """The cut of a mapping; tiles that are not whole bands count as the next larger number of bands."""
+    if not layer.synapses:
+        return [Plan()]
+    known = sorted(set.intersection(*(set(s.activity.bands) for s in layer.synapses)))
+    bands = next((n for n in known if n >= placement.tiles), known[-1])
+    flows = [d for d in core.dataflows if d in ("event-scatter", "output-stationary")]
+    groups = min(placement.channel_groups, *(s.outputs for s in layer.synapses))
+    # residual additions are delivered as separate events
+    return [Plan(d, bands, groups, d == "event-scatter" and any(s.has_counts for s in layer.synapses)) for d in flows]
