@@ -48,16 +48,16 @@ class EngineInfo:
         needs: package that must be installed, or "".
         extra: the extra that installs it.
         integer_only: runs integer graphs only.
-        batches: may be faster on more images at once, depending on the device.
         options: keyword arguments it takes beyond the common ones.
+        batches: may be faster on more images at once, depending on the device.
     """
 
     module: str
     needs: str = ""
     extra: str = ""
     integer_only: bool = False
-    batches: bool = False
     options: tuple[str, ...] = ()
+    batches: bool = False
 
 
 ENGINES: Mapping[str, EngineInfo] = {
