@@ -51,5 +51,5 @@ def test_a_client_that_stumbles() -> None:
         raise IndexError("list index out of range")
 
     with pytest.raises(InputError) as refused:
-        clients._imported("snntorch", stumble)
+        clients.imported("snntorch", stumble)
     assert refused.value.message == "snntorch refuses the file: a part of it has another type or length"

@@ -301,6 +301,7 @@ export integer.qkf -o runs --to lava
 export integer.qkf -o out.onnx --to onnx --form nothing
 export integer.qkf -o out.onnx --to onnx --annotated
 export integer.qkf -o out --to nir --annotated --partitioned
+export integer.qkf -o out --to lava --chains
 export integer.qkf -o missing/out.onnx --to onnx
 import net.onnx -o out.qkf --time-steps 0
 import net.onnx -o out.qkf --encoding nothing

@@ -13,6 +13,7 @@ from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import NirMode, OnnxOptions, RunFormat, TableFormat
 
+NirParts = Literal["portable", "partitioned", "chains"]
 Target = Literal["nir", "onnx", "lava", "csv", "json", "parquet"]
 
 
@@ -22,6 +23,7 @@ Target = Literal["nir", "onnx", "lava", "csv", "json", "parquet"]
 @output_option("The file to write; a new directory with --partitioned, for Lava and for runs.")
 @click.option("--annotated", is_flag=True, help="NIR: the whole network, with marked stand-ins that no client runs.")
 @click.option("--partitioned", is_flag=True, help="NIR: stock parts, cut where NIR lacks a node, and a manifest.")
+@click.option("--chains", is_flag=True, help="NIR: as --partitioned, cut also where values meet (for norse, sinabs).")
 @options_of(OnnxOptions)
 @click.option("--point", help="Run to export, by number or name, of a file that holds several.")
 @click.option("--check", is_flag=True, help="Run the export in every installed client and compare spike by spike.")
@@ -34,6 +36,7 @@ def export(
     output: Path,
     annotated: bool,
     partitioned: bool,
+    chains: bool,
     check: bool,
     images: Path | None,
     limit: int,
@@ -43,9 +46,9 @@ def export(
 ) -> None:
     """Write a network as NIR, ONNX or a Lava script with its weights (integer networks), a run as plain tables.
 
-    NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated or --partitioned
-    says how to go on. --check exits with 1 if a client computes something else or all refuse the file, with 4 if none
-    is installed.
+    NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated, --partitioned or
+    --chains says how to go on. --check exits with 1 if a client computes something else or all refuse the file, with 4
+    if none is installed.
 
     \b
     Examples:
@@ -54,13 +57,13 @@ def export(
       qkf-deploy export net.int.qkf --to lava -o lava_net/
       qkf-deploy export run.sqlite --to csv -o tables/
     """
-    _refuse_contradictions(target, annotated, partitioned, check)
+    _refuse_contradictions(target, annotated, partitioned or chains, check)
+    stock: NirParts = "chains" if chains else "partitioned" if partitioned else "portable"
     if target == "csv" or target == "json" or target == "parquet":
         with progress("exporting"):
             qd.export_run(network, output, target, point)
         emit(f"{output}: samples.{target}, counts.{target}, run.json")
         return
-    stock = "partitioned" if partitioned else "portable"
     with progress("exporting"):
         graph = qd.load(network)
         said = _write(graph, target, output, "annotated" if annotated else stock, onnx)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qkf_deploy.converters.nir.builder import placed_array
+from qkf_deploy.converters.nir.chains import CHAINS
 from qkf_deploy.converters.nir.clients import CLIENTS, Client, installed, own
 from qkf_deploy.converters.nir.export import export_nir, folded, lower
 from qkf_deploy.converters.nir.partition import export_parts, load_parts, run_parts
@@ -99,7 +100,7 @@ def check_portable(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "net.nir"
         export_nir(graph, path)
-        for name in installed():
+        for name in installed(CLIENTS):
             try:
                 run = CLIENTS[name](path, np.ascontiguousarray(frames))
             except QkfError as error:
@@ -115,19 +116,20 @@ def check_portable(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     return results
 
 
-def check_parts(directory: Path, images: np.ndarray) -> list[CheckResult]:
+def check_parts(directory: Path, images: np.ndarray, clients: Mapping[str, Client] | None = None) -> list[CheckResult]:
     """A partitioned export, chained in every installed client and in this package's own reading of stock NIR.
 
     Args:
         directory: what :func:`qkf_deploy.converters.nir.partition.export_parts` wrote.
         images: as :func:`qkf_deploy.api.simulate` takes them.
+        clients: the ones to run; by default all that are installed, and :func:`own`.
     """
     planned, files = load_parts(directory)
     x, _ = encode(planned.graph, images)
     expected = reference.run(planned.graph, x, Record.of(planned.graph, "all"))
-    clients: dict[str, Client] = {name: CLIENTS[name] for name in installed()} | {OWN: own}
+    known: dict[str, Client] = {**CLIENTS, **CHAINS}
     results = []
-    for name, client in clients.items():
+    for name, client in (clients or {name: known[name] for name in installed(known)} | {OWN: own}).items():
         try:
             values = run_parts(planned, files, x, client)
         except QkfError as error:
@@ -166,11 +168,16 @@ def check_onnx(graph: Graph, images: np.ndarray) -> list[CheckResult]:
     return results
 
 
-def check_partitioned(graph: Graph, images: np.ndarray) -> list[CheckResult]:
+def check_partitioned(graph: Graph, images: np.ndarray, *, chains: bool = False) -> list[CheckResult]:
     """:func:`check_parts` on a temporary export."""
     with tempfile.TemporaryDirectory() as directory:
-        export_parts(graph, Path(directory) / "parts")
+        export_parts(graph, Path(directory) / "parts", chains=chains)
         return check_parts(Path(directory) / "parts", images)
+
+
+def check_chains(graph: Graph, images: np.ndarray) -> list[CheckResult]:
+    """:func:`check_partitioned` of parts that are chains, which norse and sinabs run too."""
+    return check_partitioned(graph, images, chains=True)
 
 
 def require_same(results: Sequence[CheckResult]) -> None:

@@ -22,8 +22,9 @@ def export_nir(graph: Graph, path: str | Path, mode: NirMode = "portable") -> st
 
     Args:
         graph: float or integer.
-        path: a file, for ``partitioned`` a directory.
-        mode: ``portable`` (stock nodes only), ``annotated`` (marked stand-ins) or ``partitioned`` (stock parts).
+        path: a file, for ``partitioned`` and ``chains`` a directory.
+        mode: ``portable`` (stock nodes only), ``annotated`` (marked stand-ins) ``partitioned`` (stock parts)
+            or ``chains`` (stock parts without branches).
 
     Raises:
         UnsupportedError: ``portable`` and nodes that stock NIR cannot say, all listed.
@@ -32,10 +33,11 @@ def export_nir(graph: Graph, path: str | Path, mode: NirMode = "portable") -> st
     """
     from qkf_deploy.converters.nir import export, partition
 
-    if mode == "partitioned":
-        return f"{len(partition.export_parts(graph, path).parts)} stock parts and a manifest"
+    if mode in ("partitioned", "chains"):
+        planned = partition.export_parts(graph, path, chains=mode == "chains")
+        return f"{len(planned.parts)} stock parts and a manifest"
     if mode not in ("portable", "annotated"):
-        raise UsageError(f"no NIR mode {mode!r}", hint="portable, annotated or partitioned")
+        raise UsageError(f"no NIR mode {mode!r}", hint="portable, annotated, partitioned or chains")
     export.export_nir(graph, path, mode)
     if mode == "portable":
         return "stock nodes only"
@@ -101,13 +103,13 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
 
 @checked
 def check_export(
-    graph: Graph, form: Literal["onnx", "portable", "partitioned"], images: np.ndarray | None = None
+    graph: Graph, form: Literal["onnx", "portable", "partitioned", "chains"], images: np.ndarray | None = None
 ) -> list[CheckResult]:
     """Run an export in every installed client and compare with the reference engine.
 
     Args:
         graph: float or integer.
-        form: ``onnx``, ``portable`` or ``partitioned``.
+        form: ``onnx``, ``portable``, ``partitioned`` or ``chains``.
         images: as in :func:`simulate`; by default random pixels.
 
     Returns:
@@ -123,6 +125,7 @@ def check_export(
         "onnx": export_check.check_onnx,
         "portable": export_check.check_portable,
         "partitioned": export_check.check_partitioned,
+        "chains": export_check.check_chains,
     }
     if form not in checks:
         raise UsageError(f"no check of {form!r}", hint=f"one of {', '.join(checks)}")

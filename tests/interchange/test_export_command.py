@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 from zoo import ZOO
@@ -56,6 +57,14 @@ def test_annotated_round_trip(files):
     assert (files / "again.qkf").read_bytes() == (files / "net.qkf").read_bytes()
 
 
+def test_chains(files):
+    command = ["export", str(files / "net.qkf"), "--to", "nir", "--chains", "-o", str(files / "chains")]
+    assert run([*command, "--check"]) == 0
+    for part in (files / "chains").glob("*.nir"):
+        targets = [target for _, target in nir.read(part).edges]
+        assert len(targets) == len(set(targets)), "values meet inside a part"
+
+
 def test_partitioned(files):
     command = ["export", str(files / "net.qkf"), "--to", "nir", "--partitioned", "-o", str(files / "parts")]
     assert run([*command, "--check"]) == 0
@@ -97,7 +106,7 @@ PORTABLE_CHECK = ("--to", "nir", "--check")
 
 
 def test_a_check_without_clients_is_exit_4(files, monkeypatch, capsys):
-    monkeypatch.setattr(clients, "CLIENTS", {})
+    monkeypatch.setattr(export_check, "CLIENTS", {})
     assert run(["export", str(files / "stock.qkf"), *PORTABLE_CHECK, "-o", str(files / "net.nir")]) == 4
     assert "no client is installed" in (error := capsys.readouterr().err)
     assert "pip install" in error
@@ -108,7 +117,7 @@ def test_a_check_says_what_a_client_lacks(files, monkeypatch, capsys):
         raise MissingComponent("nirtorch is not installed")
 
     monkeypatch.setattr(export_check, "CLIENTS", {"spikingjelly": lacks})
-    monkeypatch.setattr(export_check, "installed", lambda: ["spikingjelly"])
+    monkeypatch.setattr(export_check, "installed", lambda known: ["spikingjelly"])
     command = ["export", str(files / "stock.qkf"), "-o", str(files / "net.nir"), *PORTABLE_CHECK]
     assert run(command) == 4
     assert "spikingjelly: nirtorch is not installed" in capsys.readouterr().err
@@ -122,7 +131,7 @@ def test_the_missing_package_is_the_one_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nirtorch", None)
     with pytest.raises(MissingComponent, match="nirtorch is not installed") as caught:
         clients.spikingjelly(Path("net.nir"), np.zeros((1, 1, 1), np.float32))
-    assert caught.value.hint == "pip install nirtorch"
+    assert caught.value.hint == "pip install 'qkf-deploy[torch]'"
 
 
 def test_a_check_that_every_client_refuses_is_exit_1(files, monkeypatch, capsys):
@@ -140,6 +149,8 @@ def test_a_difference_is_exit_1(files, monkeypatch):
     "options",
     [
         ["--to", "nir", "--annotated", "--partitioned"],
+        ["--to", "nir", "--annotated", "--chains"],
+        ["--to", "onnx", "--chains"],
         ["--to", "onnx", "--annotated"],
         ["--to", "nir", "--annotated", "--check"],
         ["--to", "tflite"],

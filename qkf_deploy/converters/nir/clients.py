@@ -24,6 +24,8 @@ from qkf_deploy.errors import InputError, MissingComponent, told
 from qkf_deploy.options import ImportOptions
 from qkf_deploy.simulators import reference
 
+#: What an extra of this package brings.
+_FROM = {name: "'qkf-deploy[torch]'" for name in ("torch", "spikingjelly", "nirtorch")}
 #: Runs a NIR file on ``(T, B, *shape)`` float32 input.
 Client = Callable[[Path, np.ndarray], "ClientRun"]
 
@@ -48,10 +50,10 @@ def spikingjelly(path: Path, x: np.ndarray) -> ClientRun:
         MissingComponent: SpikingJelly is not installed.
         InputError: its importer refuses the file.
     """
-    exchange = _import("spikingjelly.activation_based.nir_exchange", "spikingjelly")
-    torch = _import("torch", "torch")
-    with _quiet():
-        model = _imported("SpikingJelly", lambda: exchange.import_from_nir(str(path), dt=DT, step_mode="m"))
+    exchange = module_of("spikingjelly.activation_based.nir_exchange", "spikingjelly")
+    torch = module_of("torch", "torch")
+    with quiet():
+        model = imported("SpikingJelly", lambda: exchange.import_from_nir(str(path), dt=DT, step_mode="m"))
         kept, output = _run(torch, model, lambda: model(torch.from_numpy(x))[0])
     return ClientRun(output.numpy(), {name: values[0].numpy() for name, values in kept.items()})
 
@@ -65,10 +67,10 @@ def snntorch(path: Path, x: np.ndarray) -> ClientRun:
         MissingComponent: snnTorch is not installed.
         InputError: its importer refuses the file.
     """
-    importer = _import("snntorch.import_nir", "snntorch")
-    torch = _import("torch", "torch")
-    with _quiet():
-        model = _imported("snnTorch", lambda: importer.import_from_nir(_batched(nir.read(path))))
+    importer = module_of("snntorch.import_nir", "snntorch")
+    torch = module_of("torch", "torch")
+    with quiet():
+        model = imported("snnTorch", lambda: importer.import_from_nir(_batched(nir.read(path))))
 
         def steps() -> Any:
             outputs, state = [], None
@@ -95,9 +97,9 @@ def own(path: Path, x: np.ndarray) -> ClientRun:
 CLIENTS: Mapping[str, Client] = {"spikingjelly": spikingjelly, "snntorch": snntorch}
 
 
-def installed() -> list[str]:
+def installed(clients: Mapping[str, Client]) -> list[str]:
     """Names of the clients that can be imported here."""
-    return [name for name in CLIENTS if importlib.util.find_spec(name) is not None]
+    return [name for name in clients if importlib.util.find_spec(name) is not None]
 
 
 def _batched(graph: Any) -> Any:
@@ -127,23 +129,27 @@ def _run(torch: Any, model: Any, call: Callable[[], Any]) -> tuple[dict[str, lis
     return kept, output
 
 
-def _imported(client: str, load: Callable[[], Any]) -> Any:
+def imported(client: str, load: Callable[[], Any]) -> Any:
+    """What a client's importer gives. Raises InputError with its words where it refuses."""
     try:
         return load()
     except Exception as error:  # importers raise whatever comes to hand
         raise InputError(f"{client} refuses the file: {told(error)}") from error
 
 
-def _import(module: str, package: str) -> Any:
+def module_of(module: str, package: str) -> Any:
+    """A module of a client. Raises MissingComponent where it, or what it imports, is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:  # of the package itself, or of one that its importer needs
         lacking = (error.name or package).split(".")[0]
-        raise MissingComponent(f"{lacking} is not installed", hint=f"pip install {lacking}") from error
+        raise MissingComponent(
+            f"{lacking} is not installed", hint=f"pip install {_FROM.get(lacking, lacking)}"
+        ) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Clients print progress; stdout carries results only."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -68,14 +68,21 @@ class Plan:
     reasons: Mapping[str, str]
 
 
-def plan(graph: Graph) -> Plan:
-    """Cut a graph. ``reasons`` says for every node outside the parts why it is there."""
-    return _plan(folded(graph))[0]
+def plan(graph: Graph, *, chains: bool = False) -> Plan:
+    """Cut a graph. ``reasons`` says for every node outside the parts why it is there.
+
+    Args:
+        graph: float or integer.
+        chains: cut also where values meet, so that every part is a chain; some tools run nothing else.
+    """
+    return _plan(folded(graph), chains)[0]
 
 
-def _plan(graph: Graph) -> tuple[Plan, dict[str, Emission]]:
+def _plan(graph: Graph, chains: bool) -> tuple[Plan, dict[str, Emission]]:
     reasons = {n.name: "stays with the reader of the manifest" for n in graph if _is_ours(n)}
     reasons |= {n.name: NO_PRODUCT for n in graph if n.op.kind == "matmul"}
+    if chains:
+        reasons |= {n.name: "joins values; the parts are chains" for n in graph if len(n.inputs) > 1} | reasons
     while True:
         parts: dict[str, Part] = {}
         emissions: dict[str, Emission] = {}
@@ -173,14 +180,19 @@ def _without_view(node: Node, source: str) -> Node:
     return dataclasses.replace(node, inputs=inputs)
 
 
-def export_parts(graph: Graph, directory: str | Path) -> Plan:
+def export_parts(graph: Graph, directory: str | Path, *, chains: bool = False) -> Plan:
     """Write a directory of stock NIR parts, the manifest and the whole graph; complete or not at all.
+
+    Args:
+        graph: float or integer.
+        directory: a new one.
+        chains: as :func:`plan` takes it.
 
     Raises:
         InputError: the directory exists and is not empty, or cannot be written.
     """
     target = Path(directory)
-    planned, emissions = _plan(folded(graph))
+    planned, emissions = _plan(folded(graph), chains)
     files = {name: f"part{i:03d}.nir" for i, name in enumerate(planned.parts)}
     with new_folder(target) as temporary:
         for name, file in files.items():
