@@ -92,7 +92,7 @@ def count_matmul(t: Tally, graph: Graph, node: Node, a: np.ndarray, b: np.ndarra
             if not events:
                 t.add("mac", np.ones_like(left))
                 continue
-            t.add("coincidences", (left != 0) & (right != 0))
+            t.add("coincidences", (left != 0) & (right != 0))  # of a chunk: those of all its steps, once each
             t.add("coincidences_unary", left * right)
             t.add("fanout_left", left != 0)
             t.add("fanout_right", right != 0)

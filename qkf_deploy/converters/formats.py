@@ -50,7 +50,7 @@ ONNX: Mapping[str, Support] = {
     "mask": _yes("Where"),
     "scale": _yes("Mul"),
     "shift": _yes("Add, Mul by a power of two, Floor"),
-    "matmul": _yes("MatMul"),
+    "matmul": _partly("MatMul, ReduceSum over chunks of time steps; those not in the form of one step"),
     "sum": _yes("ReduceSum"),
     "readout": _yes("ReduceSum over time; a state in the single-step form"),
 }

@@ -13,7 +13,7 @@ from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, ValueType
 from qkf_deploy.ops import IntegerNeuron
 from qkf_deploy.passes.widths import proven
-from qkf_deploy.simulators.lava.partition import PROCESS_NAMES
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, check_causal
 from qkf_deploy.writing import new_folder
 
 SCRIPT = "run.py"
@@ -115,6 +115,7 @@ def _check(graph: Graph) -> None:
     if graph.arithmetic != "integer":
         raise UnsupportedError("Lava runs integer graphs", hint="`qkf-deploy quantize` the network first")
     proven(graph)
+    check_causal(graph)
     carrying = [n.name for n in graph if isinstance(n.op, IntegerNeuron) and n.op.carry == "official"]
     if carrying:
         raise UnsupportedError(

@@ -205,7 +205,8 @@ def _memory_bits(unit: Unit, core: Core, channels: int, positions: int) -> tuple
     """Bits of weights (with biases and thresholds) and of state."""
     weights = _synapses(unit, core, channels, positions) * unit.weight_bits + channels * unit.channel_bits
     state = channels * positions * (unit.state_bits + unit.leftover_bits)
-    return weights, state
+    held = -(-unit.held_bits * channels * positions // (unit.channels * unit.positions))  # spread evenly
+    return weights, state + held
 
 
 def _channels_that_fit(unit: Unit, core: Core, positions: int) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qkf_deploy.ir import Graph, Node
-from qkf_deploy.ir.values import Kind
+from qkf_deploy.ir.values import Kind, Timing
 from qkf_deploy.ops import Conv, Mask
 from qkf_deploy.ops.exact import signed_bits
 
@@ -28,6 +29,7 @@ class Unit:
         leftover_bits: membranes stored for one output, all steps, where they differ between positions.
         halo: per spatial axis (size in, size out, window, stride), for events that reach several tiles.
         sources: nodes whose events it reads.
+        held_bits: values of the whole unit that wait for later time steps, as attention over chunks of steps does.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Unit:
     halo: tuple[tuple[int, int, int, int], ...] = ()
     sources: tuple[str, ...] = field(default=())
     leftover_bits: int = 0
+    held_bits: int = 0
 
 
 def units(graph: Graph) -> tuple[Unit, ...]:
@@ -53,7 +56,9 @@ def units(graph: Graph) -> tuple[Unit, ...]:
         if head is not None:
             members.setdefault(head, []).append(node)
     order = {name: i for i, name in enumerate(graph.nodes)}
-    return tuple(_unit(graph, graph[name], members[name]) for name in sorted(members, key=order.__getitem__))
+    found = tuple(_unit(graph, graph[name], members[name]) for name in sorted(members, key=order.__getitem__))
+    held = _held_bits(graph, unit_of(found))
+    return tuple(replace(unit, held_bits=held[unit.name]) for unit in found)
 
 
 def unit_of(found: tuple[Unit, ...]) -> Mapping[str, str]:
@@ -144,3 +149,37 @@ def event_sources(graph: Graph, name: str, owner: Mapping[str, str]) -> list[tup
     if isinstance(node.op, Mask):
         return [(unit, name) for unit, _ in event_sources(graph, node.inputs[1].node, owner)]
     return [pair for operand in node.inputs for pair in event_sources(graph, operand.node, owner)]
+
+
+def _held_bits(graph: Graph, owner: Mapping[str, str]) -> Counter[str]:
+    """Bits that each unit holds beside its membranes, by unit name; nothing for causal networks.
+
+    A product over a chunk of time steps holds both operands for all steps of the chunk. Where a value that waited
+    meets one that did not (the queries, a shortcut), the earlier one is held as long: in the unit that computes with
+    them, or, where the meeting only routes events, in the units that the events come from.
+
+    Args:
+        graph: integer graph with widths.
+        owner: unit of every node that belongs to one.
+    """
+    late, out = graph.not_causal, Counter[str]()
+    for node in graph:
+        steps = late.get(node.name, 1)
+        for operand in node.inputs if len(node.inputs) > 1 else ():
+            waits = node.op.steps_awaited > 1 or late.get(operand.node, 1) < steps
+            if steps == 1 or not waits or graph[operand.node].type.timing is not Timing.STEP:
+                continue
+            seen = graph.operand_type(operand).size
+            if node.name in owner:
+                out[owner[node.name]] += steps * seen * _element_bits(graph, operand.node)
+                continue
+            for unit, source in event_sources(graph, operand.node, owner):
+                if unit != "input":
+                    out[unit] += steps * graph[source].type.size * _element_bits(graph, source)
+    return out
+
+
+def _element_bits(graph: Graph, name: str) -> int:
+    """Bits of one element: spikes and counts without a sign."""
+    low, high = graph.widths[name].value
+    return max(high.bit_length(), 1) if graph[name].type.is_events and low >= 0 else signed_bits(low, high)

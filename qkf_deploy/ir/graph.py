@@ -18,7 +18,7 @@ from qkf_deploy.ir.assumption import Assumption, lines
 from qkf_deploy.ir.operator import Operator, Params
 from qkf_deploy.ir.parameters import check_integer_parameters
 from qkf_deploy.ir.schema import check_attributes
-from qkf_deploy.ir.values import ValueType
+from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ir.view import View
 
 if TYPE_CHECKING:
@@ -193,6 +193,19 @@ class Graph(SelfDescribing):
     def input_factors(self, node: Node) -> tuple[Fraction, ...]:
         """What to multiply each operand of a node with to get the model's own value."""
         return self.factors.get(node.name) or (Fraction(1),) * len(node.inputs)
+
+    @property
+    def not_causal(self) -> dict[str, int]:
+        """Nodes whose value at a step depends on later ones, their own and those that read them: steps of the chunk.
+
+        A chip that works step by step must wait there, and hold what it meets meanwhile.
+        """
+        out: dict[str, int] = {}
+        for node in self:
+            steps = math.lcm(node.op.steps_awaited, *(out.get(o.node, 1) for o in node.inputs))
+            if steps > 1 and node.type.timing is Timing.STEP:
+                out[node.name] = steps
+        return out
 
     def parameter_count(self) -> int:
         """Number of stored parameters (weights, biases, batch-norm and neuron parameters)."""

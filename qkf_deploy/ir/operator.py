@@ -78,6 +78,11 @@ class Operator(ABC):
         """Attributes of other types than declared are refused with a GraphError."""
         check_attributes(self)
 
+    @property
+    def steps_awaited(self) -> int:
+        """Time steps that must be there before the result of any of them is; 1 for causal operators."""
+        return 1
+
     @abstractmethod
     def infer(self, inputs: Types, params: Params) -> ValueType:
         """Output type. Raises GraphError where inputs or parameters do not fit."""

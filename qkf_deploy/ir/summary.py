@@ -28,7 +28,7 @@ def overview(graph: Graph) -> Overview:
     return Overview(
         _headline(graph),
         tabulate("", fields, shown, nodes),
-        (*left_out, *problem, *graph.assumed, *graph.notices),
+        (*left_out, *problem, *_waits(graph), *graph.assumed, *graph.notices),
     )
 
 
@@ -40,6 +40,7 @@ def data(graph: Graph) -> dict[str, Any]:
         "arithmetic": graph.arithmetic,
         "parameters": graph.parameter_count(),
         "class_names": list(graph.class_names),
+        "not_causal": graph.not_causal,
         "assumptions": [dataclasses.asdict(a) for a in graph.assumptions],
         "nodes": [_node_data(node) for node in graph],
     }
@@ -60,6 +61,12 @@ _FIELDS: tuple[Field[Node], ...] = (
     Field("kind", "kind", lambda n: n.type.kind.value, left=True),
     summed("parameters", "parameters", lambda n: _parameters(n)),
 )
+
+
+def _waits(graph: Graph) -> tuple[str, ...]:
+    """What is not causal."""
+    found = [f"{node.name} (chunks of {node.op.steps_awaited})" for node in graph if node.op.steps_awaited > 1]
+    return (f"not causal, waits for later time steps: {', '.join(found)}",) if found else ()
 
 
 def _headline(graph: Graph) -> str:

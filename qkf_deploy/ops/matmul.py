@@ -17,13 +17,33 @@ from qkf_deploy.ops.exact import matmul
 
 @dataclass(frozen=True)
 class MatMul(Operator):
-    """``(..., n, k) @ (..., k, m)``, leading axes (heads) equal. Events times events gives counts."""
+    """``(..., n, k) @ (..., k, m)``, leading axes (heads) equal. Events times events gives counts.
+
+    With ``chunk`` the sum runs over k and over time: Σ over the steps t' of the chunk that t lies in, and every step t
+    of the chunk has the same result (the K^T V of STAtten, arXiv 2409.19764). It is known when the chunk's last step
+    is: such a product is not causal.
+
+    Attributes:
+        chunk: time steps, one after the other, that are summed together; 1 for each step by itself.
+    """
+
+    chunk: int = 1
 
     kind: ClassVar[str] = "matmul"
     ports: ClassVar[tuple[str, ...]] = ("left", "right")
 
+    @property
+    def steps_awaited(self) -> int:
+        return self.chunk
+
+    def check_steps(self, params: Params, time_steps: int) -> None:
+        if time_steps % self.chunk:
+            raise GraphError(f"{time_steps} time steps do not part into chunks of {self.chunk}")
+
     def infer(self, inputs: Types, params: Params) -> ValueType:
         a, b = inputs
+        if self.chunk < 1:
+            raise GraphError(f"a chunk of {self.chunk} time steps")
         fits = len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
         if not fits:
             raise GraphError(f"cannot multiply values of shape {a.shape} and {b.shape}")
@@ -33,16 +53,16 @@ class MatMul(Operator):
         timing = a.timing if a.timing is b.timing else Timing.STEP
         if not (a.is_events and b.is_events):
             return ValueType.drive(shape, timing)
-        high = None if a.high is None or b.high is None else a.high * b.high * a.shape[-1]
+        high = None if a.high is None or b.high is None else a.high * b.high * a.shape[-1] * self.chunk
         return ValueType(shape, Kind.COUNT, timing, high, 0)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        return matmul(inputs[0], inputs[1])
+        return over_chunks(matmul(inputs[0], inputs[1]), self.chunk)
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         a, b = (np.array([int(i.low.min()), int(i.high.max())], dtype=object) for i in inputs)
         corners = [int(x) * int(y) for x in a for y in b]
-        k = types[0].shape[-1]
+        k = types[0].shape[-1] * self.chunk
         one = np.ones((1,) * len(types[0].shape), object)  # Python integers: the products may pass 62 bits
         return Interval(one * (min(corners) * k), one * (max(corners) * k))
 
@@ -53,7 +73,7 @@ class MatMul(Operator):
             return {"mac": np.full(output.shape[1], macs * output.shape[0], np.int64)}
         return {
             "coincidences": coincidences(left, right),
-            "coincidences_unary": per_image(output),
+            "coincidences_unary": per_image(output) // self.chunk,  # every step of a chunk has its sum
             "fanout_left": nonzero_per_image(left) * right.shape[-1],
             "fanout_right": nonzero_per_image(right) * left.shape[-2],
         }
@@ -61,3 +81,13 @@ class MatMul(Operator):
     def static_cost(self, inputs: Types, params: Params) -> StaticCost:
         macs = inputs[0].size * inputs[1].shape[-1]
         return StaticCost(macs, macs)
+
+
+def over_chunks(y: np.ndarray, chunk: int) -> np.ndarray:
+    """Each step's sum over its chunk of time steps, ``(T or 1, B, *shape)``; T = 1 stands for equal steps."""
+    if chunk == 1:
+        return y
+    if y.shape[0] == 1:
+        return y * chunk
+    sums = y.reshape(-1, chunk, *y.shape[1:]).sum(axis=1)
+    return np.repeat(sums, chunk, axis=0)

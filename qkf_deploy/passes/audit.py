@@ -41,8 +41,8 @@ def input_words(type_: ValueType) -> str:
 def audit(graph: Graph) -> tuple[Finding, ...]:
     """Findings in network order.
 
-    Synapses: what their input is. Neurons: a time axis merged with the batch, a decay that is not dyadic. Between
-    neurons: batch norms that are left and multiplications by a constant.
+    Synapses: what their input is, and whether they wait for later time steps. Neurons: a time axis merged with the
+    batch, a decay that is not dyadic. Between neurons: batch norms that are left and multiplications by a constant.
     """
     out: list[Finding] = []
     for node in graph:
@@ -68,6 +68,9 @@ def _finding(graph: Graph, node: Node) -> Finding | None:
 def _synapse(graph: Graph, node: Node) -> Finding:
     types = graph.input_types(node)
     words = " x ".join(input_words(t) for t in types)
+    if node.op.steps_awaited > 1:
+        waits = f"not causal: a chip must wait for all {node.op.steps_awaited} time steps of a chunk"
+        return Finding(node.name, "warning", f"input {words}, {waits}")
     if any(t.timing is Timing.IMAGE for t in types):
         return Finding(node.name, "ok", f"input {words}: classifier after the readout, once per image")
     if all(t.is_events for t in types):

@@ -39,7 +39,7 @@ def _reach(graph: Graph, node: Node, seen: list[float]) -> float:
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):
-        return seen[0] * seen[1] * types[0].shape[-1]
+        return seen[0] * seen[1] * types[0].shape[-1] * op.chunk
     if isinstance(op, Scale):
         return seen[0] * abs(op.factor)
     if isinstance(op, Sum):

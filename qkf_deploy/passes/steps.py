@@ -60,6 +60,13 @@ def _check(graph: Graph) -> None:
             hint="make the frames for another T, and trace the model with that T",
         )
     for node in graph:
+        if node.op.steps_awaited > 1:
+            raise UnsupportedError(
+                f"attends over chunks of {node.op.steps_awaited} of {graph.time_steps} time steps: whether the chunks "
+                "grow with T is not known",
+                where=node.name,
+                hint="trace the model with the other T",
+            )
         if getattr(node.op, "carry", "own") == "stored":
             raise UnsupportedError(
                 f"starts each of its {graph.time_steps} steps from a membrane stored for it",

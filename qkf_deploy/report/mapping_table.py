@@ -54,7 +54,7 @@ def summary(mapping: CoreMapping) -> str:
     if mapping.infeasible:
         lines.append(f"not mappable: {', '.join(p.unit.name for p in mapping.infeasible)}")
     lines.append("assumptions:")
-    lines += [f"  - {a}" for a in (*mapping.chip.assumptions, *_OWN)]
+    lines += [f"  - {a}" for a in _assumptions(mapping)]
     return "\n".join(lines) + "\n"
 
 
@@ -65,6 +65,20 @@ _OWN = (
     "dropped where they arise. Drives that leave a unit (membrane shortcuts) are sent whole at every step.",
     "A message is one event to one core; inputs of a core are not multicast. Events are taken as spread evenly over "
     "positions and source cores.",
+)
+
+
+def _assumptions(mapping: CoreMapping) -> list[str]:
+    held = [p.unit for p in mapping.placements if p.unit.held_bits]
+    each = ", ".join(f"{unit.name} {-(-unit.held_bits // 8):,} bytes" for unit in held)
+    return [*mapping.chip.assumptions, *_OWN, *([_HELD.format(each)] if held else [])]
+
+
+#: Of networks that are not causal.
+_HELD = (
+    "Attention over chunks of time steps is not causal: a unit computes when the last step of a chunk is there. Until "
+    "then both operands of such a product, and whatever a result of it meets later, are held, all steps of the chunk, "
+    "spread evenly over the cores of the unit: {}."
 )
 
 
@@ -83,7 +97,7 @@ def render_mapping(mapping: CoreMapping, fmt: str) -> str:
                 "chips": mapping.chips,
                 "units": placements.records(),
                 "traffic": traffic.records(),
-                "assumptions": [*mapping.chip.assumptions, *_OWN],
+                "assumptions": _assumptions(mapping),
             }
         )
     draw = for_people(fmt)

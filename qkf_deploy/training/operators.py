@@ -12,6 +12,7 @@ from torch import Tensor
 from qkf_deploy.ir import Node, View
 from qkf_deploy.ops import Conv, Mask, Shift, Sum
 from qkf_deploy.ops.pool import MaxPool, SumPool
+from qkf_deploy.simulators.torch.products import over_chunks
 from qkf_deploy.simulators.torch.values import Value
 
 #: ``(node, operands (T or 1, B, *shape), T) -> (T or 1, B, *shape)``
@@ -40,7 +41,8 @@ def _mask(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 def _matmul(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
-    return xs[0] @ xs[1]
+    y, chunk = xs[0] @ xs[1], node.op.steps_awaited
+    return y if chunk == 1 else over_chunks(y, chunk)
 
 
 def _sum(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:

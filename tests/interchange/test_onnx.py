@@ -47,6 +47,10 @@ def test_integers_equal_the_reference(name, option, form):
     record = Record.of(graph, "all", "all")
     expected = reference.run(graph, x, record)
     assert any(s.any() for s in expected.spikes.values()), "a silent network proves nothing"
+    if form == "step" and graph.not_causal:
+        with pytest.raises(UnsupportedError, match="not causal"):
+            onnx_engine.run(graph, x, record, form=form, threads=1)
+        return
     assert_equal_runs(expected, onnx_engine.run(graph, x, record, form=form, threads=1))
 
 
@@ -59,6 +63,10 @@ def test_float_graphs(name, form):
     x, _ = encode(graph, images(graph, rng))
     record = Record.of(graph, [n.name for n in graph if n.op.kind == "neuron"])
     expected = reference.run(graph, x, record)
+    if form == "step" and graph.not_causal:
+        with pytest.raises(UnsupportedError, match="not causal"):
+            onnx_engine.run(graph, x, record, form=form, precision="float64", threads=1)
+        return
     double = onnx_engine.run(graph, x, record, form=form, precision="float64", threads=1)
     for neuron, spikes in expected.spikes.items():
         np.testing.assert_array_equal(double.spikes[neuron], spikes, err_msg=neuron)

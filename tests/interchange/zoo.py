@@ -118,14 +118,14 @@ def channel_attention(rng: np.random.Generator) -> Graph:
     return b.head(attention(b, b.last, axis=2))
 
 
-def self_attention(rng: np.random.Generator) -> Graph:
+def self_attention(rng: np.random.Generator, chunk: int = 1) -> Graph:
     """Spiking self-attention: q (k^T v) / 8 with transposed views, then a residual and a max pool of drives."""
     b = stem(rng)
     x = b.last
     for name in "qkv":
         b.synapse(f"{name}.conv", Operand(x, AS_TOKENS), (CHANNELS, CHANNELS, 1))
         b.add(f"{name}.lif", LIF, f"{name}.conv")
-    b.add("kv", ops.MatMul(), Operand("k.lif", SPLIT), Operand("v.lif", ROWS))
+    b.add("kv", ops.MatMul(chunk), Operand("k.lif", SPLIT), Operand("v.lif", ROWS))
     b.add("qkv", ops.MatMul(), Operand("q.lif", ROWS), "kv")
     b.add("attn.scale", ops.Scale(0.125), "qkv")
     b.add("attn.lif", GATE, Operand("attn.scale", FROM_ROWS))
@@ -136,6 +136,11 @@ def self_attention(rng: np.random.Generator) -> Graph:
     b.synapse("conv", Operand("add", shape), (CHANNELS, CHANNELS, 3, 3), padding=1)
     b.add("maxpool", ops.MaxPool((3, 3), (1, 1), (1, 1)), "conv")
     return b.head(b.add("lif", LIF, "maxpool"))
+
+
+def attention_over_time(rng: np.random.Generator) -> Graph:
+    """Self-attention over chunks of two time steps: not causal."""
+    return self_attention(rng, 2)
 
 
 def spike_pooling(rng: np.random.Generator) -> Graph:
@@ -233,8 +238,8 @@ def odd_neurons(rng: np.random.Generator) -> Graph:
 ZOO: dict[str, Build] = {
     f.__name__: f
     for f in (
-        convnet, residual, token_attention, channel_attention, self_attention, spike_pooling, membrane_shortcut,
-        grouped, normed, events, odd_neurons,
+        convnet, residual, token_attention, channel_attention, self_attention, attention_over_time, spike_pooling,
+        membrane_shortcut, grouped, normed, events, odd_neurons,
     )
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from qkf_deploy.converters.onnx.builder import Tensor, carrier
 from qkf_deploy.converters.onnx.emission import Emission, Lowering, operator
 from qkf_deploy.converters.onnx.neuron import neuron
+from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Node
 from qkf_deploy.ops import BatchNorm, Conv, Mask, MaxPool, Scale, Shift, Sum, SumPool
 from qkf_deploy.ops.geometry import Axis
@@ -163,10 +164,24 @@ def shift(e: Emission, node: Node) -> Tensor:
 
 
 def matmul(e: Emission, node: Node) -> Tensor:
-    """MatMul of two activations."""
-    dtype = e.dtype(node)
-    y = e.writer.op("MatMul", [e.stretched(node, o, dtype) for o in node.inputs], node.name)
-    return Tensor(y, dtype, e.steps_of(node))
+    """MatMul of two activations; over chunks of time steps ReduceSum over the stacked steps, repeated by Expand."""
+    dtype, w, chunk = e.dtype(node), e.writer, node.op.steps_awaited
+    if chunk > 1 and e.stateful:
+        raise UnsupportedError(
+            f"is not causal: it sums over chunks of {chunk} time steps, and a graph of one step knows no later one",
+            where=node.name,
+            hint="use the form 'sequence'",
+        )
+    y = w.op("MatMul", [e.stretched(node, o, dtype) for o in node.inputs], node.name)
+    steps = e.steps_of(node)
+    if chunk > 1 and steps > 1:
+        stacked = w.reshape(y, (steps // chunk, chunk, -1, *node.type.shape), f"{node.name}.chunks")
+        sums = w.op("ReduceSum", [stacked, w.ints([1])], f"{node.name}.sums", keepdims=1)
+        repeated = w.op("Tile", [sums, w.ints([1, chunk, 1, *[1] * len(node.type.shape)])], f"{node.name}.repeated")
+        y = w.reshape(repeated, (-1, *node.type.shape), f"{node.name}.steps")
+    elif chunk > 1:
+        y = w.op("Mul", [y, w.number(chunk, dtype)], f"{node.name}.chunk")
+    return Tensor(y, dtype, steps)
 
 
 def sum_axes(e: Emission, node: Node) -> Tensor:

@@ -191,6 +191,8 @@ class Planner:
         neuron = self._only_reader(mixed) if mixed is not None and isinstance(mixed.op, MatMul) else None
         if mixed is None or neuron is None or not isinstance(neuron.op, IntegerNeuron) or len(node.type.shape) != 3:
             return None
+        if max(node.op.steps_awaited, mixed.op.steps_awaited) > 1:
+            return None
         k, v, q = node.inputs[0], node.inputs[1], mixed.inputs[0]
         types = [self.graph.operand_type(o) for o in (k, v, q)]
         if any(t.kind is not Kind.SPIKE or t.timing is not Timing.STEP for t in types) or mixed.inputs[1] != Operand(

@@ -23,7 +23,7 @@ from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
 from qkf_deploy.simulators.lava.failures import first_failure
 from qkf_deploy.simulators.lava.groups import end_group
 from qkf_deploy.simulators.lava.job import Job, collect, write_job
-from qkf_deploy.simulators.lava.partition import PROCESS_NAMES
+from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, check_causal
 from qkf_deploy.simulators.run import Progress, Record, Run
 
 #: Seconds until a run that has not ended is stopped.
@@ -122,6 +122,7 @@ def _check(graph: Graph, inputs: np.ndarray, timeout_s: float, granularity: str)
     foreign = sorted({n.op.kind for n in graph if n.op.kind not in (*PROCESS_NAMES, "input", "output")})
     if foreign:
         raise UnsupportedError(f"no Lava process for {', '.join(foreign)}", hint="use another engine")
+    check_causal(graph)
     carrying = [n.name for n in graph if isinstance(n.op, IntegerNeuron) and n.op.carry == "official"]
     if carrying and inputs.shape[1] > 1:
         raise UnsupportedError(

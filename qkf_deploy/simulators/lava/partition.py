@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ops import Add
 
@@ -46,6 +47,16 @@ def blocks(graph: Graph) -> list[list[Node]]:
         if isinstance(node.op, Add) and alive == {node.name}:
             out.append([])
     return [block for block in out if block]
+
+
+def check_causal(graph: Graph) -> None:
+    """Raises UnsupportedError for nodes that wait for later time steps: every process sends at every step."""
+    waiting = [node.name for node in graph if node.op.steps_awaited > 1]
+    if waiting:
+        raise UnsupportedError(
+            f"{', '.join(waiting)}: not causal, sums over chunks of time steps; Lava's processes work step by step",
+            hint="use the event, torch or onnx engine, which work layer by layer",
+        )
 
 
 def source_of(block: list[Node]) -> str:

@@ -19,7 +19,7 @@ from qkf_deploy.simulators.torch.neurons import (
     largest_magnitude,
 )  # fmt: skip
 from qkf_deploy.simulators.torch.pools import max_pool, sum_pool
-from qkf_deploy.simulators.torch.products import matmul
+from qkf_deploy.simulators.torch.products import matmul, over_chunks
 from qkf_deploy.simulators.torch.setting import Setting, Step, elementwise, total
 from qkf_deploy.simulators.torch.synapses import conv, linear
 from qkf_deploy.simulators.torch.values import Value
@@ -102,16 +102,17 @@ def shift(s: Setting, node: Node) -> Step:
 
 
 def multiply(s: Setting, node: Node) -> Step:
-    """Matrix product of two activations."""
+    """Matrix product of two activations, summed over chunks of time steps where it is."""
+    chunk = node.op.steps_awaited
     carrier = s.device.carrier(max(s.magnitude(o.node) for o in node.inputs), s.sums(node)) if s.whole else None
-    terms = s.graph.input_types(node)[0].shape[-1]
+    terms = s.graph.input_types(node)[0].shape[-1] * chunk
 
     def run(inputs: Sequence[Value]) -> Value:
         a, b = inputs
         if carrier is not None:
-            return s.value(node, matmul(a.tensor, b.tensor, carrier))
+            return s.value(node, over_chunks(matmul(a.tensor, b.tensor, carrier), chunk))
         largest = terms * a.largest * b.largest
-        y = matmul(a.tensor, b.tensor, s.sum_carrier(inputs, largest))
+        y = over_chunks(matmul(a.tensor, b.tensor, s.sum_carrier(inputs, largest)), chunk)
         return total(s, node, y, inputs, largest, terms, terms * (a.largest * b.error + b.largest * a.error))
 
     return run

@@ -122,3 +122,12 @@ def _by_columns(x: Tensor, weight: Tensor, window: Window, carrier: Carrier) -> 
             columns = columns.reshape(part.shape[0], groups, w.shape[2], y.shape[3])
             torch.matmul(w, columns, out=y[start : start + step])
     return y.reshape(x.shape[0], weight.shape[0], *out_size)
+
+
+def over_chunks(y: Tensor, chunk: int) -> Tensor:
+    """Each step's sum over its chunk of time steps, ``(T or 1, B, *shape)``; T = 1 stands for equal steps."""
+    if chunk == 1:
+        return y
+    if y.shape[0] == 1:
+        return y * chunk
+    return y.unflatten(0, (-1, chunk)).sum(1).repeat_interleave(chunk, 0)

@@ -85,7 +85,18 @@ class Symbol:
         return self._with(self.view.narrowed(axis, start, stop))
 
     def _with(self, view: View) -> Symbol:
+        if self.steps is not None and view.split[TIME] != self.steps:
+            view = _rejoined(view, self.steps)
         return replace(self, view=view)
+
+    @property
+    def time_atoms(self) -> int:
+        """How many parts the time axis is in: the first atoms of the view."""
+        count, product = 1, self.view.split[TIME]
+        while product < (self.steps or 1):
+            product *= self.view.split[count]
+            count += 1
+        return count
 
     def at_step(self, axis: int, index: int) -> Symbol:
         """One step of a tensor with a time axis, which is ``axis``."""
@@ -116,6 +127,25 @@ class Symbol:
         layout[axis] = (TIME, BATCH) if layout[axis] == (BATCH,) else (TIME,)
         kept = [n for n, lead in zip(self.shape, layout, strict=True) if lead is None]
         return place(self.node, layout, kept, steps, inner=self.operand(layout).view)
+
+
+def _rejoined(view: View, steps: int) -> View:
+    """The view, parts of the time axis that follow each other in one axis again being one."""
+    part, product = 0, view.split[TIME]
+    while product < steps:
+        product *= view.split[part + 1]
+        whole = all(view.take[a] == (0, view.split[a]) for a in (part, part + 1))
+        where = view.perm.index(part)
+        follows = view.perm[where : where + 2] == (part, part + 1)
+        if whole and follows and any(part in group and part + 1 in group for group in view.groups()):
+            size = view.split[part] * view.split[part + 1]
+            split, take = list(view.split), list(view.take)
+            split[part : part + 2], take[part : part + 2] = [size], [(0, size)]
+            perm = tuple(a - (a > part) for a in view.perm if a != part + 1)
+            view = View(tuple(split), tuple(take), perm, view.shape)
+        else:
+            part += 1
+    return view
 
 
 def place(

@@ -9,6 +9,7 @@ import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules import chunks
 from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_plain, separated
 from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
@@ -117,8 +118,11 @@ def matmul(low: Lowering, call: Call) -> Symbol:
         x = low.symbol(call.args[1])
         swapped = [*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2]
         return _linear(low, call, x.transposed(swapped), _matrix(low, call.args[0]), None).transposed(swapped)
-    first = low.symbol(call.args[0])
-    left, right = separated(first), separated(low.symbol(call.args[1]))
+    first, second = low.symbol(call.args[0]), low.symbol(call.args[1])
+    over_time = chunks.product(low, call, first, second)
+    if over_time is not None:
+        return over_time
+    left, right = separated(first), separated(second)
     layout = left.layout()
     if layout != right.layout() or layout[-2:] != [None, None]:
         raise UnsupportedError("a matrix product over time or batch, or of tensors laid out differently")
