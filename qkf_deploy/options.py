@@ -231,7 +231,7 @@ class DataOptions(Options):
     ] = "number"
     images_key: Annotated[
         str | None,
-        Help("Array of an .npz file that holds the images [default: images, x_test, x, data or the only one]."),
+        Help("Array of an .npz file that holds the images [default: images, frames, x_test, x, data or the only one]."),
     ] = None
     labels_key: Annotated[
         str | None, Help("Array of an .npz file that holds the labels [default: labels, y_test, y or targets].")

@@ -67,5 +67,6 @@ def simulate(
         qd.save_arrays(run, save)
         emit(f"wrote {save}")
     if output is not None:
-        qd.save_run(graph, run, output, names=given.names, labels=given.labels, data=given.digest)
+        about = {"names": given.names, "labels": given.labels, "data": given.digest}
+        qd.save_run(graph, run, output, image=given.array[0], **about)
         note(f"wrote {output}")

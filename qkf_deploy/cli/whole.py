@@ -55,6 +55,8 @@ def run_command(
         raise UsageError("a run needs a network, data and a folder", hint="qkf-deploy run SOURCE DATA -o FOLDER")
     with watched() as watch:
         made = qd.run(source, data, output, tick=watch.tick, stage=watch.begin, **given)
+    for line in made.runs["float"].assumed:
+        click.echo(line, err=True)
     for outcome in made.outcomes.values():
         notices(outcome.notices)
     compared = qd.compare_runs(made.runs, *given.get("profiles", ())[:1])

@@ -14,7 +14,7 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 from qkf_deploy.simulators.inputs import batched_rank, check_axes, encode
 
-IMAGE_NAMES = ("images", "x_test", "x", "data")
+IMAGE_NAMES = ("images", "frames", "x_test", "x", "data")
 LABEL_NAMES = ("labels", "y_test", "y", "targets")
 """Names that arrays of images and of labels usually have, in the order of preference."""
 

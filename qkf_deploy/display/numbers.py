@@ -11,12 +11,16 @@ Number = int | float | Decimal | Fraction
 
 
 def si(value: Number, unit: str = "", digits: int = 4) -> str:
-    """A number with an SI prefix: ``4.181 G``, ``12.3 m``; ``digits`` significant digits."""
+    """A number with an SI prefix: ``4.181 G``, ``12.3 mJ``; ``digits`` significant digits.
+
+    What has no unit is a count, and counts have no milli: ``-0.1667``.
+    """
     number = float(value)
     if number == 0:
         return f"0 {unit}".strip()
-    scales = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-    scale, prefix = next(((s, p) for s, p in scales if abs(number) >= s * 0.99995), (1e-12, "p"))
+    large, small = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+    scales = (*large, (1, ""), *small) if unit else large
+    scale, prefix = next(((s, p) for s, p in scales if abs(number) >= s * 0.99995), (1e-12, "p") if unit else (1, ""))
     text = f"{number / scale:.{digits}g}"
     return f"{text} {prefix}{unit}".strip()
 

@@ -24,7 +24,7 @@ from qkf_deploy.evaluation.pace import Pace
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 from qkf_deploy.runs.content import rows
-from qkf_deploy.runs.gates import gate_pictures
+from qkf_deploy.runs.first import look
 from qkf_deploy.runs.store import Row
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
@@ -70,7 +70,7 @@ class ShardResult:
         indices: their positions in the data set.
         rows: one per sample, in order; none where they were lost.
         notices: sentences about these samples or about the engine.
-        gates: Q-K gate pictures where sample 0 is among them.
+        gates: what is shown of the first samples, where sample 0 is among them.
         lost: why there are no rows: the process that ran them ended each time.
     """
 
@@ -153,10 +153,10 @@ class Bench:
         if inputs is None:
             return ShardResult(tuple(indices), tuple(self._rows(indices, samples, None)), samples.notices)
         first = samples.indices[0] == 0
-        run = self.engine(self.graph, inputs, Record.of(self.graph, "gates" if first else ()), None)
+        run = self.engine(self.graph, inputs, Record(), None)
         # What the values of a batch look like is said of the first one alone: every batch would say it otherwise.
         said = (*samples.notices, *(notices if first else ()), *run.notices)
-        gates = tuple(gate_pictures(self.graph, run)) if first else ()
+        gates = tuple(look(self.graph, self.engine, samples.array).tables()) if first else ()
         return ShardResult(tuple(indices), tuple(self._rows(indices, samples, run)), said, gates)
 
     def _rows(self, indices: Sequence[int], samples: Samples, run: Run | None) -> Iterator[Row]:

@@ -2,9 +2,9 @@
 
 Visible in a state dict: layout, channels, classes, depths, attention of each stage, MLP ratio, SPEDS, PLIF neurons.
 
-Not visible: heads, T and image size, which the caller gives, or else come from the named build of the same layout and
-width, or else are the layout's usual ones. Nor LIF or IF, the kind of shortcut, and whether batch was merged into time:
-taken to be LIF, activation before addition, and merged, as in the official files.
+Not visible: heads, T and image size, which the caller gives, or else come from the named build of the same layout,
+width and input channels, or else are the layout's usual ones. Nor LIF or IF, the kind of shortcut, and whether
+batch was merged into time: taken to be LIF, activation before addition, and merged, as in the official files.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def not_stored(shapes: Shapes) -> NotStored:
     Raises:
         CheckpointError: no QKFormer has these tensors.
     """
-    layout, embed_dim = _layout(shapes), _shape(shapes, _HEAD, 2)[1]
+    layout = _layout(shapes)
+    seen = layout, _shape(shapes, _HEAD, 2)[1], _shape(shapes, _FIRST_CONV, 4)[1]
     for name, config in BUILDS.items():
-        if config.layout == layout and config.embed_dim == embed_dim:
+        if (config.layout, config.embed_dim, config.in_channels) == seen:
             return NotStored(config.heads, config.time_steps, config.image_size, f"published for {name}")
     return LAYOUT_DEFAULTS[layout]
 

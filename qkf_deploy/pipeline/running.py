@@ -136,6 +136,7 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     else:
         given = load_images(images, graph, **part(options, DataOptions))
         images, said, about = given.array, given.notices, content.About(given.names, given.labels)
+    about = replace(about, image=images[0])
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
     run = simulate(graph, images, record="gates", progress=options.progress, **chosen)
     return content.stored(graph, replace(run, notices=(*said, *run.notices)), about)
@@ -167,6 +168,7 @@ def save_run(
     names: Sequence[str] = (),
     labels: Sequence[int] | np.ndarray | None = None,
     data: str = "",
+    image: np.ndarray | None = None,
 ) -> None:
     """Write predictions, counts, widths and provenance of a run, atomically.
 
@@ -177,6 +179,7 @@ def save_run(
         names: of the images, one each.
         labels: class of each image, negative where unknown.
         data: digest of the data set.
+        image: the first one as :func:`simulate` took it, to be shown beside the gates.
 
     Raises:
         InputError: the place cannot be written, or not one name and label per image.
@@ -184,7 +187,7 @@ def save_run(
     from qkf_deploy.runs.content import About
     from qkf_deploy.runs.file import write_run
 
-    write_run(path, graph, run, About(names, labels, data))
+    write_run(path, graph, run, About(names, labels, data, image))
 
 
 @checked

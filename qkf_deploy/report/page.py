@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -11,10 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from qkf_deploy.display.numbers import percent, si, whole
+from qkf_deploy.display.numbers import percent, whole
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
@@ -22,7 +17,7 @@ from qkf_deploy.hw_models.pricing import EnergyReport, price
 from qkf_deploy.hw_models.profiles import Profile
 from qkf_deploy.hw_models.twins import mixed_regimes, verdict
 from qkf_deploy.ledger import LayerRecord, Ledger
-from qkf_deploy.report import charts, head
+from qkf_deploy.report import charts, head, pictures
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.evaluation_table import comparison_sheets, evaluation_sheets
@@ -105,7 +100,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
     warning = mixed_regimes(reports)
     common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
     evaluation = summarize(run, reports)
-    gates = [_gate(g) for g in run.gates]
+    gates = [pictures.gate(g, run) for g in run.gates]
     absent = {"compared": compared is None, "gates": not gates, "widths": not run.widths}
     return {
         "title": _title(run),
@@ -144,6 +139,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         "drawing": draw(run.graph["nodes"]),
         "node_details": _node_details(run),
         "gates": gates,
+        "input": pictures.input_picture(run),
         "provenance": list(run.provenance.items()),
         "assumed": run.assumed,
         "notices": run.notices,
@@ -211,31 +207,3 @@ def _node_items(
     if node["source"]:
         items.append(("source", node["source"]))
     return items
-
-
-def _gate(picture: Mapping[str, Any]) -> dict[str, Any]:
-    opened = np.array(picture["open"], dtype=np.float64)
-    side = math.isqrt(int(picture["positions"]))
-    square = side * side == picture["positions"]
-    levels = (255 - np.rint(255 * opened / max(picture["time_steps"], 1))).astype(np.uint8)
-    share = Fraction(int(opened.sum()), int(opened.size) * max(picture["time_steps"], 1))
-    heads = []
-    for index, row in enumerate(levels):
-        pixels = row.reshape(side, side) if square else row.reshape(1, -1)
-        fraction = percent(opened[index].sum() / (opened.shape[1] * picture["time_steps"]))
-        heads.append(
-            {
-                "png": _png(pixels),
-                "line": not square,
-                "caption": f"head {index}: open {fraction}",
-                "alt": f"{picture['node']} head {index}: gate open for {fraction} of tokens and steps",
-            }
-        )
-    per_step = ", ".join(si(n) for n in picture["open_per_step"])
-    return {"node": picture["node"], "text": f"open {percent(share)}; open gates per step: {per_step}", "heads": heads}
-
-
-def _png(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, mode="L").save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

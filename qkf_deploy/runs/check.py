@@ -12,6 +12,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Assumption
 from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
 from qkf_deploy.runs.content import RunFile
+from qkf_deploy.runs.first import RATES, pixels
 from qkf_deploy.runs.widths import WIDTH_KEYS
 
 _NODE = {
@@ -19,6 +20,8 @@ _NODE = {
     "source": str,
 }  # fmt: skip
 _GATE = {"node": str, "time_steps": int, "heads": int, "positions": int, "open": list, "open_per_step": list}
+_INPUT = {"shape": list, "pixels": str}
+_ACTIVITY = {"node": str, "images": int, "neurons": int, "rates": list}
 _ASSUMPTION = tuple(f.name for f in dataclasses.fields(Assumption))
 _LAYER_TEXTS = ("name", "op", "output_kind", "timing")
 _LAYER_NUMBERS = (
@@ -37,6 +40,12 @@ def check_content(run: RunFile) -> None:
     for index, gate in enumerate(run.gates):
         _check_table(gate, _GATE, f"gates[{index}]")
         _check_gate(gate, f"gates[{index}]")
+    if run.input is not None:
+        _check_table(run.input, _INPUT, "the picture of the input")
+        pixels(run.input)
+    for index, row in enumerate(run.activity):
+        _check_table(row, _ACTIVITY, f"activity[{index}]")
+        _check_rates(row, f"activity[{index}]")
 
 
 def _check_samples(run: RunFile) -> None:
@@ -89,6 +98,12 @@ def _check_table(table: Any, fields: Mapping[str, Any], place: str) -> None:
 def _is(value: Any, kind: Any, place: str) -> None:
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InputError(f"a damaged run file: {place} is {str(value)[:40]!r}")
+
+
+def _check_rates(row: Mapping[str, Any], place: str) -> None:
+    whole = len(row["rates"]) == RATES and all(type(n) is int and n >= 0 for n in row["rates"])
+    if not whole or sum(row["rates"]) != row["neurons"] or row["images"] < 1:
+        raise InputError(f"a damaged run file: {place} contradicts itself")
 
 
 def _check_gate(gate: Mapping[str, Any], place: str) -> None:

@@ -18,6 +18,7 @@ from qkf_deploy.ir import Assumption, Graph
 from qkf_deploy.ir.assumption import lines
 from qkf_deploy.ir.digest import digest
 from qkf_deploy.ledger import Ledger
+from qkf_deploy.runs.first import Shown, input_picture
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.runs.packing import pack, unpack
 from qkf_deploy.runs.store import TOP, Head, Row
@@ -50,6 +51,8 @@ class RunFile:
         predictions: index of the largest logit; ``None`` for an error, or where the output is not one number per class.
         top: the best classes, best first, five at most.
         errors: position -> one sentence, for samples that could not be run.
+        input: the first sample as a picture, see :func:`qkf_deploy.runs.first.input_picture`, where it is one.
+        activity: how often neurons fired, see :func:`qkf_deploy.runs.first.activity`, where it was looked at.
     """
 
     ledger: Ledger
@@ -69,6 +72,8 @@ class RunFile:
     predictions: tuple[int | None, ...]
     top: tuple[tuple[int, ...], ...]
     errors: Mapping[int, str]
+    input: Mapping[str, Any] | None = None
+    activity: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -97,11 +102,13 @@ class About:
         names: one per image; numbered where there are none.
         labels: class of each image, negative where unknown; or ``None``.
         data: digest of the data set; empty where it is not known.
+        image: the first one, for its picture.
     """
 
     names: Sequence[str] = ()
     labels: Sequence[int] | np.ndarray | None = None
     data: str = ""
+    image: np.ndarray | None = None
 
 
 def head(graph: Graph, data: str, samples: int, config: Mapping[str, Any]) -> Head:
@@ -154,7 +161,13 @@ def rows(run: Run, about: About = About()) -> list[Row]:
 def stored(graph: Graph, run: Run, about: About = About()) -> RunFile:
     """What is kept of a network's run."""
     described = head(graph, about.data, run.ledger.images, {})
-    return content(described, rows(run, about), gate_pictures(graph, run), run.notices)
+    return content(described, rows(run, about), shown(graph, run, about).tables(), run.notices)
+
+
+def shown(graph: Graph, run: Run, about: About) -> Shown:
+    """What a page shows of the first sample of a run."""
+    image = None if about.image is None else input_picture(about.image)
+    return Shown(tuple(gate_pictures(graph, run)), image)
 
 
 def content(
@@ -168,12 +181,13 @@ def content(
     blobs = [row.counts for row in rows if row.error is None]
     if not blobs:
         raise InputError("no sample of this run has a result", hint="look at its errors, or go on with --resume")
+    first = Shown.of(gates)
     layers = unpack(head.ledger.layers, blobs, head.ledger.time_steps)
     return RunFile(
         ledger=replace(head.ledger, images=len(blobs), layers=layers),
         widths=head.widths,
         graph=head.graph,
-        gates=tuple(gates),
+        gates=first.gates,
         provenance=head.provenance,
         notices=tuple(dict.fromkeys((*head.notices, *notices))),
         network=head.network,
@@ -187,6 +201,8 @@ def content(
         predictions=tuple(row.prediction for row in rows),
         top=tuple(row.top for row in rows),
         errors={row.index: row.error for row in rows if row.error is not None},
+        input=first.input,
+        activity=first.activity,
     )
 
 

@@ -10,7 +10,6 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.runs import content, database, store
 from qkf_deploy.runs.check import check_content
 from qkf_deploy.runs.content import About, RunFile
-from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.runs.store import Store
 from qkf_deploy.simulators.run import Run
 
@@ -28,7 +27,7 @@ def write_run(path: str | Path, graph: Graph, run: Run, about: About = About()) 
         InputError: the place cannot be written.
     """
     head = content.head(graph, about.data, run.ledger.images, {})
-    store.write(path, [head], [content.rows(run, about)], [gate_pictures(graph, run)], [run.notices])
+    store.write(path, [head], [content.rows(run, about)], [content.shown(graph, run, about).tables()], [run.notices])
 
 
 def read_run(path: str | Path, which: int | str | None = None) -> RunFile:

@@ -149,7 +149,7 @@ class Store:
         Args:
             run: which run.
             rows: of samples.
-            gates: Q-K gate pictures, where the first sample is among them.
+            gates: what is shown of the first samples, where sample 0 is among them.
             notices: sentences about these samples.
 
         Raises:
@@ -210,7 +210,7 @@ class Store:
         return bool(found)
 
     def gates(self, run: int = 0) -> tuple[Mapping[str, Any], ...]:
-        """Q-K gate pictures of the first sample, see :func:`qkf_deploy.runs.gates.gate_pictures`."""
+        """What is shown of the first samples, see :meth:`qkf_deploy.runs.first.Shown.tables`."""
         with database.reported(self.path):
             (text,) = self._db.execute("SELECT gates FROM run WHERE id = ?", (run,)).fetchone()
         found = self._json(text)

@@ -103,8 +103,10 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
         if len(given) == len(shape) + 2 and given[0] == graph.time_steps and given[2:] == shape:
             return "time is first: swap it with the batch, x.swapaxes(0, 1)"
         if given[-len(shape) :] == shape:
-            return f"bin the events into {graph.time_steps} frames, or trace with another --time-steps"
-    return "resize the images, or trace the network with --image-size"
+            steps = f" --time-steps {given[-4]}" if len(given) > len(shape) else " another --time-steps"
+            return f"bin the events into {graph.time_steps} frames, or trace the network with{steps}"
+    size = f" {given[-1]}" if given[-2:-1] == given[-1:] else ""
+    return f"resize the images, or trace the network with --image-size{size}"
 
 
 def _frames(x: np.ndarray, op: Input, graph: Graph) -> np.ndarray:

@@ -81,7 +81,12 @@ def test_joules(value: float, text: str) -> None:
 
 
 def test_si() -> None:
-    assert [si(v) for v in (0, 12, 1234, 5.8987e9, 0.02)] == ["0", "12", "1.234 k", "5.899 G", "20 m"]
+    assert [si(v) for v in (0, 12, 1234, 5.8987e9)] == ["0", "12", "1.234 k", "5.899 G"]
+    assert [si(v, "J") for v in (0.02, -0.1667, 2e-14)] == ["20 mJ", "-166.7 mJ", "0.02 pJ"]
+
+
+def test_counts_have_no_milli() -> None:
+    assert [si(v) for v in (0.02, Fraction(-1, 6), -3.5, 0.99999, -1500)] == ["0.02", "-0.1667", "-3.5", "1", "-1.5 k"]
 
 
 def test_comparison_warns_about_mixed_regimes(ledger: Ledger) -> None:
