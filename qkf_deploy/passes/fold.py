@@ -10,8 +10,10 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, Params, View, compose, freeze
-from qkf_deploy.ops import Add, BatchNorm, Conv, Linear, Mask, MatMul, MaxPool, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops import Add, BatchNorm, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Readout, Scale, Sum, SumPool
+from qkf_deploy.passes.compact import viewed
 from qkf_deploy.passes.merge import merge
+from qkf_deploy.passes.neurons import smaller_by
 from qkf_deploy.passes.scales import synapse_axis
 
 #: Operators that commute with a positive factor.
@@ -26,8 +28,9 @@ def fold(graph: Graph, *, borders: bool = True) -> Graph:
 
     A batch norm behind a convolution or linear layer is folded into it (Ioffe & Szegedy 2015, inference form):
     w' = w γ/√(σ²+ε), b' = (b - μ) γ/√(σ²+ε) + β; also through a pool that it commutes with. One that only synapses read
-    is folded into them. What remains becomes a depthwise 1×1 convolution, with a notice. Synapses without a neuron
-    between them are merged where that costs nothing (:mod:`qkf_deploy.passes.merge`).
+    is folded into them; of one that is a gain without a shift, what neurons read goes into their thresholds. What
+    remains becomes a depthwise 1×1 convolution, with a notice. Synapses without a neuron between them are merged where
+    that costs nothing (:mod:`qkf_deploy.passes.merge`).
 
     Scales are multiplied into the weights that read them; a positive scale of spikes or counts moves past sums, pools
     and products until a synapse takes it, so that what is read stays a count. A scale that ends in front of a neuron
@@ -61,6 +64,8 @@ class _Rewriter:
         self.builder = GraphBuilder()
         self.alias: dict[str, Operand] = {}
         self.factor: dict[str, Fraction] = {}
+        #: Gains per channel that neurons take, broadcastable to what stands for the dropped node.
+        self.gains: dict[str, np.ndarray] = {}
         self.factors: dict[str, tuple[Fraction, ...]] = {}
         self.depthwise: list[str] = []
 
@@ -101,6 +106,9 @@ class _Rewriter:
         pending = self._pending(node)
         inputs = tuple(self._follow(o) for o in node.inputs)
         params = dict(node.params)
+        if isinstance(node.op, Neuron) and node.inputs[0].node in self.gains:
+            self._neuron(node, node.op, inputs)
+            return
         if isinstance(node.op, Conv | Linear):
             if pending[0] != 1:
                 params["weight"] = params["weight"].astype(np.float64) * float(pending[0])
@@ -136,6 +144,10 @@ class _Rewriter:
         scale = scale * float(pending[0])
         found = self._synapse_behind(node, operand, scale)
         channels = None if found is None else _channels(operand.view, found[0])
+        if (found is None or channels is None) and self._into_neurons(node, scale, shift):
+            self.gains[node.name] = scale.reshape(-1, *[1] * (len(node.type.shape) - 1))
+            self.alias[node.name] = operand
+            return
         if found is None or channels is None:
             self._remember(node, pending)
             self._as_convolution(node, operand, scale, shift)
@@ -145,6 +157,21 @@ class _Rewriter:
         params = _scaled_synapse(synapse, scale[order], shift[order] / terms)
         self.builder.nodes[synapse.name] = replace(synapse, params=params)
         self.alias[node.name] = operand
+
+    def _into_neurons(self, node: Node, scale: np.ndarray, shift: np.ndarray) -> bool:
+        """True for a positive gain per channel that only neurons with a reset to 0 or by subtraction read."""
+        neurons = [user.op for user in self.consumers[node.name]]
+        ready = all(isinstance(op, Neuron) and not op.v_reset and op.carry == "own" for op in neurons)
+        return ready and bool((scale > 0).all()) and not shift.any()
+
+    def _neuron(self, node: Node, op: Neuron, inputs: tuple[Operand, ...]) -> None:
+        """A neuron whose drive is smaller by a gain that was dropped: so are its thresholds."""
+        operand = node.inputs[0]
+        gain = self.gains[operand.node]
+        if operand.view is not None:
+            gain = viewed(gain, self.graph[operand.node].type.shape, operand.view)
+        op, params = smaller_by(op, node.params, gain)
+        self.builder.add(node.name, op, inputs, params, node.source)
 
     def _synapse_behind(self, node: Node, operand: Operand, scale: np.ndarray) -> tuple[Node, int] | None:
         """The synapse that a batch norm can go into, and how many of its outputs add up to what the norm sees.

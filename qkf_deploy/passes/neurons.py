@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,6 +79,24 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         op.max_spikes, op.rounding, strict, op.reset_delay,
     )  # fmt: skip
     return Quantized(integer, params, tuple(d for d in decays if not d.exact))
+
+
+def smaller_by(op: Neuron, params: Params, gain: np.ndarray) -> tuple[Neuron, dict[str, np.ndarray]]:
+    """A float neuron whose membrane is in units of ``gain``: what it fires at for a drive divided by it.
+
+    Args:
+        op, params: the neuron; its reset voltage is 0, or it subtracts.
+        gain: positive, broadcastable to the per-step shape.
+    """
+    levels = op.levels(params)
+    out = dict(params)
+    out["v_threshold"] = levels.v_threshold / gain
+    if levels.v_min is not None:
+        out["v_min"] = levels.v_min / gain
+    if "initial" in params:
+        out["initial"] = params["initial"] / gain
+    largest = {name: float(out[name].max()) for name in ("v_threshold", "v_min") if name in out}
+    return replace(op, **largest), out  # type: ignore[arg-type]  # both are floats
 
 
 def default_fraction_bits(node: Node, op: Neuron, decay_bits: int) -> int:

@@ -1,8 +1,10 @@
 """Scales of an integer graph: which real number one unit of every value stands for.
 
 Where drives meet in an addition their scales are unified, per channel: every drive that takes part (through pools,
-views and further additions) gets the largest scale any of them needs. A synapse whose own unit is finer keeps it, so
-that its weights keep the bits asked, and a rounding shift follows (:func:`shifts`).
+views and further additions) gets the largest scale any of them needs. So do the channels of a drive that a product
+with spikes sums over (the attention of SpikingResformer, arXiv 2403.14302): one scale along the summed axis. A
+synapse whose own unit is finer keeps it, so that its weights keep the bits asked, and a rounding shift follows
+(:func:`shifts`).
 """
 
 from __future__ import annotations
@@ -67,13 +69,15 @@ def drive_scales(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, *, un
     for _ in range(_MAX_ROUNDS):
         raised = _forward(graph, rules, input_scale, _required(graph, scales))
         if all(np.array_equal(raised[name], scales[name]) for name in scales):
+            _check_products(graph, scales)
             return scales
         scales = raised
     raise UnsupportedError("the scales of a membrane shortcut grow without end", hint="is there a neuron in the loop?")
 
 
 def joined(graph: Graph) -> frozenset[str]:
-    """Synapses whose drives are added to other drives, through pools, views and further additions.
+    """Synapses whose drives are added to other drives, through pools, views and further additions, or summed over in a
+    product with spikes.
 
     Raises:
         UnsupportedError: something whose scale cannot be changed is added to a drive.
@@ -218,8 +222,8 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):
-        left, right = (_uniform(s, tuple(range(s.ndim)), node) for s in seen)
-        return left * right
+        left, right = seen  # along the summed axis one scale, or one is on its way
+        return compact(left.max(axis=-1, keepdims=True) * right.max(axis=-2, keepdims=True))
     if isinstance(op, Scale):
         if op.factor <= 0:
             raise UnsupportedError(f"a scale of {op.factor} turns thresholds around", where=node.name)
@@ -241,6 +245,9 @@ def _required(graph: Graph, scales: Scales) -> Scales:
     wanted: Scales = {}
     floor: Scales = {}
     for node in reversed(list(graph.nodes.values())):
+        if isinstance(node.op, MatMul) and not node.type.is_events:
+            _push_product(graph, node, scales, wanted)
+            continue
         unify = isinstance(node.op, Add) and not node.type.is_events
         if not unify and node.name not in wanted:
             continue
@@ -256,6 +263,34 @@ def _required(graph: Graph, scales: Scales) -> Scales:
                 f"{node.type.kind.value} values are added to a drive; their scales cannot be unified", where=node.name
             )
     return floor
+
+
+def _check_products(graph: Graph, scales: Scales) -> None:
+    """Raises UnsupportedError for products that sum over values of different scales."""
+    for node in graph:
+        if isinstance(node.op, MatMul):
+            for operand, axis in zip(node.inputs, (-1, -2), strict=True):
+                seen = seen_scale(graph, operand, scales)
+                _uniform(seen, (seen.ndim + axis,), node)
+
+
+def _push_product(graph: Graph, node: Node, scales: Scales, wanted: Scales) -> None:
+    """Ask each drive of a product for one scale along the summed axis, and for what is asked of the product."""
+    asked, own = wanted.get(node.name), np.broadcast_to(scales[node.name], node.type.shape)
+    types = graph.input_types(node)
+    drives = [port for port, type_ in enumerate(types) if type_.kind is Kind.DRIVE]
+    if asked is not None and len(drives) != 1 and (asked > own).any():
+        raise UnsupportedError(
+            "a product of drives is added to a drive; their scales cannot be unified", where=node.name,
+            hint="put a spiking neuron in front of one operand",
+        )  # fmt: skip
+    for port in drives:
+        axis = -1 - port  # what is summed; of the product, the axis of the other factor
+        seen = np.broadcast_to(seen_scale(graph, node.inputs[port], scales), types[port].shape)
+        need = seen.max(axis=axis, keepdims=True)
+        if asked is not None:
+            need = np.maximum(need, asked.max(axis=axis, keepdims=True))
+        _push(graph, node, node.inputs[port], np.broadcast_to(need, seen.shape), wanted)
 
 
 def _push(graph: Graph, node: Node, operand: Operand, need: np.ndarray, wanted: Scales) -> None:
