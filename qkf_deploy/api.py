@@ -15,6 +15,7 @@ from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, move
 from qkf_deploy.pipeline.evaluating import evaluate, resume
 from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
 from qkf_deploy.pipeline.finetuning import finetune
+from qkf_deploy.pipeline.hardware import dense_twin, explore_hardware, hardware, measure_activity
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -68,7 +69,9 @@ __all__ = [
     "compare",
     "compare_runs",
     "default_batch",
+    "dense_twin",
     "evaluate",
+    "explore_hardware",
     "export_events",
     "export_lava",
     "export_nir",
@@ -76,6 +79,7 @@ __all__ = [
     "export_run",
     "finetune",
     "fold",
+    "hardware",
     "import_nir",
     "layers",
     "load",
@@ -86,6 +90,7 @@ __all__ = [
     "load_runs",
     "map_network",
     "measure",
+    "measure_activity",
     "movement",
     "or_gates",
     "price",

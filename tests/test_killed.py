@@ -58,6 +58,7 @@ WRITERS = {
     "import": "import net.nir -o out.qkf",
     "report": "report run.sqlite -o out.html",
     "tables": "export run.sqlite --to csv -o out",
+    "hardware": "hardware integer.qkf images.npy --chip fpga-array --engine reference --explore cores -o out.csv",
     "figure": "paper gated.qkf digits.npz --engine reference --figure out.png",
     "demo": "demo --checkpoint gated.safetensors --output out",
     "train": "train --arch qkformer-digits --data digits.npz --epochs 2 --batch-size 2 --threads 1 -o out.safetensors",

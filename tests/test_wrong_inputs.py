@@ -106,6 +106,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),
+    ("hardware", "{}", "images.npy", "--chip", "fpga-array"): ("integer",),
+    ("hardware", "integer.qkf", "{}", "--chip", "fpga-array"): ("images",),
     ("paper", "{}", "images.npy"): ("float", "integer"),
     ("paper", "integer.qkf", "{}", "--figure", "out.png"): ("images",),
     ("export", "{}", "--to", "onnx", "-o", "out.onnx"): ("float", "integer"),
@@ -292,6 +294,15 @@ map integer.qkf --chip nothing
 map integer.qkf --chip good.profile.toml
 map integer.qkf images.npy --run run.sqlite
 map integer.qkf --run other_run.sqlite
+hardware integer.qkf images.npy
+hardware float.qkf images.npy --chip fpga-array
+hardware integer.qkf images.npy --chip nothing
+hardware integer.qkf images.npy --chip good.profile.toml
+hardware integer.qkf images.npy --chip fpga-array --goal speed
+hardware integer.qkf images.npy --chip fpga-array -o out.csv
+hardware integer.qkf images.npy --chip fpga-array --explore nothing
+hardware integer.qkf images.npy --chip fpga-array --explore cores -o missing/out.csv
+hardware integer.qkf images.npy --chip loihi2 --limit 0
 paper integer.qkf
 paper --figure out.png
 paper integer.qkf images.npy --engine nothing

@@ -62,6 +62,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "Deploy": {
         "export": "qkf_deploy.cli.export:export",
         "map": "qkf_deploy.cli.map:map_command",
+        "hardware": "qkf_deploy.cli.hardware:hardware",
     },
 }
 COMMANDS: Mapping[str, str] = {name: place for commands in GROUPS.values() for name, place in commands.items()}

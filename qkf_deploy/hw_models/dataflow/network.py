@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 from qkf_deploy.errors import UsageError
@@ -13,7 +14,7 @@ from qkf_deploy.hw_models.activity import Activity
 from qkf_deploy.hw_models.architecture.chip import Chip, Core
 from qkf_deploy.hw_models.dataflow.execution import Execution, Setting
 from qkf_deploy.hw_models.dataflow.layer import Layer, layer_of
-from qkf_deploy.hw_models.dataflow.plan import Plan, plans
+from qkf_deploy.hw_models.dataflow.plan import OVER_TIME, Plan, plans
 from qkf_deploy.hw_models.dataflow.pricing import unit_ns, unit_parts
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement
 from qkf_deploy.hw_models.units import event_sources, unit_of, units
@@ -30,20 +31,23 @@ class Candidate:
     Attributes:
         work: what it does.
         pj: energy of all images without static power, nominal; work without a price is left out in all ways alike.
-        ns: time of all images on its own.
+        chip: where.
     """
 
     work: UnitWork
     pj: Fraction
-    ns: Fraction
+    chip: Chip
 
-    def cost(self, goal: Goal) -> tuple[Fraction, ...]:
-        """What is smallest first; ties are broken by the other."""
-        return {
-            "energy": (self.pj, self.ns),
-            "delay": (self.ns, self.pj),
-            "product": (self.pj * self.ns, self.pj),
-        }[goal]
+    @cached_property
+    def ns(self) -> Fraction:
+        """Time of all images on its own."""
+        return unit_ns(self.work, self.chip)[0]
+
+    def cost(self, goal: Goal) -> Fraction:
+        """What is to be smallest."""
+        if goal == "energy":
+            return self.pj
+        return self.ns if goal == "delay" else self.pj * self.ns
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def setting(graph: Graph, activity: Activity, chip: Chip, found: tuple[Layer, ..
 
 def execute(
     graph: Graph, activity: Activity, chip: Chip, *, goal: Goal = "energy", only: Collection[str] = (),
-    mapping: CoreMapping | None = None,
+    mapping: CoreMapping | None = None, found: tuple[Layer, ...] = (),
 ) -> tuple[Choice, ...]:  # fmt: skip
     """The best way for every unit.
 
@@ -90,11 +94,12 @@ def execute(
         goal: what is smallest.
         only: dataflows to choose among, where not all of the chip's.
         mapping: of a chip whose layers have cores of their own.
+        found: the units, where they are not those of :func:`layers`.
 
     Raises:
         UsageError: a layer for which no dataflow fits, or that has no cores.
     """
-    found = layers(graph, activity)
+    found = found or layers(graph, activity)
     common = setting(graph, activity, chip, found)
     placed = {p.unit.name: p for p in mapping.placements} if mapping else {}
     return tuple(_choose(common, layer, placed.get(layer.unit.name), goal, only) for layer in found)
@@ -112,13 +117,14 @@ def _choose(common: Setting, layer: Layer, placement: Placement | None, goal: Go
         core = replace(core, dataflows=tuple(d for d in core.dataflows if d in only))
     cores = placement.cores if placement else core.count
     execution = Execution(common, layer, core, cores)
-    ways = _placed(layer, placement, core) if placement else plans(layer, core, cores, common.activity.time_steps)
+    steps = common.activity.time_steps
+    ways = _placed(layer, placement, core, steps) if placement else plans(layer, core, cores, steps)
     best: dict[str, Candidate] = {}
     for plan in ways:
         work = execution.work(plan)
         parts = unit_parts(work, chip)
         pj = sum((p.pj.nominal for p in parts if p.pj is not None), Decimal(0))
-        candidate = Candidate(work, Fraction(pj), unit_ns(work, chip)[0])
+        candidate = Candidate(work, Fraction(pj), chip)
         if plan.dataflow not in best or candidate.cost(goal) < best[plan.dataflow].cost(goal):
             best[plan.dataflow] = candidate
     if not best:
@@ -129,13 +135,16 @@ def _choose(common: Setting, layer: Layer, placement: Placement | None, goal: Go
     return Choice(layer, min(best.values(), key=lambda c: c.cost(goal)), best)
 
 
-def _placed(layer: Layer, placement: Placement, core: Core) -> list[Plan]:
-    """The cut of a mapping; tiles that are not whole bands count as the next larger number of bands."""
+def _placed(layer: Layer, placement: Placement, core: Core, steps: int) -> list[Plan]:
+    """The cut of a mapping; tiles that are not whole bands count as the next larger number of bands.
+
+    Layers of a pipeline get their input step by step, so nothing waits for all of them.
+    """
     if not layer.synapses:
         return [Plan()]
     known = sorted(set.intersection(*(set(s.activity.bands) for s in layer.synapses)))
     bands = next((n for n in known if n >= placement.tiles), known[-1])
-    flows = [d for d in core.dataflows if d in ("event-scatter", "output-stationary")]
+    flows = [d for d in core.dataflows if d not in OVER_TIME or steps == 1]
     groups = min(placement.channel_groups, *(s.outputs for s in layer.synapses))
     # residual additions are delivered as separate events
     return [Plan(d, bands, groups, d == "event-scatter" and any(s.has_counts for s in layer.synapses)) for d in flows]

@@ -1,0 +1,59 @@
+"""`qkf-deploy hardware`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import qkf_deploy as qd
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, output_option, progress, show
+from qkf_deploy.cli.options import options_of
+from qkf_deploy.errors import UsageError
+from qkf_deploy.options import TableFormat
+from qkf_deploy.pipeline.hardware_options import HardwareOptions
+
+
+@command()
+@click.argument("network", type=PATH)
+@click.argument("images", type=PATH)
+@click.option("--chip", required=True, help="A chip by name (fpga-array, generic-digital, ...), or a TOML file.")
+@click.option("--no-twin", is_flag=True, help="Leave the dense twin out.")
+@click.option("--explore", metavar="AXES", help="Variants of the chip instead: dataflow, cores, buffers, or several.")
+@output_option("With --explore: the CSV file to write.", required=False)
+@options_of(HardwareOptions)
+@format_option
+def hardware(
+    network: Path, images: Path, chip: str, no_twin: bool, explore: str | None, output: Path | None, fmt: TableFormat,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Energy by component and time of an integer network on a chip, every layer executed the best way.
+
+    \b
+    Examples:
+      qkf-deploy hardware net.int.qkf images/ --chip fpga-array
+      qkf-deploy hardware net.int.qkf images/ --chip my.toml --explore dataflow,cores,buffers -o sweep.csv
+    """
+    from qkf_deploy.report.formats import to_csv
+    from qkf_deploy.report.hardware_table import render_hardware, sweep_sheet
+    from qkf_deploy.writing import write_atomically
+
+    if output is not None and explore is None:
+        raise UsageError("-o is the table of --explore", hint="say what to explore, or leave -o out")
+    axes = [axis.strip() for axis in explore.split(",")] if explore is not None else []
+    where = qd.load_chip(chip)  # a wrong one is found before the long part
+    goal = options.pop("goal")
+    graph = qd.load(network)
+    with progress("simulating") as tick:
+        activity = qd.measure_activity(graph, images, progress=tick, **options)
+    if explore is not None:
+        sheet = sweep_sheet(qd.explore_hardware(graph, activity, where, axes, goal))
+        if output is None:
+            show(sheet, fmt)
+        else:
+            write_atomically(output, to_csv(sheet).encode())
+            note(f"{output}: {len(sheet.rows)} variants")
+        return
+    found = qd.hardware(graph, activity, where, goal)
+    emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt))

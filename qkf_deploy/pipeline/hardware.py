@@ -1,0 +1,122 @@
+"""A network on a chip: measured activity, dataflows, energy and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qkf_deploy.errors import UsageError
+from qkf_deploy.ir import Graph
+from qkf_deploy.keywords import checked, part, takes
+from qkf_deploy.options import DataOptions
+from qkf_deploy.passes.carry import chained
+from qkf_deploy.pipeline.costs import load_chip
+from qkf_deploy.pipeline.hardware_options import ActivityOptions, Goal
+from qkf_deploy.pipeline.networks import load
+from qkf_deploy.pipeline.running import as_batch, load_images, simulate
+from qkf_deploy.simulators import engines
+from qkf_deploy.simulators.inputs import encode
+
+if TYPE_CHECKING:
+    from qkf_deploy.hw_models.activity import Activity
+    from qkf_deploy.hw_models.architecture.chip import Chip
+    from qkf_deploy.hw_models.exploring import Variant
+    from qkf_deploy.hw_models.hardware import Hardware, Verdict
+
+
+@takes(ActivityOptions)
+def measure_activity(
+    network: Graph | str | Path, images: str | Path | np.ndarray, options: ActivityOptions
+) -> Activity:
+    """What a network does on images at every step and in every tile of its layers.
+
+    Args:
+        network: an integer graph, or a ``.qkf`` file of one.
+        images: as :func:`load_images` or :func:`simulate` takes them.
+
+    Raises:
+        UsageError: a float graph.
+        InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
+    """
+    from qkf_deploy.hw_models import activity
+
+    graph = network if isinstance(network, Graph) else load(network)
+    if graph.arithmetic != "integer":
+        raise UsageError("only integer networks are put on a chip", hint="`qkf-deploy quantize` it first")
+    if isinstance(images, np.ndarray):
+        pixels = as_batch(graph, images)[: options.limit]
+    else:
+        pixels = load_images(images, graph, **part(options, DataOptions)).array
+    chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
+    size, found = len(pixels) if chained(graph) else 1, None
+    for start in range(0, len(pixels), size):
+        batch = pixels[start : start + size]
+        run = simulate(graph, batch, record="all", **chosen)
+        values = {**run.values, graph.input.name: encode(graph, batch)[0]}
+        new = activity.measure_activity(graph, values)
+        found = new if found is None else found + new
+        if options.progress is not None:
+            options.progress(min(start + size, len(pixels)), len(pixels))
+    if found is None:
+        raise UsageError("no images to count on", hint="at least one")
+    return found
+
+
+@checked
+def hardware(graph: Graph, activity: Activity, chip: Chip | str | Path, goal: Goal = "energy") -> Hardware:
+    """A network on a chip, every layer executed the best way: energy by component and time.
+
+    Args:
+        graph: integer graph.
+        activity: of :func:`measure_activity`, of this graph.
+        chip: a name, the path of a TOML file, or a loaded chip.
+        goal: what is smallest: ``energy``, ``delay`` or ``product``.
+
+    Raises:
+        UsageError, ProfileError: a layer that fits no core, an unknown chip, a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models import hardware as model
+
+    return model.hardware(graph, activity, load_chip(chip) if isinstance(chip, str | Path) else chip, goal=goal)
+
+
+@checked
+def dense_twin(graph: Graph, activity: Activity, found: Hardware) -> Verdict:
+    """The dense quantized twin of a network on the same chip, and the firing at which both need the same.
+
+    Args:
+        graph: integer graph.
+        activity: of it.
+        found: of :func:`hardware`.
+
+    Raises:
+        UsageError: a layer of the twin that fits no core.
+    """
+    from qkf_deploy.hw_models import hardware as model
+
+    return model.compared(graph, activity, found)
+
+
+@checked
+def explore_hardware(
+    graph: Graph, activity: Activity, chip: Chip | str | Path, axes: Sequence[str], goal: Goal = "energy"
+) -> tuple[Variant, ...]:
+    """A network on variants of a chip: every combination of what is varied.
+
+    Args:
+        graph: integer graph.
+        activity: of it.
+        chip: a name, the path of a TOML file, or a loaded chip.
+        axes: of ``dataflow`` (each alone), ``cores`` and ``buffers`` (a quarter to four times; prices stay).
+        goal: as of :func:`hardware`.
+
+    Raises:
+        UsageError, ProfileError: an unknown axis or chip, a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models import exploring
+
+    where = load_chip(chip) if isinstance(chip, str | Path) else chip
+    return exploring.explore(graph, activity, where, axes, goal=goal)

@@ -1,0 +1,198 @@
+"""A network on a chip as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from qkf_deploy.display.numbers import percent, si
+from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
+from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Range
+from qkf_deploy.hw_models.exploring import Variant
+from qkf_deploy.hw_models.hardware import Hardware, UnitCost, Verdict
+from qkf_deploy.report.formats import below, for_people, to_csv, to_json
+
+_MILLI = 10**9  # pJ in a mJ
+
+
+@dataclass(frozen=True)
+class _Component:
+    name: str
+    energy: Range
+    images: int
+
+    def pj(self, bound: str) -> Fraction:
+        return Fraction(getattr(self.energy, bound)) / self.images
+
+
+def _mj(pj: Fraction) -> str:
+    return f"{float(pj) / _MILLI:.4g}"
+
+
+def component_sheet(found: Hardware) -> Sheet:
+    """Energy of one image by component, low to high."""
+    rows = [_Component(name, energy, found.images) for name, energy in found.components.items()]
+    whole = Fraction(found.pj.nominal) / found.images
+    fields: list[Field[_Component]] = [
+        Field("component", "component", lambda r: r.name, left=True, total=lambda _: "total"),
+        *(summed(f"{b}_energy_pj", f"{b} mJ", lambda r, b=b: r.pj(b), _mj) for b in BOUNDS),
+        Field("share", "share", lambda r: r.pj("nominal") / whole if whole else None, percent),
+    ]
+    return tabulate(f"{found.chip.title}: energy of one image", fields, rows)
+
+
+def unit_sheet(found: Hardware) -> Sheet:
+    """One row per unit: how it is executed, what that costs, and what the other ways would."""
+    images = found.images
+    fields: list[Field[UnitCost]] = [
+        Field("unit", "unit", lambda u: u.name, left=True),
+        Field("dataflow", "dataflow", _dataflow, left=True),
+        Field("tiles", "tiles", lambda u: u.choice.best.work.bands * u.choice.best.work.groups),
+        Field("cores", "cores", lambda u: u.choice.best.work.cores),
+        summed("energy_pj", "mJ", lambda u: Fraction(u.pj.nominal) / images, _mj),
+        summed("time_ns", "us", lambda u: u.ns / images, lambda ns: f"{float(ns) / 1000:.4g}"),
+        Field("firing", "input rate", lambda u: _rate(u, images), lambda r: "" if r is None else percent(r)),
+        Field("others", "other ways, energy / best", _others, left=True),
+    ]
+    return tabulate("Units, mean per image", fields, found.units)
+
+
+def _dataflow(unit: UnitCost) -> str:
+    work = unit.choice.best.work
+    return work.dataflow + (", repeated counts" if work.repeated else "")
+
+
+def _rate(unit: UnitCost, images: int) -> Fraction | None:
+    """Additions over those of dense input, mean over steps."""
+    dense = sum(s.dense for s in unit.choice.layer.synapses)
+    if not dense:
+        return None
+    done = sum(s.activity.total("ac_graded") for s in unit.choice.layer.synapses)
+    steps = len(unit.choice.best.work.steps)
+    return Fraction(done, dense * steps * images)
+
+
+def _others(unit: UnitCost) -> str:
+    best = unit.choice.best
+    ways = sorted(unit.choice.by_dataflow.items(), key=lambda item: item[1].pj)
+    return ", ".join(
+        f"{name} {float(way.pj / best.pj):.3g}" for name, way in ways if way is not best and best.pj and name
+    )
+
+
+def summary(found: Hardware, verdict: Verdict | None) -> str:
+    """The lines under the tables."""
+    images, time = found.images, found.ns / found.images
+    lines = [
+        f"one image: {_mj(Fraction(found.pj.nominal) / images)} mJ "
+        f"({_mj(Fraction(found.pj.low) / images)} to {_mj(Fraction(found.pj.high) / images)}), "
+        f"{si(time / 10**9)}s, {si(10**9 / time) if time else 'no'} images/s, "
+        f"energy x delay {si(found.edp / 10**21)}Js; {found.cores} cores on {found.chips} "
+        f"chip{'s' if found.chips != 1 else ''}; dataflows chosen for {found.goal}"
+    ]
+    dense = [u.name for u in found.units if u.choice.best.work.dataflow == "dense"]
+    if dense:
+        lines.append(f"better dense than by events: {', '.join(dense)}")
+    lines += _verdict(found, verdict) if verdict else []
+    if found.unpriced:
+        lines.append(f"no price, left out: {', '.join(found.unpriced)}")
+    if found.untimed:
+        lines.append(f"no time, left out (the time is a lower bound): {', '.join(found.untimed)}")
+    lines.append("assumptions:")
+    lines += [f"  - {a}" for a in assumptions(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(found: Hardware, verdict: Verdict) -> list[str]:
+    ratios = {b: Fraction(verdict.twin.pj.at(b)) / Fraction(found.pj.at(b)) for b in BOUNDS if found.pj.at(b)}
+    said = ", ".join(f"{float(r):.3g} ({b})" for b, r in ratios.items())
+    lines = [f"dense quantized twin / spiking network, energy at the same prices: {said}; {_holds(verdict)}"]
+    even = [(b, r) for b, r in verdict.break_even.items() if r is not None]
+    if even:
+        rates = ", ".join(f"{float(r):.3g} ({b})" if r > 0 else f"none ({b})" for b, r in even)
+        lines.append(f"break-even firing, relative to the measured one: {rates}")
+    return lines
+
+
+def _holds(verdict: Verdict) -> str:
+    wins = set(verdict.wins.values())
+    if len(wins) > 1:
+        return f"the spiking network needs less only at {', '.join(b for b, won in verdict.wins.items() if won)} prices"
+    return f"the {'spiking network' if wins == {True} else 'twin'} needs less at low, nominal and high prices"
+
+
+_EVERYWHERE = (
+    "Weights, sums and membranes move in whole words, rows of one input channel and tap together; thresholds and "
+    "biases stay in the lanes. Every buffer works beside the lanes; a unit takes the longest of them at each step.",
+    "Output-stationary dataflows skip input channels without an event in a tile and gate the rest.",
+    "The twin computes once with ceil(log2(T + 1))-bit activations on the same chip; its multiplication is scaled by "
+    "its width. Break-even is linear between silence and the measured activity.",
+)
+_LAYER_BY_LAYER = (
+    "Values lie as bitmaps (counts at their proven width) in the smallest level that holds two; the image comes from "
+    "DRAM. Loops go over groups of channels, tiles of output rows, then steps; tiles are as large as fits.",
+    "A projection behind a Q-K gate is skipped where the gate stays closed from this step on (over all steps only).",
+)
+_RESIDENT = (
+    "Weights lie at the cores before the image comes; both operands of a residual addition are delivered, so a count "
+    "of 3 is three events. No layer waits for all steps, so none is executed over time.",
+    "Time and static energy are of one layer after another, not pipelined; the network between cores has no time and "
+    "no energy here.",
+)
+
+
+def assumptions(found: Hardware) -> tuple[str, ...]:
+    """Everything that was assumed."""
+    own = _RESIDENT if found.chip.execution == "resident" else _LAYER_BY_LAYER
+    return (*found.chip.assumptions, *_EVERYWHERE, *own)
+
+
+def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str) -> str:
+    """In a format of :data:`qkf_deploy.report.formats.FORMATS`; CSV is the units."""
+    components, units = component_sheet(found), unit_sheet(found)
+    if fmt == "csv":
+        return to_csv(units)
+    if fmt == "json":
+        return to_json(
+            {
+                "schema_version": 1,
+                "kind": "hardware",
+                "chip": found.chip.id,
+                "images": found.images,
+                "goal": found.goal,
+                "cores": found.cores,
+                "chips": found.chips,
+                "latency_ns": found.ns / found.images,
+                "components": components.records(),
+                "units": units.records(),
+                "unpriced": list(found.unpriced),
+                "untimed": list(found.untimed),
+                "twin_energy_pj": verdict and Fraction(verdict.twin.pj.nominal) / found.images,
+                "break_even": verdict and {b: r for b, r in verdict.break_even.items()},
+                "assumptions": list(assumptions(found)),
+            }
+        )
+    draw = for_people(fmt)
+    return "\n".join([draw(components), draw(units), below(fmt, summary(found, verdict))])
+
+
+def sweep_sheet(variants: Sequence[Variant]) -> Sheet:
+    """One row per variant of the chip; energies and times of one image."""
+
+    def of(value: Callable[[Hardware], Fraction]) -> Callable[[Variant], Fraction | None]:
+        return lambda v: None if v.found is None else value(v.found)
+
+    def shown(text: Callable[[Fraction], str]) -> Callable[[Fraction | None], str]:
+        return lambda value: "" if value is None else text(value)
+
+    fields: list[Field[Variant]] = [
+        Field("dataflow", "dataflow", lambda v: v.dataflow, left=True),
+        Field("cores", "cores", lambda v: v.found and v.found.cores),
+        Field("buffers", "buffers x", lambda v: float(v.buffers)),
+        Field("energy_pj", "mJ", of(lambda h: Fraction(h.pj.nominal) / h.images), shown(_mj)),
+        Field("latency_ns", "ms", of(lambda h: h.ns / h.images), shown(lambda n: f"{float(n) / 10**6:.4g}")),
+        Field("edp_pj_ns", "energy x delay", of(lambda h: h.edp), shown(si)),
+        Field("problem", "does not fit", lambda v: v.problem, left=True),
+    ]
+    return tabulate("Variants of the chip", fields, variants)

@@ -1,0 +1,150 @@
+"""A network on a chip: components add up, ranges carry through, the twin and what is varied."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from netbuild import random_pixels, small_transformer
+
+import qkf_deploy as qd
+from qkf_deploy.cli import run as command
+from qkf_deploy.errors import UsageError
+from qkf_deploy.hw_models.activity import Activity
+from qkf_deploy.hw_models.architecture.chip import DATAFLOWS, Chip
+from qkf_deploy.hw_models.hardware import Hardware
+from qkf_deploy.ir import Graph
+
+CHIPS = ("fpga-array", "generic-digital")
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[Graph, Activity]:
+    graph = qd.quantize(small_transformer(2))
+    return graph, qd.measure_activity(graph, random_pixels(2, (3, 9, 7), 2), engine="reference")
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_components_add_up_to_the_last_digit(case: tuple[Graph, Activity], name: str) -> None:
+    found = qd.hardware(*case, name)
+    assert found.unpriced == found.untimed == ()
+    assert found.static is not None
+    for bound in ("low", "nominal", "high"):
+        parts = [p.pj.at(bound) for u in found.units for p in u.parts if p.pj is not None]  # type: ignore[arg-type]
+        assert sum(parts, Decimal(0)) + found.static.at(bound) == found.pj.at(bound)  # type: ignore[arg-type]
+        assert sum((c.at(bound) for c in found.components.values()), Decimal(0)) == found.pj.at(bound)  # type: ignore[arg-type]
+    assert found.pj.low < found.pj.nominal < found.pj.high
+    powers = {"fpga-array": 500, "generic-digital": 64}[name]
+    assert abs(Fraction(found.static.nominal) - powers * found.ns) < 1
+
+
+def test_time_is_no_less_than_compute_and_dram(case: tuple[Graph, Activity]) -> None:
+    found = qd.hardware(*case, "fpga-array")
+    chip = found.chip
+    (core,) = chip.cores
+    for unit in found.units:
+        done = unit.choice.best.work.operations()
+        compute = sum(
+            Fraction(items, op.lanes * core.count) * 5 for n, items in done.items() if (op := core.operations[n]).lanes
+        )
+        assert unit.ns >= compute
+        moved = unit.choice.best.work.accesses()
+        for place, words in moved.items():
+            if place.buffer == "DRAM":
+                assert unit.ns >= (words.reads + words.writes) * 64 / Fraction("153.6")
+
+
+def without(chip: Chip, operation: str) -> Chip:
+    (core,) = chip.cores
+    return replace(
+        chip, cores=(replace(core, operations={n: o for n, o in core.operations.items() if n != operation}),)
+    )
+
+
+def test_what_has_no_price_is_named(case: tuple[Graph, Activity]) -> None:
+    chip = without(qd.load_chip("fpga-array"), "compare")
+    whole, found = qd.hardware(*case, "fpga-array"), qd.hardware(*case, chip)
+    assert (found.unpriced, found.untimed) == (("compute: compare",), ("compare",))
+    assert found.components["compute"].nominal < whole.components["compute"].nominal
+
+
+def test_goals_are_met(case: tuple[Graph, Activity]) -> None:
+    by_goal = {goal: qd.hardware(*case, "fpga-array", goal) for goal in ("energy", "delay", "product")}
+
+    def dynamic(found: Hardware) -> Decimal:
+        return sum((u.pj.nominal for u in found.units), Decimal(0))
+
+    assert dynamic(by_goal["energy"]) == min(dynamic(f) for f in by_goal.values())
+    assert by_goal["delay"].ns == min(f.ns for f in by_goal.values()) < by_goal["energy"].ns
+
+
+def test_break_even_is_where_both_need_the_same(case: tuple[Graph, Activity]) -> None:
+    found = qd.hardware(*case, "fpga-array")
+    verdict = qd.dense_twin(*case, found)
+    for bound in ("low", "nominal", "high"):
+        rate = verdict.break_even[bound]  # type: ignore[index]
+        quiet, now, twin = (Fraction(x.pj.at(bound)) for x in (verdict.silent, found, verdict.twin))  # type: ignore[arg-type]
+        assert rate is not None
+        assert quiet + rate * (now - quiet) == twin
+        assert quiet < now
+        assert verdict.wins[bound] == (rate > 1)  # type: ignore[index]
+
+
+def test_the_twin_computes_once(case: tuple[Graph, Activity]) -> None:
+    graph, activity = case
+    verdict = qd.dense_twin(graph, activity, qd.hardware(graph, activity, "fpga-array"))
+    twin = {u.name: u.choice.best.work for u in verdict.twin.units}
+    assert {w.dataflow for w in twin.values()} <= {"", "dense"}
+    assert all(len(w.steps) == 1 for w in twin.values())
+    dense = sum(s.dense for s in next(u.choice.layer for u in verdict.twin.units if u.name == "qk_q_lif").synapses)
+    assert twin["qk_q_lif"].operations()["multiply"] == dense * activity.images == 8 * 8 * 6 * 2
+    assert twin["ssa_kv"].operations() == {"accumulate": 2 * 4 * 6 * 4 * 2}
+    silent = verdict.silent.units
+    for unit in silent:
+        done = unit.choice.best.work.operations()
+        assert "multiply" not in done or unit.name in ("embed_lif", "head")
+
+
+def test_exploring_varies_one_thing(case: tuple[Graph, Activity]) -> None:
+    found = qd.explore_hardware(*case, "fpga-array", ("dataflow",))
+    by_flow = {v.dataflow: v.found for v in found}
+    assert set(by_flow) == {"best", *DATAFLOWS}
+    best = by_flow["best"]
+    assert best is not None
+    for name, other in by_flow.items():
+        assert other is not None
+        flows = {u.choice.best.work.dataflow for u in other.units} - {""}
+        assert name == "best" or flows == {name}
+        assert sum(u.pj.nominal for u in best.units) <= sum(u.pj.nominal for u in other.units)
+    cores = qd.explore_hardware(*case, "fpga-array", ("cores",))
+    assert [v.found.cores for v in cores if v.found] == [4, 8, 16, 32, 64]
+    with pytest.raises(UsageError, match="nothing to explore is called 'lanes'"):
+        qd.explore_hardware(*case, "fpga-array", ("lanes",))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = qd.quantize(small_transformer(2))
+    net, images, table = (str(tmp_path / name) for name in ("net.qkf", "images.npy", "sweep.csv"))
+    qd.save(graph, net)
+    np.save(images, random_pixels(2, (3, 9, 7), 2))
+    assert command(["hardware", net, images, "--chip", "fpga-array", "--engine", "reference", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    found = qd.hardware(graph, qd.measure_activity(graph, np.load(images), engine="reference"), "fpga-array")
+    assert sum(c["nominal_energy_pj"] for c in shown["components"]) == pytest.approx(float(found.pj.nominal) / 2)
+    assert len(shown["units"]) == len(found.units)
+    line = ["hardware", net, images, "--chip", "fpga-array", "--engine", "reference"]
+    assert command([*line, "--explore", "buffers", "-o", table]) == 0
+    rows = list(csv.DictReader(Path(table).read_text().splitlines()))
+    assert [float(row["buffers"]) for row in rows] == [0.25, 0.5, 1, 2, 4]
+    assert all(bool(row["problem"]) != bool(row["energy_pj"]) for row in rows)
+    assert command([*line, "-o", f"{table}.csv"]) == 2
+    assert command(line) == 0
+    text = capsys.readouterr().out
+    assert "break-even firing" in text
+    assert "output-stationary-t" in text
