@@ -13,7 +13,14 @@ from qkf_deploy.pipeline.calibrating import calibrate
 from qkf_deploy.pipeline.comparing import compare, verify
 from qkf_deploy.pipeline.costs import load_chip, load_profile, map_network, movement, price, price_rates, write_report
 from qkf_deploy.pipeline.evaluating import evaluate, resume
-from qkf_deploy.pipeline.exporting import check_export, export_lava, export_nir, export_onnx, export_run
+from qkf_deploy.pipeline.exporting import (
+    check_export,
+    export_lava,
+    export_nir,
+    export_onnx,
+    export_run,
+    export_sana_fe,
+)
 from qkf_deploy.pipeline.finetuning import finetune
 from qkf_deploy.pipeline.hardware import dense_twin, explore_hardware, hardware, measure_activity
 from qkf_deploy.pipeline.networks import (
@@ -77,6 +84,7 @@ __all__ = [
     "export_nir",
     "export_onnx",
     "export_run",
+    "export_sana_fe",
     "finetune",
     "fold",
     "hardware",

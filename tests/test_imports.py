@@ -38,7 +38,7 @@ LAYERS = {
     "writing": {"errors"},
     "children": set(),
     "bundle": {"errors", "ir", "limits", "ops", "writing"},
-    "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops"},
+    "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops", "writing"},
     "datasets": {"errors", "ir", "limits", "options", "simulators", "writing"},
     "converters": {
         *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluation"),

@@ -55,6 +55,7 @@ WRITERS = {
     "nir": "export integer.qkf --to nir --annotated -o out.nir",
     "parts": "export integer.qkf --to nir --partitioned -o out",
     "lava": "export integer.qkf --to lava -o out",
+    "sana-fe": "export integer.qkf --to sana-fe -o out",
     "import": "import net.nir -o out.qkf",
     "report": "report run.sqlite -o out.html",
     "tables": "export run.sqlite --to csv -o out",

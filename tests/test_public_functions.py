@@ -30,7 +30,7 @@ CLASSES = [c for c in vars(options).values() if isinstance(c, type) and issubcla
 STEPS = {
     "trace", "fold", "quantize", "carry", "audit", "widths", "simulate", "measure", "price", "movement", "map_network",
     "write_report", "verify", "compare", "import_nir", "export_nir", "export_onnx", "export_lava", "export_events",
-    "check_export", "load", "save", "load_run", "save_run",
+    "export_sana_fe", "check_export", "load", "save", "load_run", "save_run",
 }  # fmt: skip
 
 

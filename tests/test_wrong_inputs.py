@@ -113,6 +113,8 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("export", "{}", "--to", "onnx", "-o", "out.onnx"): ("float", "integer"),
     ("export", "{}", "--to", "nir", "-o", "out.nir"): ("float", "integer"),
     ("export", "{}", "--to", "lava", "-o", "out"): ("integer",),
+    ("export", "{}", "--to", "sana-fe", "-o", "out"): ("integer",),
+    ("export", "integer.qkf", "--to", "sana-fe", "--images", "{}", "-o", "out"): ("images", "mixed"),
     ("import", "{}", "-o", "out.qkf"): ("nir",),
     ("widths", "{}"): ("integer",),
     ("inspect", "{}"): ("float", "integer"),
@@ -309,6 +311,12 @@ paper integer.qkf images.npy --engine nothing
 export integer.qkf -o out --to nothing
 export float.qkf -o out --to lava
 export integer.qkf -o runs --to lava
+export float.qkf -o out --to sana-fe
+export integer.qkf -o runs --to sana-fe
+export integer.qkf -o out --to sana-fe --chip nothing
+export integer.qkf -o out --to sana-fe --chip loihi2
+export integer.qkf -o out --to sana-fe --check
+export integer.qkf -o out --to lava --chip loihi1
 export integer.qkf -o out.onnx --to onnx --form nothing
 export integer.qkf -o out.onnx --to onnx --annotated
 export integer.qkf -o out --to nir --annotated --partitioned

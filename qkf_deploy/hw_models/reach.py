@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -31,10 +31,53 @@ def distinct_inputs(graph: Graph, unit: Unit, channels: slice, positions: slice)
         if node.name not in inside and not _routes(node):
             count += int(mask.sum())
             continue
-        for operand, seen in _reads(graph, node, mask):
+        for operand, reads in _reads(graph, node, mask):
             source = wanted.setdefault(operand.node, np.zeros(graph[operand.node].type.shape, bool))
-            source |= _behind_view(operand, seen, source.shape)
+            source |= _behind_view(operand, reads > 0, source.shape)
     return count
+
+
+def connections(graph: Graph, unit: Unit, piece: np.ndarray) -> Iterator[tuple[Operand, str, np.ndarray]]:
+    """What one piece of a unit reads from outside: how often each element is used.
+
+    Args:
+        graph: integer graph.
+        unit: one of its units.
+        piece: bool ``(channels, positions)``.
+
+    Yields:
+        (operand, kind of the reading node's work, int64 array in the shape that the operand shows). The work is
+        ``conv`` or ``linear`` (additions), ``multiply`` (the same of real-valued input), ``and`` (products, gates),
+        ``compare`` (max pooling), or empty (plain additions).
+    """
+    wanted = {unit.name: piece.reshape(graph[unit.name].type.shape)}
+    inside = set(unit.nodes)
+    for node in reversed([graph[name] for name in graph.nodes if name in inside]):
+        mask = wanted.pop(node.name, None)
+        if mask is None:
+            continue
+        read = list(_reads(graph, node, mask))
+        if isinstance(node.op, Mask):
+            read.append((node.inputs[0], _summed_to(mask, graph.input_types(node)[0].shape)))
+        for operand, reads in read:
+            if operand.node not in inside:
+                yield operand, _work(graph, node, operand), reads
+                continue
+            source = wanted.setdefault(operand.node, np.zeros(graph[operand.node].type.shape, bool))
+            source |= _behind_view(operand, reads > 0, source.shape)
+
+
+def _work(graph: Graph, node: Node, operand: Operand) -> str:
+    if isinstance(node.op, Conv | Linear):
+        return "multiply" if graph[operand.node].type.kind is Kind.REAL else node.op.kind
+    return {"matmul": "and", "mask": "and", "max_pool": "compare"}.get(node.op.kind, "")
+
+
+def _summed_to(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Number of masked elements behind each element of a value that is repeated over axes of size 1."""
+    narrow = (1,) * (mask.ndim - len(shape)) + shape
+    axes = tuple(i for i, n in enumerate(narrow) if n == 1)
+    return mask.sum(axis=axes, keepdims=True, dtype=np.int64).reshape(shape)
 
 
 def _routes(node: Node) -> bool:
@@ -51,32 +94,33 @@ def _behind_view(operand: Operand, seen: np.ndarray, shape: tuple[int, ...]) -> 
 
 
 def _reads(graph: Graph, node: Node, mask: np.ndarray) -> Iterable[tuple[Operand, np.ndarray]]:
-    """(operand, mask over its elements) of everything that the masked outputs of a node depend on."""
+    """(operand, how often the masked outputs of a node read each of its elements) of everything they depend on."""
     op, types, shapes = node.op, graph.input_types(node), [t.shape for t in graph.input_types(node)]
+    used = mask.astype(np.int64)
     if isinstance(op, Mask):
-        return [(node.inputs[1], mask)]
+        return [(node.inputs[1], used)]
     if isinstance(op, Conv):
-        group = np.asarray(mask.reshape(op.groups, -1, *mask.shape[1:]).any(axis=1))
+        group = used.reshape(op.groups, -1, *mask.shape[1:]).sum(axis=1)
         read = _windows(group, op.axes(types[0].shape, node.params["weight"]))
-        masks = [np.repeat(read, shapes[0][0] // op.groups, axis=0)]
+        counts = [np.repeat(read, shapes[0][0] // op.groups, axis=0)]
     elif isinstance(op, MaxPool | SumPool):
-        masks = [_windows(mask, op.axes(shapes[0]))]
+        counts = [_windows(used, op.axes(shapes[0]))]
     elif isinstance(op, Linear):
-        masks = [np.broadcast_to(np.asarray(mask.any(axis=-1, keepdims=True)), shapes[0])]
+        counts = [np.broadcast_to(used.sum(axis=-1, keepdims=True), shapes[0])]
     elif isinstance(op, Sum):
-        masks = [np.broadcast_to(mask if op.keepdims else np.expand_dims(mask, op.axes), shapes[0])]
+        counts = [np.broadcast_to(used if op.keepdims else np.expand_dims(used, op.axes), shapes[0])]
     elif isinstance(op, MatMul):
-        rows, columns = mask.any(axis=-1, keepdims=True), mask.any(axis=-2, keepdims=True)
-        masks = [np.broadcast_to(rows, shapes[0]), np.broadcast_to(columns, shapes[1])]
+        rows, columns = used.sum(axis=-1, keepdims=True), used.sum(axis=-2, keepdims=True)
+        counts = [np.broadcast_to(rows, shapes[0]), np.broadcast_to(columns, shapes[1])]
     elif isinstance(op, Add | IntegerNeuron | Readout | Scale | Shift):
-        masks = [mask] * len(node.inputs)
+        counts = [used] * len(node.inputs)
     else:
         raise UnsupportedError(f"no rule for what {op.kind} reads", where=node.name)
-    return zip(node.inputs, masks, strict=True)
+    return zip(node.inputs, counts, strict=True)
 
 
-def _windows(mask: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
-    """Input positions of windows that slide over every axis but the first."""
+def _windows(used: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
+    """How often windows that slide over every axis but the first read each input position."""
     for number, axis in enumerate(axes, 1):
-        mask = np.moveaxis(np.tensordot(mask.astype(np.int64), axis.reads(), axes=([number], [0])), -1, number) > 0
-    return mask
+        used = np.moveaxis(np.tensordot(used, axis.reads(), axes=([number], [0])), -1, number)
+    return used

@@ -183,3 +183,19 @@ def _element_bits(graph: Graph, name: str) -> int:
     """Bits of one element: spikes and counts without a sign."""
     low, high = graph.widths[name].value
     return max(high.bit_length(), 1) if graph[name].type.is_events and low >= 0 else signed_bits(low, high)
+
+
+def depths(graph: Graph, found: tuple[Unit, ...]) -> Mapping[str, int]:
+    """Units on the longest path from the input to each unit, itself included; gates count for what they let pass."""
+    owner, out = unit_of(found), {}
+    for unit in found:
+        behind = [u for source in unit.sources for u in _units_behind(graph, source, owner)]
+        out[unit.name] = 1 + max((out[u] for u in behind), default=0)
+    return out
+
+
+def _units_behind(graph: Graph, name: str, owner: Mapping[str, str]) -> set[str]:
+    """Units whose events, or gates, make up the value of a node."""
+    if name in owner:
+        return {owner[name]}
+    return {u for operand in graph[name].inputs for u in _units_behind(graph, operand.node, owner)}

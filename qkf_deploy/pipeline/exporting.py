@@ -14,6 +14,7 @@ from qkf_deploy.options import NirMode, OnnxOptions, RunFormat
 
 if TYPE_CHECKING:
     from qkf_deploy.converters.export_check import CheckResult
+    from qkf_deploy.hw_models.architecture.chip import Chip
 
 
 @checked
@@ -99,6 +100,48 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
     from qkf_deploy.converters.lava import export_lava as write
 
     return write(graph, folder)
+
+
+@checked
+def export_sana_fe(
+    graph: Graph, folder: str | Path, chip: Chip | str | Path = "loihi1", images: np.ndarray | None = None
+) -> tuple[str, ...]:
+    """Write a mapped network and the traffic of one image for the simulator SANA-FE.
+
+    The folder gets ``architecture.yaml``, ``network.yaml``, ``expected.json`` (energy and time of this package's
+    model) and ``run.py``, which runs them; see :mod:`qkf_deploy.hw_models.timing.sana_fe` for what is replayed how.
+
+    Args:
+        graph: integer graph.
+        folder: new or empty.
+        chip: a name, the path of a TOML file, or a loaded chip; all layers must find a place on it.
+        images: as in :func:`simulate`; the first is used. Random pixels by default.
+
+    Returns:
+        Sentences about what SANA-FE cannot say.
+
+    Raises:
+        UsageError: a float graph, layers without a place, a chip without a network or with multicast, several chips,
+            or a network too large.
+        InputError: the folder has files, or cannot be written.
+        UsageError, ProfileError: an unknown chip, or a file that breaks the schema.
+    """
+    from qkf_deploy.converters.export_check import sample_images
+    from qkf_deploy.hw_models.architecture.reading import load_chip
+    from qkf_deploy.hw_models.mapping import map_network
+    from qkf_deploy.hw_models.timing.network import schedule_of
+    from qkf_deploy.hw_models.timing.sana_fe import write_sana_fe
+    from qkf_deploy.simulators import reference
+    from qkf_deploy.simulators.inputs import encode
+    from qkf_deploy.simulators.run import Record
+    from qkf_deploy.writing import check_folder
+
+    check_folder(Path(folder))
+    mapping = map_network(graph, load_chip(chip) if isinstance(chip, str | Path) else chip)
+    encoded, _ = encode(graph, sample_images(graph) if images is None else images)
+    recorded = Record.of(graph, ["events", graph.input.name])
+    values = reference.run(graph, encoded[:, :1], recorded).values
+    return write_sana_fe(schedule_of(graph, mapping, values), folder)
 
 
 @checked

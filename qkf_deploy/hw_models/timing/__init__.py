@@ -1,0 +1,1 @@
+"""How long a mapped network takes: events between cores, routes on the mesh, time of every step."""
