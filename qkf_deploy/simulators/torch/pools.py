@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qkf_deploy.ir import Node
 from qkf_deploy.ops import MaxPool, SumPool
+from qkf_deploy.simulators.torch.layout import empty
 from qkf_deploy.simulators.torch.setting import Setting, Step, elementwise
 from qkf_deploy.simulators.torch.values import Value
 
@@ -63,7 +63,10 @@ def sum_pool(s: Setting, node: Node) -> Step:
 def _padded(x: Tensor, padding: tuple[int, ...], fill: float | int) -> Tensor:
     if not any(padding):
         return x
-    return F.pad(x, [p for n in reversed(padding) for p in (n, n)], value=fill)
+    head, spatial = x.shape[:3], x.shape[3:]
+    padded = empty(head[:2], (head[2], *(n + 2 * p for n, p in zip(spatial, padding, strict=True))), x).fill_(fill)
+    padded[(..., *(slice(p, p + n) for n, p in zip(spatial, padding, strict=True)))] = x
+    return padded
 
 
 def _strided(x: Tensor, dim: int, start: int, count: int, stride: int) -> Tensor:
