@@ -16,6 +16,7 @@ from qkf_deploy.pipeline.evaluating import evaluate, resume
 from qkf_deploy.pipeline.exporting import (
     check_export,
     export_lava,
+    export_memory,
     export_nir,
     export_onnx,
     export_run,
@@ -81,6 +82,7 @@ __all__ = [
     "explore_hardware",
     "export_events",
     "export_lava",
+    "export_memory",
     "export_nir",
     "export_onnx",
     "export_run",

@@ -56,6 +56,7 @@ WRITERS = {
     "parts": "export integer.qkf --to nir --partitioned -o out",
     "lava": "export integer.qkf --to lava -o out",
     "sana-fe": "export integer.qkf --to sana-fe -o out",
+    "memories": "export integer.qkf --to mem -o out",
     "import": "import net.nir -o out.qkf",
     "report": "report run.sqlite -o out.html",
     "tables": "export run.sqlite --to csv -o out",

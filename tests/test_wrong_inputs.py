@@ -115,6 +115,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("export", "{}", "--to", "lava", "-o", "out"): ("integer",),
     ("export", "{}", "--to", "sana-fe", "-o", "out"): ("integer",),
     ("export", "integer.qkf", "--to", "sana-fe", "--images", "{}", "-o", "out"): ("images", "mixed"),
+    ("export", "{}", "--to", "mem", "-o", "out"): ("integer",),
     ("import", "{}", "-o", "out.qkf"): ("nir",),
     ("widths", "{}"): ("integer",),
     ("inspect", "{}"): ("float", "integer"),
@@ -310,6 +311,9 @@ paper --figure out.png
 paper integer.qkf images.npy --engine nothing
 export integer.qkf -o out --to nothing
 export float.qkf -o out --to lava
+export float.qkf -o out --to mem
+export integer.qkf -o out --to mem --check
+simulate integer.qkf images.npy --membranes all
 export integer.qkf -o runs --to lava
 export float.qkf -o out --to sana-fe
 export integer.qkf -o runs --to sana-fe

@@ -14,7 +14,7 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.options import NirMode, OnnxOptions, RunFormat, TableFormat
 
 NirParts = Literal["portable", "partitioned", "chains"]
-Target = Literal["nir", "onnx", "lava", "sana-fe", "csv", "json", "parquet"]
+Target = Literal["nir", "onnx", "lava", "sana-fe", "mem", "csv", "json", "parquet"]
 
 
 @command()
@@ -46,7 +46,7 @@ def export(
     fmt: TableFormat,
     **onnx: Any,
 ) -> None:
-    """Write a network as NIR, ONNX, a Lava script or SANA-FE's files (integer networks), a run as plain tables.
+    """Write a network as NIR, ONNX, a Lava script, SANA-FE's or memory files (integer networks), a run as tables.
 
     NIR is written with stock nodes only; what they cannot say is listed (exit 3) unless --annotated, --partitioned or
     --chains says how to go on. SANA-FE gets the network on a chip, and the traffic of one image. --check exits with 1
@@ -58,6 +58,7 @@ def export(
       qkf-deploy export net.qkf --to nir --partitioned -o parts/ --check
       qkf-deploy export net.int.qkf --to lava -o lava_net/
       qkf-deploy export net.int.qkf --to sana-fe --chip loihi1 -o folder/
+      qkf-deploy export net.int.qkf --to mem -o memories/
       qkf-deploy export run.sqlite --to csv -o tables/
     """
     _refuse_contradictions(target, annotated, partitioned or chains, check)
@@ -101,6 +102,8 @@ def _refuse_contradictions(target: Target, annotated: bool, partitioned: bool, c
         raise UsageError(
             "--check compares spikes, SANA-FE replays them", hint="run.py in the folder compares the costs"
         )
+    if check and target == "mem":
+        raise UsageError("no client reads memory files", hint="examples/testbench reads them")
     if check and target == "lava":
         raise UsageError(
             "no client reads the Lava script", hint="`qkf-deploy simulate --backend lava` runs the network"
@@ -124,5 +127,7 @@ def _write(graph: qd.Graph, target: Target, output: Path, mode: NirMode, onnx: d
         return f"NIR, {qd.export_nir(graph, output, mode)}"
     if target == "lava":
         return f"run {qd.export_lava(graph, output).name} with Python 3.10 and lava-nc"
+    if target == "mem":
+        return f"one .mem file per parameter, described in {qd.export_memory(graph, output).name}"
     qd.export_onnx(graph, output, **onnx)
     return f"ONNX, {onnx['form']} form"

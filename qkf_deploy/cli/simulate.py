@@ -23,8 +23,16 @@ from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFor
 @output_option("Write the run (predictions, counts, widths, provenance) for `energy`, `map`, `report`.", required=False)
 @click.option("--save", "save", type=Output(), help="Write logits and --record values as .npz.")
 @click.option("--record", multiple=True, metavar="NODE", help="Keep a node's output in --save; 'all' keeps every node.")
+@click.option(
+    "--membranes",
+    multiple=True,
+    metavar="NODE",
+    help="Keep a neuron's charged membrane in --save; 'all': of all neurons.",
+)
 @click.option("--events", type=Output(folder=True), help="Write every layer's events (t,c,y,x,value) here.")
-@click.option("--event-format", type=click.Choice(get_args(EventFormat)), default="npz", show_default=True)
+@click.option(
+    "--event-format", type=click.Choice(get_args(EventFormat)), default="npz", show_default=True, help="aer is text."
+)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
 @options_of(EngineOptions)
 @options_of(DataOptions)
@@ -35,6 +43,7 @@ def simulate(
     output: Path | None,
     save: Path | None,
     record: tuple[str, ...],
+    membranes: tuple[str, ...],
     events: Path | None,
     event_format: EventFormat,
     top: int,
@@ -53,11 +62,13 @@ def simulate(
 
     if record and save is None and events is None:
         raise UsageError("--record keeps values for --save and --events", hint="add --save values.npz")
+    if membranes and save is None:
+        raise UsageError("--membranes keeps membranes for --save", hint="add --save values.npz")
     graph = qd.load(network)
     given = qd.load_images(images, graph, **part(options, DataOptions))
     wanted = [*record, *(["gates"] if output else []), *(["events"] if events else [])]
     with progress("simulating") as tick:
-        run = qd.simulate(graph, given.array, record=wanted, progress=tick, **options)
+        run = qd.simulate(graph, given.array, record=wanted, membranes=membranes, progress=tick, **options)
     run = replace(run, notices=(*given.notices, *run.notices))
     notices(run.notices)
     show(answer_sheet(run, given.names, given.labels, graph.class_names, top), fmt, run_summary(run, given.labels))

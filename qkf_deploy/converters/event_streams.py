@@ -9,7 +9,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,17 +57,22 @@ class Layer:
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
-    """Layers whose files have names of their own everywhere: escaped, short, numbered where only case differs."""
+    names = stems(shapes)
+    return [Layer(name, shape, names[name]) for name, shape in shapes.items()]
+
+
+def stems(names: Iterable[str]) -> dict[str, str]:
+    """File names that are their own everywhere: escaped, short, numbered where only case differs."""
     taken: set[str] = set()
-    out: list[Layer] = []
-    for name, shape in shapes.items():
+    out: dict[str, str] = {}
+    for name in names:
         short = quote(name, safe=".#")[:_LONGEST_STEM]
         stem, count = short, 1
         while stem.lower() in taken:
             count += 1
             stem = f"{short}#{count}"
         taken.add(stem.lower())
-        out.append(Layer(name, shape, stem))
+        out[name] = stem
     return out
 
 

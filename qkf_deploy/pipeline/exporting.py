@@ -86,6 +86,23 @@ def export_onnx(graph: Graph, path: str | Path, options: OnnxOptions) -> None:
 
 
 @checked
+def export_memory(graph: Graph, folder: str | Path) -> Path:
+    """Write the parameters of an integer graph as hexadecimal memory files (``$readmemh``); returns their manifest.
+
+    Args:
+        graph: integer graph.
+        folder: new or empty.
+
+    Raises:
+        UnsupportedError: a float graph.
+        InputError: the folder has files, or cannot be written.
+    """
+    from qkf_deploy.converters.memory_files import export_memory as write
+
+    return write(graph, folder)
+
+
+@checked
 def export_lava(graph: Graph, folder: str | Path) -> Path:
     """Write an integer graph as a Lava script and its weights; returns the script.
 

@@ -13,7 +13,8 @@ from qkf_deploy.writing import write_atomically
 
 
 def write_arrays(path: str | Path, run: Run) -> None:
-    """Write ``logits``, ``raw_output`` and every recorded value under its node's name as `.npz`, atomically.
+    """Write ``logits``, ``raw_output`` and every recorded value under its node's name, membranes under
+    ``NODE/membrane``, as `.npz`, atomically.
 
     A node that is called ``logits`` or ``raw_output`` itself is numbered: ``logits#2``.
 
@@ -21,9 +22,10 @@ def write_arrays(path: str | Path, run: Run) -> None:
         InputError: the place cannot be written.
     """
     arrays = {"logits": run.logits, "raw_output": run.raw_output}
-    for node, value in run.values.items():
+    recorded = {**run.values, **{f"{node}/membrane": value for node, value in run.membranes.items()}}
+    for node, value in recorded.items():
         name, count = node, 1
-        while name in arrays or (count > 1 and name in run.values):
+        while name in arrays or (count > 1 and name in recorded):
             count += 1
             name = f"{node}#{count}"
         arrays[name] = value
