@@ -3,7 +3,7 @@
 Needs a package index (torch as in ``constraints.txt``)::
 
     python tools/try_package.py FOLDER                # all of it, about ten minutes on two cores
-    python tools/try_package.py FOLDER --keep         # keep the environments that FOLDER already has
+    python tools/try_package.py FOLDER --keep         # keep the environments and the demo that FOLDER has
 
 ``FOLDER/full`` gets ``qkf-deploy[torch,event,data,report]`` and runs the demo; ``FOLDER/base`` gets no extra and runs
 every command on what the demo wrote. A command there works, or ends with exit code 4 and names what to install. The
@@ -128,17 +128,20 @@ def main() -> int:
     base = environment(folder / "base", wheel, "", keep)
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    start = time.perf_counter()
-    demo = sh(full / "qkf-deploy", "demo", cwd=work)
-    seconds = time.perf_counter() - start
-    if demo.returncode:
-        raise SystemExit(demo.stderr)
+    said = work / "demo.txt"
+    if not (keep and said.exists()):
+        start = time.perf_counter()
+        demo = sh(full / "qkf-deploy", "demo", cwd=work)
+        if demo.returncode:
+            raise SystemExit(demo.stderr)
+        said.write_text(f"{time.perf_counter() - start:.0f} s\n{demo.stdout}")
+    seconds, *shown = said.read_text().splitlines()
     rows = [tried(base / "qkf-deploy", c, e, work / "out" / "demo", work) for c, e in COMMANDS.items()]
-    last = next(line for line in demo.stdout.splitlines() if "integer network" in line).strip()
+    last = next(line for line in shown if "integer network" in line).strip()
     text = (
         f"Wheel {wheel.stat().st_size / 1e6:.1f} MB, sdist {sdist.stat().st_size / 1e6:.1f} MB; the base install takes "
         f"{megabytes(folder / 'base')} MB, with all it needs.\n\n"
-        f"In an environment with `[torch,event,data,report]`, `qkf-deploy demo` ended after {seconds:.0f} s with\n\n"
+        f"In an environment with `[torch,event,data,report]`, `qkf-deploy demo` ended after {seconds} with\n\n"
         f"    {last}\n\nIn one without extras, every command on the files of that demo:\n\n"
         "| command | exit code | what it says to install |\n|:--|--:|:--|\n"
     )
