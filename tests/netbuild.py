@@ -47,9 +47,9 @@ class Growing:
         return self.last
 
 
-def window(rank: int, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1) -> ops.Conv:
-    """A convolution that is the same along every axis."""
-    return ops.Conv((stride,) * rank, (padding,) * rank, (dilation,) * rank, groups)
+def window(rank: int, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1, **more) -> ops.Conv:
+    """A convolution that is the same along every axis; ``spread`` and ``tail`` have an entry for each."""
+    return ops.Conv((stride,) * rank, (padding,) * rank, (dilation,) * rank, groups, **more)
 
 
 class Net(Growing):
@@ -174,9 +174,11 @@ def interval(low, high, rank: int) -> Interval:
 
 def conv_taps(op: ops.Conv, shape: Sequence[int], weight: np.ndarray):
     """Every (output index, input index, weight index) of a convolution whose input element exists."""
+    spread, tail = op.spread or (1,) * len(op.stride), op.tail or (0,) * len(op.stride)
+    places = [(n - 1) * r + 1 + t for n, r, t in zip(shape[1:], spread, tail, strict=True)]
     sizes = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(shape[1:], op.padding, op.dilation, weight.shape[2:], op.stride, strict=True)
+        for n, p, d, k, s in zip(places, op.padding, op.dilation, weight.shape[2:], op.stride, strict=True)
     ]
     per_group = weight.shape[0] // op.groups
     for o in range(weight.shape[0]):
@@ -187,5 +189,8 @@ def conv_taps(op: ops.Conv, shape: Sequence[int], weight: np.ndarray):
                         a * s - p + t * d
                         for a, s, p, t, d in zip(place, op.stride, op.padding, tap, op.dilation, strict=True)
                     ]
-                    if all(0 <= w < n for w, n in zip(where, shape[1:], strict=True)):
-                        yield (o, *place), (o // per_group * weight.shape[1] + i, *where), (o, i, *tap)
+                    if any(w % r for w, r in zip(where, spread, strict=True)):
+                        continue
+                    source = [w // r for w, r in zip(where, spread, strict=True)]
+                    if all(0 <= w < n for w, n in zip(source, shape[1:], strict=True)):
+                        yield (o, *place), (o // per_group * weight.shape[1] + i, *source), (o, i, *tap)

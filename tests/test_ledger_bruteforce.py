@@ -242,6 +242,20 @@ def one_dimensional() -> Graph:
     return net.build(3)
 
 
+def decoder() -> Graph:
+    """Maps side by side and repeated, transposed convolutions: overlapping, with holes, grouped, in one dimension."""
+    net = Net(5, (2, 3, 4))
+    a, b = net.lif("a", net.conv("conv", "input", 4)), net.lif("b", net.conv("conv_b", "input", 2))
+    x = net.add("cat", ops.Concat(0), a, net.add("counts", ops.Add(), b, b))
+    net.lif("up", net.conv("transposed", x, 4, spread=(2, 2), tail=(1, 0), padding=1))
+    net.lif("apart", net.conv("holes", "up", 4, kernel=2, groups=2, spread=(3, 1), padding=1))
+    net.add("twice", ops.Concat(2), "apart", "apart")
+    rows = View.of((4, 17, 16), (0, 1, 2), (4, 272))
+    net.lif("line", net.conv("flat", Operand("twice", rows), 3, kernel=4, stride=3, spread=(2,), tail=(1,), padding=2))
+    net.head("line")
+    return net.build(2)
+
+
 def drives_and_scales() -> Graph:
     """What spiking networks avoid: pools and additions of drives, scales that stay, products of drives."""
     net = Net(3, (2, 6, 6))
@@ -267,6 +281,8 @@ CASES: dict[str, tuple[Callable[[], Graph], tuple[int, ...]]] = {
     "odd sizes, 8 bits": (lambda: qd.quantize(sparse_weights(odd_sizes(), 0), 8), (2, 5, 7)),
     "one-dimensional": (lambda: sparse_weights(one_dimensional(), 1), (3, 4, 4)),
     "one-dimensional, 4 bits": (lambda: qd.quantize(one_dimensional(), 4), (3, 4, 4)),
+    "decoder": (lambda: sparse_weights(decoder(), 2), (2, 3, 4)),
+    "decoder, 6 bits": (lambda: qd.quantize(decoder(), 6), (2, 3, 4)),
     "drives": (drives_and_scales, (2, 6, 6)),
 }
 

@@ -18,6 +18,7 @@ from qkf_deploy.calibration.local import Judge, product
 from qkf_deploy.ops import Conv
 from qkf_deploy.ops.synapse import input_channels
 from qkf_deploy.passes.learned import Learned
+from qkf_deploy.simulators.torch.synapses import laid_out
 
 #: Parts of the largest weight that are tried as the end of the range.
 _SHARES = np.linspace(1.0, 0.25, 16)
@@ -185,7 +186,7 @@ def _taps(local: Local, taken: np.ndarray) -> Tensor:
     own, *at = np.unravel_index(taken, (inner, *kernel))
     channel = input_channels(local.weight.shape, op.groups)[np.arange(len(taken)), own]
     padding = [p for n in reversed(op.padding) for p in (n, n)]
-    padded = torch.nn.functional.pad(x, padding)
+    padded = torch.nn.functional.pad(laid_out(op, x), padding)
     windows = padded
     for axis, (size, stride, dilation) in enumerate(zip(kernel, op.stride, op.dilation, strict=True), start=3):
         windows = windows.unfold(axis, (size - 1) * dilation + 1, stride)

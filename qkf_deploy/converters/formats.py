@@ -39,7 +39,7 @@ def _no(how: str) -> Support:
 ONNX: Mapping[str, Support] = {
     "input": _yes("graph input: uint8 pixels, int32 integers or float"),
     "output": _yes("`logits`, and `raw_output` of integer graphs"),
-    "conv": _yes("Conv in float32; beyond 24 bits one float64 MatMul per tap"),
+    "conv": _yes("Conv in float32; beyond 24 bits one float64 MatMul per tap; in front of transposed ones a Pad"),
     "linear": _yes("MatMul"),
     "batch_norm": _yes("Mul and Add"),
     "neuron": _partly("Div, Add, GreaterOrEqual, Where; not with membranes carried over between images"),
@@ -47,6 +47,7 @@ ONNX: Mapping[str, Support] = {
     "max_pool": _yes("MaxPool"),
     "sum_pool": _yes("Conv with ones"),
     "add": _yes("Add"),
+    "concat": _yes("Concat"),
     "mask": _yes("Where"),
     "scale": _yes("Mul"),
     "shift": _yes("Add, Mul by a power of two, Floor"),
@@ -59,7 +60,9 @@ ONNX: Mapping[str, Support] = {
 NIR: Mapping[str, Support] = {
     "input": _yes("Input"),
     "output": _yes("Output; the mean over time of its steps is the result"),
-    "conv": _partly("Conv2d without groups; not with a bias that depends on the border, nor 1-d windows wider than 1"),
+    "conv": _partly(
+        "Conv2d; not with groups, transposed, with a bias that depends on the border, nor 1-d windows wider than 1"
+    ),
     "linear": _partly("Flatten, Affine or Linear; not over one axis of several"),
     "batch_norm": _yes("folded into the convolution before it; a Conv2d where there is none"),
     "neuron": _partly(
@@ -73,6 +76,7 @@ NIR: Mapping[str, Support] = {
     "max_pool": _partly("of spikes: Conv2d and LIF (an OR); of drives: NIR has no maximum"),
     "sum_pool": _yes("SumPool2d; Conv2d where there is padding"),
     "add": _partly("edges that meet; not a value with itself or with axes in another order"),
+    "concat": _no("NIR has no node for it"),
     "mask": _partly("Conv2d and LIF (an AND) of spikes; not of counts or slices"),
     "scale": _yes("folded into weights; Scale where it cannot be"),
     "shift": _no("NIR has no rounding"),

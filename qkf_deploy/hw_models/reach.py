@@ -10,7 +10,21 @@ from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.hw_models.units import Unit
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ir.values import Kind
-from qkf_deploy.ops import Add, Conv, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Readout, Scale, Shift, Sum, SumPool
+from qkf_deploy.ops import (
+    Add,
+    Concat,
+    Conv,
+    IntegerNeuron,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Readout,
+    Scale,
+    Shift,
+    Sum,
+    SumPool,
+)
 from qkf_deploy.ops.geometry import Axis
 
 
@@ -81,7 +95,7 @@ def _summed_to(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _routes(node: Node) -> bool:
-    return isinstance(node.op, Add | Mask) and node.type.kind is not Kind.DRIVE
+    return isinstance(node.op, Add | Concat | Mask) and node.type.kind is not Kind.DRIVE
 
 
 def _behind_view(operand: Operand, seen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,6 +113,8 @@ def _reads(graph: Graph, node: Node, mask: np.ndarray) -> Iterable[tuple[Operand
     used = mask.astype(np.int64)
     if isinstance(op, Mask):
         return [(node.inputs[1], used)]
+    if isinstance(op, Concat):
+        return zip(node.inputs, op.parts(used, types), strict=True)
     if isinstance(op, Conv):
         group = used.reshape(op.groups, -1, *mask.shape[1:]).sum(axis=1)
         read = _windows(group, op.axes(types[0].shape, node.params["weight"]))

@@ -27,7 +27,7 @@ class Unit:
         channel_bits: thresholds and biases of one channel.
         state_bits: membrane (or accumulator) of one output.
         leftover_bits: membranes stored for one output, all steps, where they differ between positions.
-        halo: per spatial axis (size in, size out, window, stride), for events that reach several tiles.
+        halo: per spatial axis (places in, size out, window, stride), for events that reach several tiles.
         sources: nodes whose events it reads.
         held_bits: values of the whole unit that wait for later time steps, as attention over chunks of steps does.
     """
@@ -68,7 +68,8 @@ def unit_of(found: tuple[Unit, ...]) -> Mapping[str, str]:
 
 def _head(node: Node, readers: Mapping[str, list[Node]]) -> str | None:
     """The node whose value leaves the unit that ``node`` belongs to; ``None`` for what only routes events."""
-    if node.op.kind in ("input", "output") or (node.op.kind in ("add", "mask") and node.type.kind is not Kind.DRIVE):
+    routes = node.op.kind in ("add", "concat", "mask") and node.type.kind is not Kind.DRIVE
+    if routes or node.op.kind in ("input", "output"):
         return None
     current = node
     while current.type.kind is Kind.DRIVE or current.op.kind in ("sum", "sum_pool", "readout"):
@@ -131,7 +132,7 @@ def _halo(graph: Graph, nodes: list[Node]) -> Iterator[tuple[int, int, int, int]
     for node in nodes:
         if isinstance(node.op, Conv):
             for axis in node.op.axes(graph.input_types(node)[0].shape, node.params["weight"]):
-                yield (axis.size, axis.out, axis.dilation * (axis.kernel - 1) + 1, axis.stride)
+                yield (axis.places, axis.out, axis.dilation * (axis.kernel - 1) + 1, axis.stride)
             return
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from qkf_deploy.ir.operator import Operator
 from qkf_deploy.ops.batchnorm import BatchNorm
+from qkf_deploy.ops.concat import Concat
 from qkf_deploy.ops.conv import Conv
 from qkf_deploy.ops.elementwise import Add, Mask, Scale, Shift
 from qkf_deploy.ops.endpoints import Input, Output
@@ -21,7 +22,7 @@ OPERATORS: Mapping[str, type[Operator]] = {
     op.kind: op
     for op in (
         Input, Output, Conv, Linear, BatchNorm, Neuron, IntegerNeuron,
-        MaxPool, SumPool, Add, Mask, Scale, Shift, MatMul, Sum, Readout,
+        MaxPool, SumPool, Add, Concat, Mask, Scale, Shift, MatMul, Sum, Readout,
     )
 }  # fmt: skip
 
@@ -29,6 +30,7 @@ __all__ = [
     "OPERATORS",
     "Add",
     "BatchNorm",
+    "Concat",
     "Conv",
     "Input",
     "IntegerNeuron",

@@ -1,4 +1,4 @@
-"""Convolution, 1-d and 2-d, grouped."""
+"""Convolution, 1-d and 2-d, grouped; transposed ones as convolutions of a map with nothing between its elements."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Conv(Operator):
         stride, padding, dilation: one entry per spatial axis.
         groups: as in torch.
         weight_bits: bits per stored weight in an integer graph, ``None`` in a float graph.
+        spread, tail: per spatial axis, of the map that is read (:class:`qkf_deploy.ops.geometry.Axis`); empty: an
+            ordinary convolution.
     """
 
     stride: tuple[int, ...]
@@ -42,17 +44,30 @@ class Conv(Operator):
     dilation: tuple[int, ...]
     groups: int = 1
     weight_bits: int | None = None
+    spread: tuple[int, ...] = ()
+    tail: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "conv"
 
     def axes(self, shape: Sequence[int], weight: np.ndarray) -> tuple[Axis, ...]:
         """The sliding window along each spatial axis of an input of this shape."""
-        return tuple(
-            Axis(size, kernel, s, p, d)
-            for size, kernel, s, p, d in zip(
-                shape[1:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
-            )
-        )
+        rank = len(self.stride)
+        if any(len(entries) not in (0, rank) for entries in (self.spread, self.tail)):
+            raise GraphError(f"spread {self.spread} and tail {self.tail} are not of {rank} axes")
+        spread, tail = self.spread or (1,) * rank, self.tail or (0,) * rank
+        window = (self.stride, self.padding, self.dilation, spread, tail)
+        return tuple(Axis(*entries) for entries in zip(shape[1:], weight.shape[2:], *window, strict=True))
+
+    def laid_out(self, x: np.ndarray) -> np.ndarray:
+        """A map ``(..., *spatial)`` with zeros at the places that hold nothing; itself without any."""
+        if not self.spread:
+            return x
+        sizes = x.shape[-len(self.spread) :]
+        tail = self.tail or (0,) * len(sizes)
+        axes = (Axis(n, 1, spread=s, tail=t) for n, s, t in zip(sizes, self.spread, tail, strict=True))
+        out = np.zeros((*x.shape[: -len(sizes)], *(axis.places for axis in axes)), x.dtype)
+        out[(..., *(slice(0, (n - 1) * s + 1, s) for n, s in zip(sizes, self.spread, strict=True)))] = x
+        return out
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
         (x,) = inputs
@@ -81,7 +96,7 @@ class Conv(Operator):
         weight = params["weight"]
         axes = self.axes(x.shape[2:], weight)
         group_in, group_out = weight.shape[1], weight.shape[0] // self.groups
-        padded = np.pad(x, [(0, 0)] * 3 + [(p, p) for p in self.padding])
+        padded = np.pad(self.laid_out(x), [(0, 0)] * 3 + [(p, p) for p in self.padding])
         out_sizes = tuple(a.out for a in axes)
         y = np.zeros((*x.shape[:2], weight.shape[0], math.prod(out_sizes)), _result_dtype(x, weight))
         for tap, window in self._taps(padded, axes):
@@ -160,7 +175,8 @@ class Conv(Operator):
     def static_cost(self, inputs: Types, params: Params) -> StaticCost:
         weight = params["weight"]
         axes = self.axes(inputs[0].shape, weight)
-        dense = weight.size * math.prod(a.out for a in axes)
+        # A library multiplies each element of the input with the whole kernel of a transposed convolution.
+        dense = weight.size * math.prod(a.size if self.spread else a.out for a in axes)
         existing = weight.shape[0] * weight.shape[1] * math.prod(int(a.exists().sum()) for a in axes)
         return StaticCost(dense, existing)
 

@@ -15,7 +15,8 @@ from qkf_deploy.ops.activity import both_nonzero, elements_per_image, nonzero_pe
 from qkf_deploy.ops.exact import broadcasts_to
 
 
-def _joint_timing(a: ValueType, b: ValueType) -> Timing:
+def joint_timing(a: ValueType, b: ValueType) -> Timing:
+    """When a value computed from two others exists. Raises GraphError for one per image and one per step."""
     if (a.timing is Timing.IMAGE) != (b.timing is Timing.IMAGE):
         raise GraphError("one operand is per image, the other per time step")
     return a.timing if a.timing is b.timing else Timing.STEP
@@ -32,7 +33,7 @@ class Add(Operator):
         a, b = inputs
         if a.shape != b.shape:
             raise GraphError(f"cannot add values of shape {a.shape} and {b.shape}")
-        timing = _joint_timing(a, b)
+        timing = joint_timing(a, b)
         if a.is_events and b.is_events:
             high = None if a.high is None or b.high is None else a.high + b.high
             return ValueType(a.shape, Kind.COUNT, timing, high, 0)
@@ -70,7 +71,7 @@ class Mask(Operator):
             raise GraphError(f"a gate must be spikes, not {gate.kind.value}", hint="put a neuron before the mask")
         if not broadcasts_to(gate.shape, x.shape):
             raise GraphError(f"a gate of shape {gate.shape} does not broadcast to {x.shape}")
-        return ValueType(x.shape, x.kind, _joint_timing(gate, x), x.high, x.low)
+        return ValueType(x.shape, x.kind, joint_timing(gate, x), x.high, x.low)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         gate, x = inputs

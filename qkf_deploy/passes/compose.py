@@ -90,7 +90,7 @@ def compose(
     (a, pa), (b, pb) = first, second
     if isinstance(a, Linear) and isinstance(b, Linear):
         return Linear(), _linear(pa, pb)
-    if not isinstance(a, Conv) or not isinstance(b, Conv) or len(a.stride) != len(b.stride):
+    if not isinstance(a, Conv) or not isinstance(b, Conv) or len(a.stride) != len(b.stride) or a.spread or b.spread:
         return None
     before = a.axes(shape, pa["weight"])
     after = b.axes((len(pa["weight"]), *(axis.out for axis in before)), pb["weight"])

@@ -10,14 +10,31 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, Params, View, compose, freeze
-from qkf_deploy.ops import Add, BatchNorm, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Neuron,
+    Readout,
+    Scale,
+    Sum,
+    SumPool,
+)
+from qkf_deploy.passes.branches import split_norms
 from qkf_deploy.passes.compact import viewed
 from qkf_deploy.passes.merge import merge
 from qkf_deploy.passes.neurons import smaller_by
 from qkf_deploy.passes.scales import synapse_axis
 
 #: Operators that commute with a positive factor.
-_PASS_ON = (Sum, Readout, SumPool, MaxPool, MatMul, Mask, Add)
+_PASS_ON = (Sum, Readout, SumPool, MaxPool, MatMul, Mask, Add, Concat)
+#: Operators whose operands must have the same factor.
+_ALIKE = (Add, Concat)
 #: Divisors of pools, means and heads are products of sizes; a denominator up to this is taken as one.
 _LARGEST_DENOMINATOR = 10**6
 _LEFT = "this batch norm follows no synapse, it became a depthwise 1x1 convolution"
@@ -45,7 +62,7 @@ def fold(graph: Graph, *, borders: bool = True) -> Graph:
     """
     if graph.arithmetic != "float":
         raise GraphError("an integer graph is folded already", hint="fold the float graph")
-    rewriter = _Rewriter(graph)
+    rewriter = _Rewriter(split_norms(graph))
     folded = merge(rewriter.run(), borders=borders)
     left = [f"{name}: {_LEFT}" for name in rewriter.depthwise if name in folded.nodes]
     provenance = {**graph.provenance, "fold": "float64"}
@@ -112,8 +129,8 @@ class _Rewriter:
         if isinstance(node.op, Conv | Linear):
             if pending[0] != 1:
                 params["weight"] = params["weight"].astype(np.float64) * float(pending[0])
-        elif isinstance(node.op, _PASS_ON) and (len(set(pending)) == 1 or not isinstance(node.op, Add)):
-            passed = pending[0] if isinstance(node.op, Add) else math.prod(pending)
+        elif isinstance(node.op, _PASS_ON) and (len(set(pending)) == 1 or not isinstance(node.op, _ALIKE)):
+            passed = pending[0] if isinstance(node.op, _ALIKE) else math.prod(pending)
             if passed != 1:
                 self.factor[node.name] = passed
         else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, View, identity
-from qkf_deploy.ops import Add, Conv, Linear, Mask, MaxPool, Scale, Sum, SumPool
+from qkf_deploy.ops import Add, Concat, Conv, Linear, Mask, MaxPool, Scale, Sum, SumPool
 from qkf_deploy.passes.scales import Scales, seen_scale
 
 _PASS_THROUGH = (MaxPool, SumPool, Scale, Sum)
@@ -46,6 +46,8 @@ def _fixed(graph: Graph) -> Mapping[str, bool]:
     for node in graph:
         if isinstance(node.op, Conv | Linear):
             out[node.name] = False
+        elif isinstance(node.op, Concat):
+            out[node.name] = any(out[o.node] for o in node.inputs)
         elif isinstance(node.op, Add):  # an operand that is fixed will be lifted if the other one is not
             out[node.name] = all(out[o.node] for o in node.inputs)
         elif isinstance(node.op, Mask):

@@ -17,6 +17,7 @@ from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, compose
 from qkf_deploy.ops import (
     Add,
+    Concat,
     Conv,
     Input,
     Linear,
@@ -54,7 +55,7 @@ from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
 #: A bias of this many bits is resolved as float64 resolves it.
 _FLOAT64_BITS = 53
 #: What an integer graph has as it is.
-_UNCHANGED = (Add, Mask, MatMul, MaxPool, SumPool, Sum, Readout)
+_UNCHANGED = (Add, Concat, Mask, MatMul, MaxPool, SumPool, Sum, Readout)
 
 
 def check(options: QuantizeOptions, graph: Graph) -> None:

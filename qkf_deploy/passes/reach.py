@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qkf_deploy.ir import Graph, Node
-from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops import Add, Concat, Conv, Linear, Mask, MatMul, Readout, Scale, Sum, SumPool
 
 
 def reaches(graph: Graph, largest_input: float) -> dict[str, float]:
@@ -36,6 +36,8 @@ def _reach(graph: Graph, node: Node, seen: list[float]) -> float:
         return float(weight_reach(node, seen[0]).max() + bias)
     if isinstance(op, Add):
         return seen[0] + seen[1]
+    if isinstance(op, Concat):
+        return max(seen)
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):

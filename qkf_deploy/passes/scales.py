@@ -16,7 +16,21 @@ import numpy as np
 
 from qkf_deploy.errors import ProofError, UnsupportedError
 from qkf_deploy.ir import Graph, Kind, Node, Operand
-from qkf_deploy.ops import Add, Conv, Linear, Mask, MatMul, MaxPool, Neuron, Output, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops import (
+    Add,
+    Concat,
+    Conv,
+    Linear,
+    Mask,
+    MatMul,
+    MaxPool,
+    Neuron,
+    Output,
+    Readout,
+    Scale,
+    Sum,
+    SumPool,
+)
 from qkf_deploy.ops.synapse import input_channels
 from qkf_deploy.passes.compact import compact, viewed
 from qkf_deploy.passes.grid import find_grid, unit
@@ -219,6 +233,8 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
     op = node.op
     if isinstance(op, Add):
         return compact(np.maximum(*np.broadcast_arrays(*seen)))
+    if isinstance(op, Concat):
+        return compact(op.joined(seen, graph.input_types(node)))
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):
@@ -255,6 +271,9 @@ def _required(graph: Graph, scales: Scales) -> Scales:
         if isinstance(node.op, Conv | Linear):
             axis = synapse_axis(node)
             floor[node.name] = need.max(axis=tuple(i for i in range(need.ndim) if i != axis), keepdims=True)
+        elif isinstance(node.op, Concat):
+            for operand, part in zip(node.inputs, node.op.parts(need, graph.input_types(node)), strict=True):
+                _push(graph, node, operand, part, wanted)
         elif unify or isinstance(node.op, (*_PASS_THROUGH, Mask)):
             for operand in node.inputs[1:] if isinstance(node.op, Mask) else node.inputs:
                 _push(graph, node, operand, need, wanted)

@@ -19,6 +19,7 @@ _STYLES = {
     "neuron": "neuron",
     "integer_neuron": "neuron",
     "add": "add",
+    "concat": "add",
 }
 
 

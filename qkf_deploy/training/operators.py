@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qkf_deploy.ir import Node, View
-from qkf_deploy.ops import Conv, Mask, Shift, Sum
+from qkf_deploy.ops import Concat, Conv, Mask, Shift, Sum
 from qkf_deploy.ops.pool import MaxPool, SumPool
 from qkf_deploy.simulators.torch.products import over_chunks
+from qkf_deploy.simulators.torch.synapses import laid_out
 from qkf_deploy.simulators.torch.values import Value
 
 #: ``(node, operands (T or 1, B, *shape), T) -> (T or 1, B, *shape)``
@@ -27,12 +28,20 @@ def read(x: Tensor, view: View | None) -> Tensor:
 def conv(op: Conv, x: Tensor, weight: Tensor) -> Tensor:
     """Convolution without bias."""
     function = F.conv1d if len(op.stride) == 1 else F.conv2d
-    y = function(x.flatten(0, 1), weight, None, op.stride, op.padding, op.dilation, op.groups)  # type: ignore[operator]
+    y = function(laid_out(op, x).flatten(0, 1), weight, None, op.stride, op.padding, op.dilation, op.groups)  # type: ignore[operator]
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _add(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
     return xs[0] + xs[1]
+
+
+def _concat(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
+    op = node.op
+    if not isinstance(op, Concat):
+        raise AssertionError(op)
+    most = max(len(x) for x in xs)
+    return torch.cat([x.expand(most, *x.shape[1:]) for x in xs], dim=op.axis + 2)
 
 
 def _mask(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
@@ -94,6 +103,7 @@ def _output(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
 
 STEPS: Mapping[str, Step] = {
     "add": _add,
+    "concat": _concat,
     "mask": _mask,
     "matmul": _matmul,
     "sum": _sum,

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
-from qkf_deploy.ops import Add, Conv, Input, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Output, Readout, Sum
+from qkf_deploy.ops import Add, Concat, Conv, Input, IntegerNeuron, Linear, Mask, MatMul, MaxPool, Output, Readout, Sum
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators import event, reference
 from qkf_deploy.simulators import torch as torch_engine
@@ -153,9 +153,10 @@ class _Draw:
         dilation = self.pick(1, 2) if kernel > 1 and kernel * 2 <= min(height, width) else 1
         padding = self.pick(*range(kernel))
         stride = stride or self.pick(1, 2)
+        spread = self.pick((), (), (), (2, 2), (1, 3)) if stride != 1 else ()
         groups = self.pick(1, 1, 1, *([2] if channels % 2 == 0 else []))
         out = out or groups * self.pick(1, 5, 16, 33, 65)
-        op = Conv((stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, self.bits)
+        op = Conv((stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, self.bits, spread)
         params = {"weight": self.weights((out, channels // groups, kernel, kernel))}
         bias = self.pick("none", "channel", "border")
         if bias == "channel":
@@ -184,7 +185,8 @@ class _Draw:
         if not self.pick(0, 1):
             return x
         other = self.neuron(conv)
-        return self.builder.add(self.name("add"), Add(), [x, other])
+        op = self.pick(Add(), Add(), Concat(0), Concat(2))
+        return self.builder.add(self.name("both"), op, [x, other])
 
     def network(self) -> Case:
         frames = self.pick(True, False)

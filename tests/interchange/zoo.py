@@ -183,6 +183,19 @@ def grouped(rng: np.random.Generator) -> Graph:
     return b.head(Operand("lif3", View.of((CHANNELS, tokens), (0, 1), (CHANNELS, tokens))))
 
 
+def decoder(rng: np.random.Generator) -> Graph:
+    """Maps side by side, a transposed convolution."""
+    b = stem(rng)
+    b.synapse("down", "stem.lif", (CHANNELS, CHANNELS, 2, 2), stride=2)
+    b.add("down.lif", LIF)
+    bias = {"weight": weights(b.rng, CHANNELS, CHANNELS, 4, 4, gain=4.0), "bias": weights(b.rng, CHANNELS)}
+    b.add("up", window(2, padding=2, spread=(2, 2)), "down.lif", **bias)
+    b.add("up.lif", LIF)
+    b.add("cat", ops.Concat(0), "up.lif", "stem.lif")
+    b.synapse("conv", "cat", (CHANNELS, 2 * CHANNELS, 3, 3), padding=1)
+    return b.head(b.add("lif", LIF))
+
+
 def normed(rng: np.random.Generator) -> Graph:
     """Batch norms, one of them behind no synapse."""
     b = pixels(rng)
@@ -239,7 +252,7 @@ ZOO: dict[str, Build] = {
     f.__name__: f
     for f in (
         convnet, residual, token_attention, channel_attention, self_attention, attention_over_time, spike_pooling,
-        membrane_shortcut, grouped, normed, events, odd_neurons,
+        membrane_shortcut, grouped, decoder, normed, events, odd_neurons,
     )
 }  # fmt: skip
 

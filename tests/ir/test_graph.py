@@ -14,6 +14,7 @@ from qkf_deploy.ir import Graph, GraphBuilder, Kind, Node, Operand, Timing, Valu
 from qkf_deploy.ops import (
     Add,
     BatchNorm,
+    Concat,
     Conv,
     Input,
     IntegerNeuron,
@@ -166,6 +167,21 @@ MISFITS = {
     ),
     "norm": (BatchNorm(1e-5), (SPIKES,), {"mean": np.ones(4)}, "batch norm over (4,) channels lacks a fitting 'var'"),
     "add": (Add(), (SPIKES, ValueType.spikes((4, 6, 5))), {}, "cannot add values of shape (4, 6, 6) and (4, 6, 5)"),
+    "concat": (Concat(0), (SPIKES, ValueType.spikes((4, 6, 5))), {}, "do not stand side by side along axis 0"),
+    "concat axis": (Concat(3), (SPIKES, SPIKES), {}, "do not stand side by side along axis 3"),
+    "tail": (
+        Conv((1, 1), (1, 1), (1, 1), spread=(2, 1), tail=(1, 1)),
+        (SPIKES,),
+        {"weight": ONES},
+        "spread by 1 cannot have 1 places behind",
+    ),
+    "spread": (Conv((1, 1), (1, 1), (1, 1), spread=(2,)), (SPIKES,), {"weight": ONES}, "are not of 2 axes"),
+    "spread too far": (
+        Conv((2**40, 1), (0, 1), (1, 1), spread=(2**40, 1), tail=(2**39, 0)),
+        (SPIKES,),
+        {"weight": ONES},
+        "an axis spread over",
+    ),
     "add over time": (
         Add(),
         (SPIKES, ValueType.drive((4, 6, 6), IMAGE)),

@@ -57,11 +57,12 @@ class Maker(Growing):
         return w.astype(dtype)
 
     def conv(self, name: str, source: Operand | str, out: int, kernel: tuple[int, ...], **more: object) -> str:
-        """Convolution; ``more``: stride, padding, dilation, groups, bits, bias (None, "channel", "cases")."""
+        """Convolution; ``more``: its attributes, bits, bias (None, "channel", "cases")."""
         rank = len(kernel)
         wide = {k: more.get(k, (d,) * rank) for k, d in (("stride", 1), ("padding", 0), ("dilation", 1))}
         groups, bits, bias = more.get("groups", 1), more.get("bits", 8), more.get("bias", "channel")
-        op = ops.Conv(**wide, groups=groups, weight_bits=bits)  # type: ignore[arg-type]
+        apart = {k: more[k] for k in ("spread", "tail") if k in more}
+        op = ops.Conv(**wide, **apart, groups=groups, weight_bits=bits)  # type: ignore[arg-type]
         shape = self.read(source)
         weight = self.weights(out, shape[0] // groups, *kernel, bits=bits)  # type: ignore[operator,arg-type]
         params = {"weight": weight}
@@ -127,6 +128,7 @@ def _conv_cases(seed: int) -> Iterator[Case]:
         ("conv 3x3 bytes border bias", (3, 7, 6), "bytes", (3, 3), {"padding": (1, 1), "bias": "cases"}),
         ("conv 2-d grouped stride", (4, 8, 7), "frames", (3, 2), {"stride": (2, 1), "padding": (1, 0), "groups": 2}),
         ("conv 2-d depthwise dilated", (4, 9, 9), "frames", (3, 3), {"dilation": (2, 2), "groups": 4, "bias": None}),
+        ("conv transposed", (4, 5, 4), "frames", (3, 2), {"spread": (2, 3), "tail": (1, 0), "padding": (2, 1)}),
         ("conv 1-d", (5, 11), "frames", (3,), {"padding": (1,), "stride": (2,)}),
         ("conv 1-d pointwise", (6, 4), "frames", (1,), {"bias": None}),
         ("conv 24 bits fixed input", (2, 6, 6), "fixed", (5, 5), {"padding": (2, 2), "bits": 24, "bias": "cases"}),
@@ -198,6 +200,11 @@ def _elementwise_cases(seed: int) -> Iterator[Case]:
     maker.neuron("n", "a", 5000)
     maker.add("op", ops.Add(), "a", "n")
     yield maker.case("add of a constant and a value per step", 4, 2)
+    maker = Maker(seed, (2, 4, 4), "bytes")
+    maker.conv("a", "input", 3, (1, 1))
+    maker.neuron("n", "a", 5000)
+    maker.add("op", ops.Concat(0), "a", "n")
+    yield maker.case("concat of a constant and a value per step", 4, 2)
     for invert in (False, True):
         maker = Maker(seed, (2, 4, 6))
         view = View.of((2, 4, 6), (0, 1, 2), (8, 6))

@@ -22,6 +22,7 @@ from qkf_deploy.ir import GraphBuilder, Interval, Operator
 from qkf_deploy.ops import (
     Add,
     BatchNorm,
+    Concat,
     Conv,
     Input,
     IntegerNeuron,
@@ -92,6 +93,19 @@ def add(rng: Rng, n: int) -> int:
         within(x + y, found)
     reaches(a.low.astype(object) + b.low.astype(object), found.low)
     reaches(a.high.astype(object) + b.high.astype(object), found.high)
+    return n
+
+
+def concat(rng: Rng, n: int) -> int:
+    k, shapes = int(rng.integers(1, 5)), []
+    parts = [ranges(rng, (n, 1), int(rng.integers(1, 62))), ranges(rng, (n, k), int(rng.integers(1, 62)))]
+    shapes = [(n, int(rng.integers(1, 4))), (n, k)]
+    found = Concat(1).interval(parts, {}, [drive_type(s) for s in shapes], 1)
+    for values in zip(*(inside(rng, x, x.low.shape) for x in parts), strict=True):
+        within(np.concatenate([np.broadcast_to(v, s) for v, s in zip(values, shapes, strict=True)], axis=1), found)
+    for ends, end in ((found.low, "low"), (found.high, "high")):
+        reaches(getattr(parts[0], end), ends[:, :1])
+        reaches(getattr(parts[1], end), ends[:, -k:])
     return n
 
 
@@ -266,8 +280,8 @@ def neurons(rng: Rng, n: int) -> int:
 
 
 RULES: dict[str, Rule] = {
-    "add": add, "mask": mask, "shift": shift, "readout": readout, "sum": sums, "pools": pools, "synapses": synapses,
-    "products": products, "neurons": neurons,
+    "add": add, "concat": concat, "mask": mask, "shift": shift, "readout": readout, "sum": sums, "pools": pools,
+    "synapses": synapses, "products": products, "neurons": neurons,
 }  # fmt: skip
 
 

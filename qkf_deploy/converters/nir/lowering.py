@@ -88,6 +88,8 @@ def conv(e: Emission, node: Node) -> Placed:
     op, (x,) = operator(node, Conv), e.operands(node)
     _check_width(e, node)
     weight, bias = node.params["weight"], node.params.get("bias")
+    if op.spread:
+        raise UnsupportedError("a transposed convolution; NIR has none")
     if bias is not None and bias.ndim > 1:
         raise UnsupportedError(
             "a bias that depends on the border (pixel normalization folded in); NIR has one per channel"
@@ -348,6 +350,10 @@ def matmul(e: Emission, node: Node) -> Placed:
     raise UnsupportedError(NO_PRODUCT)
 
 
+def concat(e: Emission, node: Node) -> Placed:
+    raise UnsupportedError("values side by side; NIR has none")
+
+
 def shift(e: Emission, node: Node) -> Placed:
     raise UnsupportedError("a rounding shift; NIR has no rounding")
 
@@ -376,6 +382,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     "mask": mask,
     "scale": scale,
     "shift": shift,
+    "concat": concat,
     "matmul": matmul,
     "sum": sum_axes,
     "readout": readout,

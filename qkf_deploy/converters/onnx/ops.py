@@ -18,7 +18,7 @@ from qkf_deploy.converters.onnx.emission import Emission, Lowering, operator
 from qkf_deploy.converters.onnx.neuron import neuron
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Node
-from qkf_deploy.ops import BatchNorm, Conv, Mask, MaxPool, Scale, Shift, Sum, SumPool
+from qkf_deploy.ops import BatchNorm, Concat, Conv, Mask, MaxPool, Scale, Shift, Sum, SumPool
 from qkf_deploy.ops.geometry import Axis
 
 
@@ -29,10 +29,23 @@ def conv(e: Emission, node: Node) -> Tensor:
     x = e.operand(node.inputs[0], dtype, node.name)
     (type_,) = e.graph.input_types(node)
     axes = op.axes(type_.shape, node.params["weight"])
+    if op.spread:
+        x = _laid_out(e, node, x, (type_.shape[0], *(a.size for a in axes)), axes)
     y = _windowed(e, node, x, node.params["weight"], axes, op.groups, dtype)
     if "bias" in node.params:
         y = e.writer.op("Add", [y, _bias(e, node, axes, dtype)], node.name)
     return Tensor(y, dtype, e.steps_of(node))
+
+
+def _laid_out(e: Emission, node: Node, x: str, shape: Sequence[int], axes: Sequence[Axis]) -> str:
+    """The map of a transposed convolution: zeros padded behind each element, those behind the last one cut."""
+    w, name = e.writer, f"{node.name}.spread"
+    pads = [0, 0, *(n for a in axes for n in (0, a.spread - 1))]
+    apart = w.reshape(x, (-1, shape[0], *(n for size in shape[1:] for n in (size, 1))), name)
+    apart = w.op("Pad", [apart, w.ints([0] * len(pads) + pads)], name)
+    wide = w.reshape(apart, (-1, shape[0], *(a.size * a.spread for a in axes)), name)
+    ends = [w.ints(n) for n in ([0] * len(axes), [a.places for a in axes], [i + 2 for i in range(len(axes))])]
+    return w.op("Slice", [wide, *ends], name)
 
 
 def _windowed(
@@ -133,6 +146,14 @@ def add(e: Emission, node: Node) -> Tensor:
     return Tensor(y, dtype, e.steps_of(node))
 
 
+def concat(e: Emission, node: Node) -> Tensor:
+    """Concat."""
+    dtype = e.dtype(node)
+    parts = [e.stretched(node, o, dtype) for o in node.inputs]
+    y = e.writer.op("Concat", parts, node.name, axis=operator(node, Concat).axis + 1)
+    return Tensor(y, dtype, e.steps_of(node))
+
+
 def mask(e: Emission, node: Node) -> Tensor:
     """Where(gate, x, 0)."""
     dtype = e.dtype(node)
@@ -230,6 +251,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     "max_pool": max_pool,
     "sum_pool": sum_pool,
     "add": add,
+    "concat": concat,
     "mask": mask,
     "scale": scale,
     "shift": shift,

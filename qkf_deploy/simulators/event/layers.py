@@ -92,7 +92,7 @@ class SynapseLayer:
     @staticmethod
     def supports(node: Node, type_: Any, widths: Widths) -> bool:
         """True if the kernels compute this convolution exactly."""
-        if not isinstance(node.op, Conv) or not proofs.fits(widths.partial, proofs.INT32):
+        if not isinstance(node.op, Conv) or node.op.spread or not proofs.fits(widths.partial, proofs.INT32):
             return False
         weight = node.params["weight"]
         if node.op.groups > 1 and weight.size * node.op.groups > _MOST_WEIGHTS:

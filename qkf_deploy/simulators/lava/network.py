@@ -30,6 +30,7 @@ MODELS: dict[type, type] = {
     operators.Sum: operators.PySum,
     operators.Readout: operators.PyReadout,
     operators.Add: operators.PyAdd,
+    operators.Concat: operators.PyConcat,
     operators.Mask: operators.PyMask,
     operators.MatMul: operators.PyMatMul,
     endpoints.Source: endpoints.PySource,

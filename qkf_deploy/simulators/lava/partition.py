@@ -21,6 +21,7 @@ PROCESS_NAMES: Mapping[str, str] = {
     "sum": "Sum",
     "readout": "Readout",
     "add": "Add",
+    "concat": "Concat",
     "mask": "Mask",
     "shift": "Shift",
     "matmul": "MatMul",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qkf_deploy.ir import Node
-from qkf_deploy.ops import BatchNorm, IntegerNeuron, Mask, Neuron, Scale, Shift, Sum
+from qkf_deploy.ops import BatchNorm, Concat, IntegerNeuron, Mask, Neuron, Scale, Shift, Sum
 from qkf_deploy.simulators.torch.carriers import exact_dtype
 from qkf_deploy.simulators.torch.neurons import (
     FloatNeuron,
@@ -52,6 +52,21 @@ def add(s: Setting, node: Node) -> Step:
         largest = a.largest + b.largest
         chosen = dtype or s.sum_carrier(inputs, largest).dtype
         return elementwise(s, node, a.tensor.to(chosen) + b.tensor.to(chosen), inputs, largest)
+
+    return run
+
+
+def concat(s: Setting, node: Node) -> Step:
+    """Side by side, in numbers that hold either."""
+    op = node.op
+    if not isinstance(op, Concat):
+        raise AssertionError(op)
+
+    def run(inputs: Sequence[Value]) -> Value:
+        steps, dtype = max(x.shape[0] for x in inputs), torch.promote_types(*(x.tensor.dtype for x in inputs))
+        parts = [x.tensor.to(dtype).expand(steps, *x.shape[1:]) for x in inputs]
+        largest, error = (max(getattr(x, what) for x in inputs) for what in ("largest", "error"))
+        return s.value(node, torch.cat(parts, dim=op.axis + 2), largest, error)
 
     return run
 
@@ -186,6 +201,7 @@ STEPS: Mapping[str, Callable[[Setting, Node], Step]] = {
     "max_pool": max_pool,
     "sum_pool": sum_pool,
     "add": add,
+    "concat": concat,
     "mask": mask,
     "scale": scale,
     "shift": shift,

@@ -68,6 +68,7 @@ def chains(graph: Graph) -> Mapping[str, Chain]:
             and readers[source.name] == 1
             and source.params.get("bias", np.zeros(1)).ndim == 1
             and source.op.groups == 1
+            and not source.op.spread
             and node.type.shape[0] == source.type.shape[0]
         ):
             found[node.name] = Chain(source, pool, node)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qkf_deploy.ir import Node
@@ -44,11 +45,25 @@ def convolution(s: Setting, node: Node, carrier: Carrier) -> Callable[[Tensor], 
     shape = node.type.shape
 
     def run(x: Tensor) -> Tensor:
+        x = laid_out(op, x)
         flat = x.reshape(-1, x.shape[2], *lead, *x.shape[3:])
         y = convolve(flat, kernel, every, window, carrier).reshape(*x.shape[:2], *shape)
         return y if bordered is None else y.add_(bordered)
 
     return run
+
+
+def laid_out(op: Conv, x: Tensor) -> Tensor:
+    """As :meth:`qkf_deploy.ops.Conv.laid_out`: the map a transposed convolution slides over."""
+    if not op.spread:
+        return x
+    sizes = x.shape[-len(op.spread) :]
+    apart = x.reshape(*x.shape[: -len(sizes)], *(n for size in sizes for n in (size, 1)))
+    apart = F.pad(apart, [n for s in reversed(op.spread) for n in (0, s - 1, 0, 0)])
+    wide = apart.reshape(*x.shape[: -len(sizes)], *(n * s for n, s in zip(sizes, op.spread, strict=True)))
+    for axis, (n, s, t) in enumerate(zip(sizes, op.spread, op.tail or (0,) * len(sizes), strict=True), -len(sizes)):
+        wide = wide.narrow(axis, 0, (n - 1) * s + 1 + t)
+    return wide
 
 
 def _two(entries: tuple[int, ...], fill: int) -> tuple[int, int]:

@@ -20,12 +20,17 @@ _HINTS = {
     "heaviside": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "roll": "shifted windows have no form here",
     "einsum": "write it with matmul, sum and *",
-    "upsample_nearest2d": "enlarging a map has no form here",
-    "conv_transpose2d": "transposed convolutions have no form here",
+    "upsample_bicubic2d": "use nearest or bilinear upsampling by a whole factor",
 }
+
+#: Operators that draw random numbers.
+_RANDOM = ("rand", "bernoulli", "normal", "poisson", "uniform", "multinomial", "exponential")
+_ENCODE = "encode outside of the model (frames of spikes, --input frames), or show it the image at every step"
 
 
 def refusal(target: str) -> tuple[str, str | None]:
     """``(reason, hint)`` for an operator without a rule, such as ``aten.gelu.default``."""
     name = target.split(".")[1] if target.startswith("aten.") and target.count(".") else target
+    if name.startswith(_RANDOM):
+        return f"{name} draws random numbers: a run would not be the model's, nor like the next one", _ENCODE
     return f"{name} has no spiking or integer form", _HINTS.get(name.removesuffix("_"))

@@ -62,6 +62,10 @@ class Add(OperatorProcess):
     """a + b, both of the same shape. Ports: ``a``, ``b``, ``y``."""
 
 
+class Concat(OperatorProcess):
+    """b behind a along an axis. Ports: ``a``, ``b``, ``y``."""
+
+
 class Mask(OperatorProcess):
     """x where the gate spikes, else 0 (the other way round with ``op.invert``). Ports: ``gate``, ``x``, ``y``."""
 
@@ -137,6 +141,11 @@ class PyAdd(PySending):
 
     a: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
     b: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+
+
+@on_cpu(Concat)
+class PyConcat(PyAdd):
+    """:class:`Concat` on CPU."""
 
 
 @on_cpu(Mask)

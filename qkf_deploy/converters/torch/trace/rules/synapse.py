@@ -29,7 +29,7 @@ def conv(low: Lowering, call: Call) -> Symbol:
     dilation = per_axis(argument(call, 5, "dilation", 1), rank)
     padding = argument(call, 4, "padding", 0)
     if isinstance(padding, str):
-        padding, weight = _named_padding(padding, weight, dilation)
+        padding, weight, dilation = _named_padding(padding, weight, dilation)
     stride = per_axis(argument(call, 3, "stride", 1), rank)
     around = tuple(p + z for p, z in zip(per_axis(padding, rank), zeros, strict=True))
     groups = int(argument(call, 6, "groups", 1))
@@ -58,18 +58,63 @@ def conv(low: Lowering, call: Call) -> Symbol:
     return restore(out, low.program.shapes[call.name])
 
 
-def _named_padding(padding: str, weight: np.ndarray, dilation: Sequence[int]) -> tuple[list[int], np.ndarray]:
-    """Padding of ``valid`` and ``same``, and the weight, with a tap of zeros in front where the sides differ by one."""
+@rule("aten.conv_transpose1d.default", "aten.conv_transpose2d.input")
+def conv_transpose(low: Lowering, call: Call) -> Symbol:
+    """Transposed convolution: one with the kernel turned round, of a map with nothing between its elements."""
+    weight, bias = low.constant(call.args[1]), low.constant(argument(call, 2, "bias"))
+    if weight is None:
+        raise UnsupportedError("a transposed convolution without a weight parameter")
+    rank = weight.ndim - 2
+    x = low.symbol(call.args[0])
+    if not is_plain(x, rank + 1):
+        raise UnsupportedError("a transposed convolution of windows or blocks", hint="put them together before it")
+    stride, padding, tail, dilation = (
+        per_axis(argument(call, place, name, default), rank)
+        for place, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "output_padding", 0), (7, "dilation", 1))
+    )
+    groups = int(argument(call, 6, "groups", 1))
+    return transposed_conv(low, call, x, weight, bias, (stride, padding, tail, dilation), groups)
+
+
+def transposed_conv(
+    low: Lowering, call: Call, x: Symbol, weight: np.ndarray, bias: np.ndarray | None,
+    window: Sequence[tuple[int, ...]], groups: int, what: str = "conv_transpose",
+) -> Symbol:  # fmt: skip
+    """The node of a transposed convolution; ``weight`` and ``window`` (stride, padding, tail, dilation) as in torch."""
+    stride, padding, tail, dilation = window
     kernel = weight.shape[2:]
+    around = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
+    if min(around) < 0:
+        raise UnsupportedError(
+            "a transposed convolution that cuts off more than its kernel adds", hint="use less padding"
+        )
+    if any(t >= s for t, s in zip(tail, stride, strict=True)):
+        raise UnsupportedError("a transposed convolution whose output padding is not below its stride")
+    inner, outer = weight.shape[0] // groups, weight.shape[1]
+    turned = np.flip(weight, axis=tuple(range(2, weight.ndim))).reshape(groups, inner, outer, *kernel)
+    turned = np.ascontiguousarray(turned.swapaxes(1, 2)).reshape(groups * outer, inner, *kernel)
+    ones = (1,) * len(kernel)
+    spread, behind = (stride, tail) if stride != ones else ((), ())
+    op = Conv(ones, around, dilation, groups, spread=spread, tail=behind if any(behind) else ())
+    return low.emit(call, what, op, (x,), batch_first(x, len(kernel) + 1), weight=turned, bias=bias)
+
+
+def _named_padding(
+    padding: str, weight: np.ndarray, dilation: Sequence[int]
+) -> tuple[list[int], np.ndarray, tuple[int, ...]]:
+    """Padding of ``valid`` and ``same``, the weight and the dilation.
+
+    Where the sides differ by one, the weight gets a tap of zeros in front, and zeros between taps that are dilated.
+    """
+    dilation = tuple(dilation)
     if padding == "valid":
-        return [0] * len(kernel), weight
-    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    if any(t % 2 and d > 1 for t, d in zip(total, dilation, strict=True)):
-        raise UnsupportedError("a dilated 'same' convolution with an even kernel pads one side more than the other")
-    front = [(t % 2, 0) for t in total]
-    return [t - t // 2 for t in total], np.pad(weight, [(0, 0), (0, 0), *front]) if any(
-        t % 2 for t in total
-    ) else weight
+        return [0] * len(dilation), weight, dilation
+    for axis, (k, d) in enumerate(zip(weight.shape[2:], dilation, strict=True), start=2):
+        if d * (k - 1) % 2:
+            apart = np.zeros((*weight.shape[:axis], d * (k - 1) + 2, *weight.shape[axis + 1 :]))
+            np.moveaxis(apart, axis, 0)[1::d] = np.moveaxis(weight, axis, 0)
+            weight, dilation = apart, (*dilation[: axis - 2], 1, *dilation[axis - 1 :])
+    return [d * (k - 1) // 2 for k, d in zip(weight.shape[2:], dilation, strict=True)], weight, dilation
 
 
 @rule("aten.linear.default")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.joining import repeated, side_by_side
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -18,7 +19,7 @@ def repeat(low: Lowering, call: Call) -> Symbol:
     factors = [int(n) for n in call.args[1]]
     if len(factors) > len(x.shape):
         x = x.reshaped((*[1] * (len(factors) - len(x.shape)), *x.shape))
-    return _repeated(low, x, factors)
+    return repeated(low, call, x, factors)
 
 
 @rule("aten.expand.default")
@@ -26,37 +27,38 @@ def expand(low: Lowering, call: Call) -> Symbol:
     """Repeating an image over time, without a copy."""
     x, target = low.symbol(call.args[0]), low.program.shapes[call.name]
     x = x.reshaped((*[1] * (len(target) - len(x.shape)), *x.shape))
-    return _repeated(low, x, [t // n for t, n in zip(target, x.shape, strict=True)])
-
-
-def _repeated(low: Lowering, x: Symbol, factors: Sequence[int]) -> Symbol:
-    axes = [a for a, n in enumerate(factors) if n != 1]
-    if not axes:  # T = 1: repeating once still makes the first axis time
-        return x.repeated(0, low.timed(1)) if x.steps is None and not x.at and x.shape[0] == 1 else x
-    if len(axes) > 1:
-        raise UnsupportedError("repeats more than one axis")
-    return x.repeated(axes[0], low.timed(factors[axes[0]]))
+    return repeated(low, call, x, [t // n for t, n in zip(target, x.shape, strict=True)])
 
 
 @rule("aten.stack.default")
 def stack(low: Lowering, call: Call) -> Symbol:
-    """The steps of a loop, stacked."""
+    """The steps of a loop, stacked; other tensors side by side along a new axis."""
     parts = [low.symbol(a) for a in call.args[0]]
-    return _steps(low, parts, positive(argument(call, 1, "dim", 0), len(parts[0].shape) + 1))
+    axis = positive(argument(call, 1, "dim", 0), len(parts[0].shape) + 1)
+    if _are_steps(parts) or len(parts) == 1:
+        return _steps(low, parts, axis)
+    lifted = [p.reshaped((*p.shape[:axis], 1, *p.shape[axis:])) for p in parts]
+    return side_by_side(low, call, lifted, axis, "stack")
 
 
 @rule("aten.cat.default")
 def cat(low: Lowering, call: Call) -> Symbol:
-    """The steps of a loop, put together along an axis of size 1."""
+    """The steps of a loop, put together along an axis of size 1; other tensors side by side."""
     parts = [low.symbol(a) for a in call.args[0]]
     axis = positive(argument(call, 1, "dim", 0), len(parts[0].shape))
     if len(parts) == 1:
         return parts[0]
-    if any(not p.at or p.shape[axis] != 1 or BATCH in (p.layout()[axis] or ()) for p in parts):
-        raise UnsupportedError(
-            "concatenates tensors", hint="only the steps of a loop over time can be put together; add instead"
-        )
+    if not _are_steps(parts) or any(not p.at or p.shape[axis] != 1 or BATCH in (p.layout()[axis] or ()) for p in parts):
+        return side_by_side(low, call, parts, axis)
     return _steps(low, [p.reshaped([n for a, n in enumerate(p.shape) if a != axis]) for p in parts], axis)
+
+
+def _are_steps(parts: Sequence[Symbol]) -> bool:
+    """True for one value at the steps of a loop, or several times without time."""
+    first, steps = parts[0], {p.at for p in parts}
+    if any(p.node != first.node or p.view != first.view or p.steps is not None for p in parts):
+        return len(steps - {()}) > 1  # which is refused, with the reason
+    return len(steps) == len(parts) or steps == {()}
 
 
 def _steps(low: Lowering, parts: Sequence[Symbol], axis: int) -> Symbol:
