@@ -23,7 +23,7 @@ from qkf_deploy.pipeline.exporting import (
     export_sana_fe,
 )
 from qkf_deploy.pipeline.finetuning import finetune
-from qkf_deploy.pipeline.hardware import dense_twin, explore_hardware, hardware, measure_activity
+from qkf_deploy.pipeline.hardware import dense_twin, explore_hardware, hardware, mapped_time, measure_activity
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -99,6 +99,7 @@ __all__ = [
     "load_run",
     "load_runs",
     "map_network",
+    "mapped_time",
     "measure",
     "measure_activity",
     "movement",

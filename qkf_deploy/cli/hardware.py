@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
-from qkf_deploy.options import TableFormat
+from qkf_deploy.options import DataOptions, TableFormat
 from qkf_deploy.pipeline.hardware_options import HardwareOptions
+
+#: Options that say what images are.
+DATA = {field.name for field in fields(DataOptions)}
 
 
 @command()
@@ -56,4 +60,8 @@ def hardware(
             note(f"{output}: {len(sheet.rows)} variants")
         return
     found = qd.hardware(graph, activity, where, goal)
-    emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt))
+    time = None
+    if where.execution == "resident" and where.network is not None and not graph.not_causal:
+        first: dict[str, Any] = {name: value for name, value in options.items() if name in DATA} | {"limit": 1}
+        time = qd.mapped_time(graph, qd.load_images(images, graph, **first).array, where)
+    emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt, time))

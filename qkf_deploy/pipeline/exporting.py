@@ -148,16 +148,12 @@ def export_sana_fe(
     from qkf_deploy.hw_models.mapping import map_network
     from qkf_deploy.hw_models.timing.network import schedule_of
     from qkf_deploy.hw_models.timing.sana_fe import write_sana_fe
-    from qkf_deploy.simulators import reference
-    from qkf_deploy.simulators.inputs import encode
-    from qkf_deploy.simulators.run import Record
+    from qkf_deploy.pipeline.running import event_values
     from qkf_deploy.writing import check_folder
 
     check_folder(Path(folder))
     mapping = map_network(graph, load_chip(chip) if isinstance(chip, str | Path) else chip)
-    encoded, _ = encode(graph, sample_images(graph) if images is None else images)
-    recorded = Record.of(graph, ["events", graph.input.name])
-    values = reference.run(graph, encoded[:, :1], recorded).values
+    values = event_values(graph, sample_images(graph) if images is None else images)
     return write_sana_fe(schedule_of(graph, mapping, values), folder)
 
 

@@ -16,7 +16,7 @@ from qkf_deploy.passes.carry import chained
 from qkf_deploy.pipeline.costs import load_chip
 from qkf_deploy.pipeline.hardware_options import ActivityOptions, Goal
 from qkf_deploy.pipeline.networks import load
-from qkf_deploy.pipeline.running import as_batch, load_images, simulate
+from qkf_deploy.pipeline.running import as_batch, event_values, load_images, simulate
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qkf_deploy.hw_models.architecture.chip import Chip
     from qkf_deploy.hw_models.exploring import Variant
     from qkf_deploy.hw_models.hardware import Hardware, Verdict
+    from qkf_deploy.hw_models.timing.latency import Latency
 
 
 @takes(ActivityOptions)
@@ -81,6 +82,28 @@ def hardware(graph: Graph, activity: Activity, chip: Chip | str | Path, goal: Go
     from qkf_deploy.hw_models import hardware as model
 
     return model.hardware(graph, activity, load_chip(chip) if isinstance(chip, str | Path) else chip, goal=goal)
+
+
+@checked
+def mapped_time(graph: Graph, images: np.ndarray, chip: Chip | str | Path, pipelined: bool = True) -> Latency:
+    """Time of one image on the mesh of a chip whose layers have cores of their own: queues, links and barriers.
+
+    Args:
+        graph: integer graph.
+        images: as :func:`simulate` takes them; the first is followed event by event.
+        chip: a name, the path of a TOML file, or a loaded chip.
+        pipelined: units work at successive steps at once; else each does all steps before the next begins.
+
+    Raises:
+        UsageError, ProfileError: a unit without a place, a chip without a network, an unknown chip or a broken file.
+        UnsupportedError: attention over several time steps.
+        InputError: images that do not fit.
+    """
+    from qkf_deploy.hw_models.mapping import map_network
+    from qkf_deploy.hw_models.timing.network import network_latency
+
+    where = load_chip(chip) if isinstance(chip, str | Path) else chip
+    return network_latency(graph, map_network(graph, where), event_values(graph, images), pipelined=pipelined)
 
 
 @checked

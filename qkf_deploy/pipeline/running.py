@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from qkf_deploy.options import DataOptions, MeasureOptions, SimulateOptions
 from qkf_deploy.passes.carry import chained
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.runs.content import RunFile
-from qkf_deploy.simulators import engines
+from qkf_deploy.simulators import engines, reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, join
 
@@ -77,6 +77,16 @@ def simulate(graph: Graph, images: np.ndarray, options: SimulateOptions) -> Run:
     if chained(graph) and total > 1:
         notices = (*notices, f"membranes went from image to image: results belong to batches of {min(size, total)}")
     return replace(joined, notices=(*notices, *joined.notices))
+
+
+def event_values(graph: Graph, images: np.ndarray) -> Mapping[str, np.ndarray]:
+    """The input and every value that consists of events, of the first image, ``(T or 1, 1, *shape)``.
+
+    Raises:
+        InputError: images that do not fit the network.
+    """
+    encoded, _ = encode(graph, images)
+    return reference.run(graph, encoded[:, :1], Record.of(graph, ["events", graph.input.name])).values
 
 
 def as_batch(graph: Graph, images: np.ndarray) -> np.ndarray:

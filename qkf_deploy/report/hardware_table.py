@@ -11,7 +11,9 @@ from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Range
 from qkf_deploy.hw_models.exploring import Variant
 from qkf_deploy.hw_models.hardware import Hardware, UnitCost, Verdict
+from qkf_deploy.hw_models.timing.latency import Latency
 from qkf_deploy.report.formats import below, for_people, to_csv, to_json
+from qkf_deploy.report.time_table import busy_sheet, mesh_record, mesh_summary
 
 _MILLI = 10**9  # pJ in a mJ
 
@@ -148,8 +150,8 @@ def assumptions(found: Hardware) -> tuple[str, ...]:
     return (*found.chip.assumptions, *_EVERYWHERE, *own)
 
 
-def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str) -> str:
-    """In a format of :data:`qkf_deploy.report.formats.FORMATS`; CSV is the units."""
+def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str, time: Latency | None = None) -> str:
+    """In a format of :data:`qkf_deploy.report.formats.FORMATS`; CSV is the units; ``time`` is that on the mesh."""
     components, units = component_sheet(found), unit_sheet(found)
     if fmt == "csv":
         return to_csv(units)
@@ -170,11 +172,13 @@ def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str) -> str:
                 "untimed": list(found.untimed),
                 "twin_energy_pj": verdict and Fraction(verdict.twin.pj.nominal) / found.images,
                 "break_even": verdict and {b: r for b, r in verdict.break_even.items()},
+                "mesh": time and mesh_record(time),
                 "assumptions": list(assumptions(found)),
             }
         )
     draw = for_people(fmt)
-    return "\n".join([draw(components), draw(units), below(fmt, summary(found, verdict))])
+    on_mesh = [draw(busy_sheet(time)), below(fmt, mesh_summary(time))] if time else []
+    return "\n".join([draw(components), draw(units), *on_mesh, below(fmt, summary(found, verdict))])
 
 
 def sweep_sheet(variants: Sequence[Variant]) -> Sheet:

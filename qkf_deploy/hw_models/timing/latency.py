@@ -13,10 +13,11 @@ receiver, and so are late for the others, are not in it: single steps can be lon
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
-from qkf_deploy.hw_models.timing.steps import Schedule, StepTimes, step_times
+from qkf_deploy.hw_models.timing.steps import Schedule, StepTimes, step_energy, step_times
 
 #: What a step waits for.
 REASONS = ("neurons", "messages", "links", "barrier")
@@ -30,16 +31,20 @@ class Latency:
         step_ns: of every step of the chip, barrier included.
         bound_ns: of every step: no schedule is faster (the busiest core alone, the busiest link alone).
         reason_ns: time of all steps by what they waited for, of :data:`REASONS`; adds up to the latency.
+        unit: name of the unit on each core; ``input`` for the last.
         busy: share of the latency that each core works, ``(cores,)``: the longer of its neurons and its messages.
         period_ns: between two images when they follow one another.
+        network_pj: energy of making, moving and taking messages; without what the chip file has no price for.
         left_out: operations for which the chip file has no time; with any, all of this is a lower bound.
     """
 
     step_ns: np.ndarray
     bound_ns: np.ndarray
     reason_ns: dict[str, float]
+    unit: tuple[str, ...]
     busy: np.ndarray
     period_ns: float
+    network_pj: Fraction
     left_out: tuple[str, ...]
 
     @property
@@ -57,7 +62,7 @@ def latency(schedule: Schedule) -> Latency:
     """Time of one image under a schedule."""
     times = step_times(schedule)
     steps = [_step(schedule, times, number) for number in range(schedule.steps)]
-    barrier = times.barrier / times.per_ns
+    barrier, energy = times.barrier / times.per_ns, step_energy(schedule)
     waits = {"neurons": 0.0, "messages": 0.0, "links": 0.0, "barrier": barrier * len(steps)}
     for whole, _, reason in steps:
         waits[reason] += whole
@@ -68,8 +73,10 @@ def latency(schedule: Schedule) -> Latency:
         step_ns,
         np.array([bound for _, bound, _ in steps]) + barrier,
         waits,
+        schedule.traffic.unit,
         work / total if total else np.zeros(len(work)),
         _period(schedule, total),
+        energy["messages"] + energy["hops"],
         times.left_out,
     )
 
