@@ -17,13 +17,12 @@ from qkf_deploy.hw_models.pricing import EnergyReport, price
 from qkf_deploy.hw_models.profiles import Profile
 from qkf_deploy.hw_models.twins import mixed_regimes, verdict
 from qkf_deploy.ledger import LayerRecord, Ledger
-from qkf_deploy.report import charts, head, pictures
+from qkf_deploy.report import charts, graph, head, pictures
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
-from qkf_deploy.report.drawing import draw
 from qkf_deploy.report.evaluation_table import comparison_sheets, evaluation_sheets
 from qkf_deploy.report.html import render
 from qkf_deploy.report.movement_table import movement_sheet
-from qkf_deploy.report.scatter import accuracy_over_energy
+from qkf_deploy.report.rate_sheet import activity_sheet
 from qkf_deploy.report.stages import stage_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
@@ -101,6 +100,14 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
     common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
     evaluation = summarize(run, reports)
     gates = [pictures.gate(g, run) for g in run.gates]
+    plot = charts.accuracy_over_energy(compared.sides, compared.profile) if compared else None
+    confusion, rates, firing = charts.confusion(run), charts.rates(ledger), charts.firing(run)
+    energies = [
+        charts.by_profile(reports),
+        charts.by_work(_widest(reports)),
+        charts.by_stage(reports[0]),
+        charts.by_layer(reports[0]),
+    ]
     absent = {"compared": compared is None, "gates": not gates, "widths": not run.widths}
     return {
         "title": _title(run),
@@ -110,7 +117,8 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         "cards": head.cards(evaluation, reports, compared, found.spikes_per_synapse, found.twins[1]),
         "compared": compared,
         "compared_sheets": comparison_sheets(compared) if compared else [],
-        "plot": accuracy_over_energy(compared.sides) if compared else None,
+        "plot": plot,
+        "confusion": confusion,
         "warnings": [warning] if warning else [],
         "verdict": found.sentences,
         "common": common,
@@ -122,12 +130,11 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         "evaluation_sheets": evaluation_sheets(evaluation),
         "stages": stage_sheet(reports[0]),
         "layers": energy_sheet(reports[0]),
-        "charts": [
-            charts.by_profile(reports),
-            charts.by_group(_widest(reports)),
-            charts.by_stage(reports[0]),
-            charts.by_layer(reports[0]),
-        ],
+        "energy_charts": energies,
+        "rates": rates,
+        "firing": firing,
+        "firing_sheet": activity_sheet(run.activity) if run.activity else None,
+        "chart_data": [chart.to_dict() for chart in (plot, confusion, *energies, rates, *firing) if chart is not None],
         "conventions": conventions_sheet(ledger, reports),
         "twins": twin_sheet(found),
         "unpriced": unpriced_sheet(reports),
@@ -136,7 +143,8 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         "movement_note": f"{CONVENTION} {OTHER_CONVENTIONS}",
         "movement": movement_sheet(movement(ledger)),
         "widths": width_sheet([dict(row) for row in run.widths]),
-        "drawing": draw(run.graph["nodes"]),
+        "graph": graph.network(run, reports[0]),
+        "legend": graph.LEGEND.items(),
         "node_details": _node_details(run),
         "gates": gates,
         "input": pictures.input_picture(run),

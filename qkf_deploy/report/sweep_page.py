@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from qkf_deploy.options import TableFormat
+from qkf_deploy.report.charts import accuracy_over_energy
 from qkf_deploy.report.evaluation_table import drawn
 from qkf_deploy.report.formats import check_format, to_csv, to_json
 from qkf_deploy.report.html import render
-from qkf_deploy.report.scatter import accuracy_over_energy
 from qkf_deploy.report.tables import SCHEMA_VERSION
 from qkf_deploy.statistics.sweep import Sweep
 from qkf_deploy.writing import write_atomically
@@ -33,14 +33,15 @@ def render_sweep_page(sweep: Sweep) -> str:
         MissingComponent: jinja2 is not installed.
     """
     samples = sweep.points[0].samples
+    plot = accuracy_over_energy(sweep.points, sweep.profile)
     source = sweep.provenance.get("source", "a spiking network")
     content = {
         "title": f"Accuracy and energy of {source} over time steps and bits",
         "subtitle": f"{len(sweep.points)} points, {samples:,} samples each",
         "sections": [("curve", "Accuracy over energy"), ("points", "Points"), ("provenance", "Provenance")],
         "sentences": sweep.sentences,
-        "plot": accuracy_over_energy(sweep.points),
-        "profile": sweep.profile,
+        "plot": plot,
+        "chart_data": [plot.to_dict()] if plot else [],
         "points": sweep.sheet(),
         "provenance": list(sweep.provenance.items()),
     }

@@ -26,24 +26,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-const details = Array.from(document.querySelectorAll("details.nodeinfo"));
-const show = () => {
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  document.querySelectorAll(".node.on").forEach((n) => n.classList.remove("on"));
-  for (const d of details) {
-    if (d.id !== wanted) continue;
-    d.open = true;
+/** Opens what is known of a node beside the graph. */
+const qkfShow = (name) => {
+  for (const d of document.querySelectorAll("details.nodeinfo")) {
+    d.open = d.dataset.node === name;
+    if (!d.open) continue;
     const panel = d.closest("aside");
     panel.scrollTop = d.offsetTop - panel.offsetTop;
-    const mark = document.getElementById("g-" + wanted);
-    if (mark) mark.classList.add("on");
   }
 };
-document.querySelectorAll(".graph a").forEach((link) => link.addEventListener("click", (event) => {
-  event.preventDefault();
-  details.forEach((d) => { d.open = false; });
-  history.replaceState(null, "", link.getAttribute("href"));
-  show();
-}));
-addEventListener("hashchange", show);
-show();
