@@ -114,9 +114,9 @@ def assert_counts_equal_dense(graph: Graph) -> None:
     assert seen > 0
 
 
-def assert_sound(net: Traced) -> Agreement:
+def assert_sound(net: Traced, written: int = 0) -> Agreement:
     """All of the above, for the float graph and the 8-bit network."""
-    found = assert_faithful(net)
+    found = assert_faithful(net, written)
     integer = assert_exact(net.graph, net.images)
     for graph in (net.graph, integer):
         assert_counts_equal_dense(graph)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from frontend_networks import assert_exact, assert_faithful, traced
-from hand_written_networks import SIZE, Loop, Net, T, network, tet
+from hand_written_networks import SIZE, C, Loop, Net, T, network, tet
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
@@ -210,6 +211,57 @@ def test_counts_without_memory(make: type[nn.Module]) -> None:
     assert_faithful(net, 2)
     assert_exact(net.graph, net.images)
     assert_faithful(network(make), 2)  # all steps at once
+
+
+@pytest.mark.parametrize("make", [Multi, Qcfs])
+def test_shortcuts_around_counts_without_memory(make: type[nn.Module]) -> None:
+    """What is added to a drive behind its neuron is a shortcut, not the next step of a membrane that is never reset."""
+
+    class Residual(Net):
+        def __init__(self, new: Callable[[], nn.Module]) -> None:
+            super().__init__(new)
+            self.conv3, self.c = nn.Conv2d(C, C, 3, padding=1), new()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv1(x)
+            x = x + self.conv2(self.a(x))
+            x = x + self.conv3(self.b(x))
+            return self.head(self.c(x).mean((2, 3)))
+
+    torch.manual_seed(1)
+    net = traced(Residual(make), image_size=SIZE, time_steps=1)
+    assert_faithful(net, 3)
+    assert_exact(net.graph, net.images)
+
+
+def test_shortcuts_around_neurons_in_a_loop_over_the_network() -> None:
+    class Cell(nn.Module):
+        def forward(self, x: Tensor, v: Tensor | float) -> tuple[Tensor, Tensor]:
+            v = 0.5 * v + x
+            s = (v >= 1.0).to(v)
+            return s, v * (1 - s)
+
+    class Around(Net):
+        def __init__(self) -> None:
+            super().__init__(nn.Identity)
+            self.conv3 = nn.Conv2d(C, C, 3, padding=1)
+            self.cells = nn.ModuleList(Cell() for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            membranes: list[Tensor | float] = [0.0, 0.0, 0.0]
+            total: Tensor | float = 0.0
+            for _ in range(T):
+                y = self.conv1(x)
+                for i, conv in enumerate((self.conv2, self.conv3, None)):
+                    s, membranes[i] = self.cells[i](y, membranes[i])
+                    y = s if conv is None else y + conv(s)
+                total = total + self.head(y.mean((2, 3)))
+            return total / T
+
+    torch.manual_seed(1)
+    net = traced(Around(), image_size=SIZE)
+    assert_faithful(net, 3)
+    assert_exact(net.graph, net.images)
 
 
 def test_beside_neurons_that_are_modules() -> None:

@@ -54,6 +54,10 @@ WRITTEN = {
     ),
     "cext": ("from spikingjelly.cext import neuron", "neuron.MultiStepIFNode(0.75, 0.0, 'ATan', 2.0, True)", None),
     "cext LIF": ("from spikingjelly.cext.neuron import MultiStepLIFNode", "MultiStepLIFNode(3.0, False, 0.75)", 3.0),
+    "cext PLIF": (
+        "from spikingjelly.cext.neuron import MultiStepParametricLIFNode as PLIF",
+        "PLIF(init_tau=3.0, v_threshold=0.75, detach_reset=True)", 3.0,
+    ),
     "summaries and counters": (
         f"{NEW}\nfrom torchinfo import summary\nimport thop\nfrom fvcore.nn import FlopCountAnalysis\n"
         "import einops.layers.torch\nfrom einops import rearrange, repeat\nimport wandb",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from frontend_networks import assert_sound, multi_step, traced
+import torch
+from frontend_networks import assert_faithful, assert_sound, multi_step, traced
+from spikingjelly.activation_based.neuron import LIFNode
+from torch import Tensor, nn
 
 import qkf_deploy as qd
 from qkf_deploy.converters.torch.factory import call_factory
@@ -93,6 +96,25 @@ def test_verify_takes_a_module_that_is_called_once_per_step() -> None:
     net = traced(call_factory(ZOO + factory, arguments, {})[0], time_steps=2, **options)
     torch_float, float_integer = qd.verify(qd.quantize(net.graph, 24), net.images, net.source.model, **options)
     assert (torch_float.differ_free, float_integer.differ_free) == (0, 0)
+
+
+def test_verify_sees_what_a_neuron_gave_not_what_was_added_to_it() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), LIFNode(step_mode="m"), LIFNode(step_mode="m")
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(5 * self.conv(x)[None].repeat(2, 1, 1, 1, 1))
+            y = self.b(2 * x)
+            y += x
+            return self.head(y.mean((0, 3, 4)))
+
+    torch.manual_seed(0)
+    net = traced(InPlace(), image_size=6)
+    found = assert_faithful(net)
+    assert all(layer.spikes <= layer.outputs for layer in found.layers)
 
 
 def test_spiking_vgg() -> None:

@@ -84,8 +84,8 @@ class _Float64(TorchFunctionMode):
 
 
 def _keep(kept: list[np.ndarray]) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
-    """A hook that keeps what a module returns."""
-    return lambda _module, _inputs, out: kept.append(out.detach().numpy())
+    """A hook that keeps what a module returns, as it is now: the model may add to it in place."""
+    return lambda _module, _inputs, out: kept.append(out.detach().numpy().copy())
 
 
 def _tensor(images: np.ndarray, source: Source) -> torch.Tensor:

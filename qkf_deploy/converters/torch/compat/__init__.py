@@ -14,13 +14,14 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from qkf_deploy.converters.torch.compat import cext, clock_driven, timm_names, torchvision_names, unused
+from qkf_deploy.converters.torch.compat import braincog_names, cext, clock_driven, timm_names, torchvision_names, unused
 from qkf_deploy.converters.torch.compat.backends import backend_arguments
 
 _PROVIDERS = (
     ("spikingjelly.clock_driven", clock_driven.modules),
     ("spikingjelly.cext", cext.modules),
     ("timm", timm_names.modules),
+    ("braincog.model_zoo.base_module", braincog_names.modules),
     ("torchvision", torchvision_names.modules),
 )
 
@@ -37,16 +38,17 @@ def old_names() -> Iterator[None]:
         for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
             del sys.modules[known]  # what a failed import left behind
         added.update(modules())
-    for name in unused.PACKAGES:
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            added.update(unused.modules(name))
+    gone = {name for name in unused.PACKAGES if name not in sys.modules and importlib.util.find_spec(name) is None}
+    finder = unused.Finder(gone | {part for name, _ in missing for part in unused.BESIDE.get(name, ())})
+    sys.meta_path.insert(0, finder)  # an installed package that cannot be imported is found by others too
     sys.modules.update(added)
     try:
         with backend_arguments():
             yield
     finally:
-        for name, module in added.items():
-            if sys.modules.get(name) is module:
+        sys.meta_path.remove(finder)
+        for name, module in list(sys.modules.items()):
+            if added.get(name) is module or getattr(module, "__loader__", None) is finder:
                 del sys.modules[name]
 
 

@@ -41,7 +41,20 @@ def modules() -> dict[str, ModuleType]:
 
         return LIFNode
 
+    def plif_node(mode: str) -> type:
+        class ParametricLIFNode(new.ParametricLIFNode):
+            def __init__(
+                self, init_tau: float = 2.0, detach_input: bool = False, v_threshold: float = 1.0,
+                v_reset: float | None = 0.0, surrogate_function: Any = "ATan", alpha: float = 2.0,
+                detach_reset: bool = False,
+            ) -> None:  # fmt: skip
+                step = function(surrogate_function, alpha)
+                super().__init__(init_tau, True, v_threshold, v_reset, step, detach_reset, mode)
+
+        return ParametricLIFNode
+
     made = {f"{prefix}IFNode": if_node(mode) for prefix, mode in (("", "s"), ("MultiStep", "m"))}
     made |= {f"{prefix}LIFNode": lif_node(mode) for prefix, mode in (("", "s"), ("MultiStep", "m"))}
+    made |= {f"{prefix}ParametricLIFNode": plif_node(mode) for prefix, mode in (("", "s"), ("MultiStep", "m"))}
     neurons = StandIn("spikingjelly.cext.neuron", made)
     return {"spikingjelly.cext": StandIn("spikingjelly.cext", {"neuron": neurons}), neurons.__name__: neurons}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qkf_deploy.converters.torch.compat import unused
 from qkf_deploy.converters.torch.compat.stand_in import StandIn
 
 
@@ -72,9 +73,9 @@ def modules() -> dict[str, ModuleType]:
         "timm.layers": layers,
         "timm.models.registry": {"register_model": register_model},
         "timm.models.vision_transformer": {"_cfg": _cfg},
-        "timm.data": constants,
     }
     made: dict[str, ModuleType] = {name: StandIn(name, held) for name, held in names.items()}
+    made["timm.data"] = StandIn("timm.data", constants, unused.Package("timm.data"))
     models = {"register_model": register_model, "create_model": create_model} | {
         n.split(".")[2]: m for n, m in made.items() if n.startswith("timm.models.")
     }

@@ -1,4 +1,7 @@
-"""The one name of torchvision that SpikingJelly's residual networks and VGG import: torch has the same function."""
+"""The one name of torchvision that SpikingJelly's residual networks and VGG use: torch has the same function.
+
+What else is imported from it (transforms, deformable convolutions) surrounds a model: :mod:`.unused`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,7 @@ from qkf_deploy.converters.torch.compat.stand_in import StandIn
 
 
 def modules() -> dict[str, ModuleType]:
-    """The package and its modules by name."""
+    """The modules that hold it, by name."""
     held = {"load_state_dict_from_url": torch.hub.load_state_dict_from_url}
-    utils = StandIn("torchvision.models.utils", held)
-    internal = StandIn("torchvision._internally_replaced_utils", held)
-    models = StandIn("torchvision.models", {"utils": utils})
-    package = StandIn("torchvision", {"models": models, "_internally_replaced_utils": internal})
-    return {m.__name__: m for m in (package, models, utils, internal)}
+    names = ("torchvision.models.utils", "torchvision._internally_replaced_utils")
+    return {name: StandIn(name, held) for name in names}

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.abc
+from collections.abc import Collection, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-#: Where not installed, anything can be imported from these, and nothing used.
+#: Where not installed, anything can be imported from these and their modules, and nothing used.
 PACKAGES = (
-    "einops", "fvcore", "matplotlib", "ptflops", "thop", "torchinfo", "torchsummary", "wandb",
+    "dv", "einops", "fvcore", "matplotlib", "mpl_toolkits", "ptflops", "pygame", "seaborn", "sklearn", "thop",
+    "tonic", "torchinfo", "torchsummary", "tqdm", "wandb",
 )  # fmt: skip
-_MODULES = {"einops": ("layers", "layers.torch"), "fvcore": ("nn",), "matplotlib": ("pyplot",)}
+
+
+#: The same, where the package itself is a stand-in: by its name.
+BESIDE = {
+    "timm": ("timm.loss", "timm.optim", "timm.scheduler", "timm.utils"),
+    "torchvision": ("torchvision",),
+}
 
 
 class Unused:
@@ -28,7 +38,7 @@ class Unused:
         return Unused(self._package, f"{self._name}.{name}")
 
 
-class _Package(ModuleType):
+class Package(ModuleType):
     """A module that holds every name."""
 
     def __init__(self, name: str) -> None:
@@ -41,12 +51,27 @@ class _Package(ModuleType):
         return Unused(self.__name__.partition(".")[0], name)
 
 
-def modules(package: str) -> dict[str, ModuleType]:
-    """A package and its modules by name."""
-    made: dict[str, ModuleType] = {package: _Package(package)}
-    for name in _MODULES.get(package, ()):
-        path = f"{package}.{name}"
-        made[path] = _Package(path)
-        parent, _, last = path.rpartition(".")
-        setattr(made[parent], last, made[path])
-    return made
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds some packages and every module of them.
+
+    Args:
+        packages: their names.
+    """
+
+    def __init__(self, packages: Collection[str]) -> None:
+        self.packages = packages
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Of a package among these, or of a module in one."""
+        parts = fullname.split(".")
+        known = any(".".join(parts[:n]) in self.packages for n in range(1, len(parts) + 1))
+        return ModuleSpec(fullname, self, is_package=True) if known else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """A module that holds every name."""
+        return Package(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has no code."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from qkf_deploy.converters.torch.trace.written.polynomial import Atom, Monomial, Poly, constant, plus, same, scaled
+from qkf_deploy.converters.torch.trace.written.polynomial import (
+    Atom,
+    Monomial,
+    Poly,
+    atom,
+    constant,
+    plus,
+    same,
+    scaled,
+)  # fmt: skip
 from qkf_deploy.converters.torch.trace.written.reading import Firing
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import Neuron
@@ -50,19 +59,42 @@ def chains(firings: Sequence[Firing]) -> list[tuple[Firing, ...]]:
             chain = [firing]
             while chain[-1].index in after:
                 chain.append(firings[after[chain[-1].index]])
-            out.append(tuple(chain))
+            out.append((_first(chain), *chain[1:]))
     return out
 
 
 def _predecessor(firing: Firing, firings: Sequence[Firing]) -> int | None:
-    """The firing whose membrane this one's is made of."""
+    """The firing whose membrane this one's is made of: with its spikes, which reset it, or at the same place."""
     if firing.starts:
         return None
     atoms = {x for monomial in firing.charge for x in monomial}
     for kind, index in sorted(atoms, key=str):
-        if kind == "u" or (kind == "s" and firings[int(index)].starts and ("x", firings[int(index)].root) in atoms):
-            return int(index)
+        if kind == "x":
+            continue
+        before = firings[int(index)]
+        if kind == "u" and (("s", index) in atoms or _place(before) == _place(firing)):
+            return before.index
+        if kind == "s" and before.starts and ("x", before.root) in atoms:
+            return before.index
     return None
+
+
+def _place(firing: Firing) -> tuple[str, str]:
+    return firing.call.path, firing.call.source
+
+
+def _first(chain: Sequence[Firing]) -> Firing:
+    """The first firing of a chain. Where it adds to another neuron's membrane (a shortcut around that), or more terms
+    than the next step does, the tensor itself is its drive."""
+    first = chain[0]
+    adds = any(kind == "u" for monomial in first.charge for kind, _ in monomial)
+    if adds or (len(chain) > 1 and not first.starts and _terms(first) > _terms(chain[1])):
+        return replace(first, charge=atom("x", first.root))
+    return first
+
+
+def _terms(firing: Firing) -> int:
+    return sum(len(monomial) == 1 and monomial[0][0] == "x" for monomial in firing.charge)
 
 
 @dataclass(frozen=True)
