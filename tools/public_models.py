@@ -112,7 +112,7 @@ def prove(model: Model, clones: Path) -> Result:
     """Trace, compare, quantize, run."""
     from qkf_deploy.errors import QkfError
 
-    commit = subprocess.run(  # noqa: S603
+    commit = subprocess.run(
         ["git", "-C", str(clones / model.folder), "rev-parse", "HEAD"],  # noqa: S607
         capture_output=True,
         text=True,
