@@ -8,14 +8,14 @@ from pathlib import Path
 from qkf_deploy.datasets.array_set import open_arrays
 from qkf_deploy.datasets.cifar import layout_of, open_cifar
 from qkf_deploy.datasets.dataset import Dataset
-from qkf_deploy.datasets.digit_set import digits_part, open_digits
 from qkf_deploy.datasets.events.event_set import holds_events, open_events
 from qkf_deploy.datasets.folders import open_pictures
+from qkf_deploy.datasets.named import named_part, open_named
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 
-_HINT = "name images, a folder, a .npy or a .npz file, or `digits`"
+_HINT = "name images, a folder, a .npy or a .npz file, `digits` or `animals`"
 
 
 def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Dataset:
@@ -25,16 +25,16 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
 
     Args:
         path: an image file, a folder of them, a ``.npy`` array, a ``.npz`` file, the
-            folder of a published data set, or ``digits`` (docs/datasets.md).
+            folder of a published data set, ``digits`` or ``animals`` (docs/datasets.md).
         graph: the network it is for: channels, size, T and classes.
         options: how it is read.
 
     Raises:
         InputError: missing, unreadable as a whole, empty, of another size, or with labels beyond the network's classes.
     """
-    if (part := digits_part(path)) is not None and not Path(path).exists():
+    if (known := named_part(path)) is not None and not Path(path).exists():
         _refuse_others(options, {"part"}, Path(path))
-        return open_digits(part, graph, options)
+        return open_named(*known, graph, options)
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint=_HINT)

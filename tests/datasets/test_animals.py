@@ -5,13 +5,18 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qkf_deploy.datasets import animals
-from qkf_deploy.errors import InputError, MissingComponent
+import qkf_deploy as qd
+from qkf_deploy.datasets import animals, named
+from qkf_deploy.datasets.opening import open_dataset
+from qkf_deploy.errors import InputError, MissingComponent, UsageError
+from qkf_deploy.models import build
+from qkf_deploy.options import DataOptions
 
 
 def made(folder: Path, images: object, labels: object) -> Path:
@@ -64,3 +69,33 @@ def test_the_installed_package() -> None:
     assert (round(float(fractions.std()), 4),) == animals.STD
     known = {image.tobytes() for image in data.train_images}
     assert not any(image.tobytes() in known for image in data.test_images)
+
+
+def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`animals` is the test part; without the package, and for another size of image, an error says what to do."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 28, 28)).astype(np.uint8)
+    labels = np.array([9, 8, 7, 6, 5, 4])
+    split = animals.Animals(pixels[:4], labels[:4], pixels[4:], labels[4:])
+    known = replace(named._NAMES["animals"], load=lambda: split)
+    graph = qd.trace(build("qkformer-animals", embed_dim=16, heads=2).eval(), preset="none")
+    monkeypatch.setitem(named._NAMES, "animals", known)
+    for name, options, first, count in (
+        ("animals", DataOptions(), 4, 2),
+        ("animals", DataOptions(part="train", limit=3), 0, 3),
+        ("animals:all", DataOptions(), 0, 6),
+    ):
+        found = open_dataset(name, graph, options)
+        assert np.array_equal(found.read([0, 1]).array, pixels[first : first + 2])
+        assert found.labels is not None
+        assert found.labels.tolist() == labels[first : first + count].tolist()
+    with pytest.raises(UsageError, match="no part 'val' of the animals"):
+        open_dataset("animals:val", graph, DataOptions())
+    small = qd.trace(build("qkformer-digits", embed_dim=16, heads=2).eval(), preset="none")
+    with pytest.raises(InputError) as size:
+        open_dataset("animals", small, DataOptions())
+    assert "examples/animals/small.py" in (size.value.hint or "")
+    monkeypatch.undo()
+    monkeypatch.setattr(animals.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingComponent) as missing:
+        open_dataset("animals:train", graph, DataOptions())
+    assert "animal-mnist==0.4" in (missing.value.hint or "")
