@@ -2,8 +2,8 @@
 
     python benchmarks/low_bits.py --network w.safetensors --train train.npz --test test.npz --bits 4,2 --seeds 0,1,2
 
-One JSON line per result. Seeds choose the images that integers are fitted to,
-and the order of training.
+One JSON line per result. Seeds choose the images that integers are fitted to, and the order of training. `--methods`
+names what is measured: `float`; `max`; `scale`, `rounding`, `bias` fitted alone; `calibrated`, all three; `finetuned`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ import numpy as np
 import qkf_deploy as qd
 from qkf_deploy.ir import Graph
 
-METHODS = ("float", "max", "calibrated", "finetuned")
+#: What `calibrate` fits.
+FITTED = {"scale": ["scale"], "rounding": ["rounding"], "bias": ["bias"], "calibrated": None}
+METHODS = ("float", "max", *FITTED, "finetuned")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--train", required=True, help="images with labels, as `simulate` takes them")
+    parser.add_argument("--test", required=True, help="likewise")
     parser.add_argument("--bits", default="8,6,4,3,2")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--sample", type=int, default=128)
+    parser.add_argument("--start", type=int, default=64, help="images that fine-tuning's first integers are fitted to")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--recipe", type=json.loads, default={}, help="further settings of fine-tuning, as JSON")
@@ -52,18 +55,20 @@ def measured(graph: Graph, bits: int, given: argparse.Namespace) -> Iterator[dic
         yield {"method": "max", "accuracy_percent": accuracy(qd.quantize(graph, bits=bits), given.test)}
     for seed in map(int, given.seeds.split(",")):
         for method in methods:
-            if method not in ("calibrated", "finetuned"):
+            if method not in (*FITTED, "finetuned"):
                 continue
-            start = time.perf_counter()
-            network = calibrated(graph, bits, seed, given) if method == "calibrated" else finetuned(bits, seed, given)
-            seconds = round(time.perf_counter() - start, 1)
+            start = time.process_time()
+            tuned = method == "finetuned"
+            network = finetuned(bits, seed, given) if tuned else calibrated(graph, bits, seed, method, given)
+            seconds = round(time.process_time() - start, 1)
             yield {
-                "method": method, "seed": seed, "accuracy_percent": accuracy(network, given.test), "seconds": seconds,
+                "method": method, "seed": seed, "accuracy_percent": accuracy(network, given.test), "cpu_s": seconds,
             }  # fmt: skip
 
 
-def calibrated(graph: Graph, bits: int, seed: int, given: argparse.Namespace) -> Graph:
-    return qd.calibrate(graph, given.train, bits=bits, seed=seed, sample=given.sample).graph
+def calibrated(graph: Graph, bits: int, seed: int, method: str, given: argparse.Namespace) -> Graph:
+    found = qd.calibrate(graph, given.train, bits=bits, seed=seed, sample=given.sample, methods=FITTED[method])
+    return found.graph
 
 
 def finetuned(bits: int, seed: int, given: argparse.Namespace) -> Graph:
@@ -71,11 +76,11 @@ def finetuned(bits: int, seed: int, given: argparse.Namespace) -> Graph:
         output = Path(folder) / "w.safetensors"
         recipe = {"epochs": given.epochs, "learning_rate": given.learning_rate, "seed": seed, "threads": 1}
         recipe |= given.recipe
-        qd.finetune(given.network, given.train, output, bits=bits, recipe=recipe, limit=given.limit, start=given.sample)
+        qd.finetune(given.network, given.train, output, bits=bits, recipe=recipe, limit=given.limit, start=given.start)
         return qd.quantize(qd.trace(output), bits=bits)
 
 
-def accuracy(graph: Graph, test: Path) -> float:
+def accuracy(graph: Graph, test: str) -> float:
     images = qd.load_images(test, graph)
     run = qd.simulate(graph, images.array, engine="torch", threads=1)
     return round(100 * float(np.mean(run.outputs.argmax(1) == images.labels)), 2)

@@ -227,6 +227,8 @@ calibrate integer.qkf images.npy -o out.qkf --carry official
 calibrate merged.qkf images.npy -o out.qkf --carry nothing
 calibrate merged.qkf images.npy -o out.qkf --carry stored
 calibrate merged.qkf images.npy -o out.qkf --carry own --per-channel
+calibrate merged.qkf images.npy -o out.qkf --carry own --average 2
+calibrate merged.qkf images.npy -o out.qkf --carry stored --chain 2 --average 3
 calibrate merged.qkf images.npy -o out.qkf --carry stored --chain 1
 calibrate merged.qkf images.npy -o out.qkf --carry stored --chain x
 calibrate merged.qkf images.npy -o out.qkf --carry stored --batch-size 0

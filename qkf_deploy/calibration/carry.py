@@ -13,7 +13,7 @@ from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops import IntegerNeuron, Neuron
 from qkf_deploy.ops.membrane import Carry
-from qkf_deploy.passes.carry import channel_means, merged, with_carry
+from qkf_deploy.passes.carry import channel_means, membranes, merged, with_carry
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
@@ -27,18 +27,22 @@ class Setting:
     Attributes:
         batch: images per batch of ``official``.
         chain: images that the leftovers come from.
+        average: of them, whose leftovers are averaged.
         engine, engine_options: of :data:`qkf_deploy.simulators.engines.ENGINES`.
         progress: called with (modes done, modes in all).
     """
 
     batch: int
     chain: int
+    average: int
     engine: str
     engine_options: Mapping[str, Any]
     progress: Callable[[int, int], None] | None = None
 
 
-def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_channel: bool = False) -> Graph:
+def carry(
+    graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_channel: bool = False, average: int = 1
+) -> Graph:
     """The graph with another carry for all neurons whose time axis the model merged with the batch.
 
     Args:
@@ -47,9 +51,10 @@ def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_ch
         images: calibration images for ``stored``: they run as one batch, and the last one's leftover at each step is
             what every image will start that step from.
         per_channel: those leftovers averaged over all positions of a channel.
+        average: images, the last ones, whose leftovers are averaged.
 
     Raises:
-        UsageError: no such neuron, or missing calibration images.
+        UsageError: no such neuron, missing calibration images, or fewer than are averaged.
         UnsupportedError: ``per_channel`` of a neuron whose channels are not known.
         ProofError: a membrane without bound when images carry it over.
     """
@@ -58,22 +63,28 @@ def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_ch
         raise UsageError("carry 'stored', and only it, needs calibration images")
     if images is None:
         return with_carry(graph, mode)
-    found = leftovers(graph, images)
+    found = leftovers(graph, images, average)
     if per_channel:
         found = {name: channel_means(graph, name, left) for name, left in found.items()}
     return with_carry(graph, mode, found)
 
 
-def leftovers(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
+def leftovers(graph: Graph, images: np.ndarray, average: int = 1) -> dict[str, np.ndarray]:
     """Membranes after each step of the last image of a batch, for every merged neuron.
 
     Args:
         graph: float or integer.
         images: run as one batch, in this order, with carry ``official``.
+        average: images, the last ones, that the membranes are averaged over.
 
     Returns:
-        By neuron, ``(T, *shape)``: float64 V - V_reset, or int64 M.
+        By neuron, ``(T, *shape)``: float64 V - V_reset, or int64 M, rounded half to even.
+
+    Raises:
+        UsageError: fewer images than are averaged.
     """
+    if not 1 <= average <= len(images):
+        raise UsageError(f"leftovers averaged over {average} of {len(images)} images")
     chain = with_carry(graph, "official")
     names = merged(chain)
     inputs = encode(chain, images)[0]
@@ -85,7 +96,8 @@ def leftovers(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
         operand, op = node.inputs[0], node.op
         drive = values[operand.node] if operand.view is None else operand.view.apply(values[operand.node])
         if isinstance(op, Neuron | IntegerNeuron):
-            found[name] = op.leftovers((drive,), node.params, chain.time_steps)[:, -1]
+            last = op.leftovers((drive,), node.params, chain.time_steps)[:, -average:]
+            found[name] = last[:, 0] if average == 1 else membranes(chain, last.mean(axis=1))
     return found
 
 
@@ -122,7 +134,7 @@ def compare_modes(
     rows = tuple(
         _compared(name, found, answers["official"], known, _stored(modes[name])) for name, found in answers.items()
     )
-    return CarryReport(rows, len(images), setting.batch, setting.chain, notes)
+    return CarryReport(rows, len(images), setting.batch, setting.chain, setting.average, notes)
 
 
 def _answers(graph: Graph, inputs: np.ndarray, setting: Setting) -> list[int]:

@@ -44,6 +44,7 @@ class CarryReport(SelfDescribing):
         images: that were answered.
         batch: images per batch of ``official``, in the order of the data.
         chain: images that the leftovers come from; none of them was answered.
+        average: the last ones of them, whose leftovers were averaged.
         notes: what is missing, and why.
     """
 
@@ -51,6 +52,7 @@ class CarryReport(SelfDescribing):
     images: int
     batch: int
     chain: int
+    average: int = 1
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Answers:
@@ -64,9 +66,10 @@ class CarryReport(SelfDescribing):
     @property
     def headline(self) -> str:
         """What was compared."""
+        averaged = f", averaged over the last {self.average}" if self.average > 1 else ""
         return (
             f"Carry modes on {quantity(self.images, 'image')}; official in batches of {self.batch}, "
-            f"stored from a chain of {quantity(self.chain, 'other image')}"
+            f"stored from a chain of {quantity(self.chain, 'other image')}{averaged}"
         )
 
     def overview(self) -> Overview:
@@ -79,6 +82,7 @@ class CarryReport(SelfDescribing):
             "images": self.images,
             "batch": self.batch,
             "chain": self.chain,
+            "average": self.average,
             "modes": self.sheet().records(),
             "notes": list(self.notes),
         }

@@ -28,6 +28,9 @@ class CalibrateOptions(DataOptions, EngineOptions):
     chain: Annotated[
         int, Help("Images, drawn by --seed, that run as one batch; the last one's leftovers are stored.", least=2)
     ] = 64
+    average: Annotated[
+        int, Help("Images of the chain, the last ones, whose leftovers are averaged; 1: the last one's alone.", least=1)
+    ] = 1
     seed: Annotated[int, Help("Which images they are, and in which order.", least=0)] = 0
     batch_size: Annotated[int, Help("Images per batch of the official mode.", least=1)] = 32
     held_out: Annotated[

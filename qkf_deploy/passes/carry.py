@@ -81,7 +81,11 @@ def channel_means(graph: Graph, name: str, leftover: np.ndarray) -> np.ndarray:
         UnsupportedError: no synapse says which axis counts channels.
     """
     same = tuple(1 + axis for axis in _axes_without_channels(graph, name))
-    mean = leftover.mean(axis=same, keepdims=True)
+    return membranes(graph, leftover.mean(axis=same, keepdims=True))
+
+
+def membranes(graph: Graph, mean: np.ndarray) -> np.ndarray:
+    """Averages of membranes as they can be stored: whole numbers in an integer graph, halves to even."""
     return np.rint(mean).astype(np.int64) if graph.arithmetic == "integer" else mean
 
 

@@ -52,8 +52,8 @@ def calibrate(source: str | Path | Graph, data: str | Path | Images, options: Ca
     stands in the network's provenance.
 
     With ``carry`` some of the images, drawn by ``seed``, run as one batch with carry ``official``; what the last of
-    them leaves is stored for neurons whose time axis the model merged with the batch. All modes answer the other
-    images, or the held-out ones.
+    them leaves, or the mean of what the last ``average`` of them leave, is stored for neurons whose time axis the model
+    merged with the batch. All modes answer the other images, or the held-out ones.
 
     Args:
         source: a ``.qkf`` file or a graph, float or integer.
@@ -68,8 +68,9 @@ def calibrate(source: str | Path | Graph, data: str | Path | Images, options: Ca
     if options.carry is None and options.bits is None:
         raise UsageError("nothing to calibrate", hint="say what with --carry or --bits")
     _check_bits(options)
-    if options.per_channel and options.carry != "stored":
-        raise UsageError("--per-channel is about stored leftovers", hint="use it with --carry stored")
+    if (options.per_channel or options.average > 1) and options.carry != "stored":
+        given = "--per-channel" if options.per_channel else "--average"
+        raise UsageError(f"{given} is about stored leftovers", hint="use it with --carry stored")
     graph = source if isinstance(source, Graph) else load(source)
     if options.carry is not None:
         merged(graph)
@@ -124,9 +125,11 @@ def _carried(graph: Graph, sample: Images, held_out: Images | None, options: Cal
         raise UsageError(
             f"{len(sample.array)} images, and all of them are in the chain", hint="give more, --chain or --held-out"
         )
-    left = leftovers(graph, chain)
+    left = leftovers(graph, chain, options.average)
     scored = rest if held_out is None else held_out
-    setting = Setting(options.batch_size, len(chain), options.engine, engines.given(options), options.progress)
+    setting = Setting(
+        options.batch_size, len(chain), options.average, options.engine, engines.given(options), options.progress
+    )
     report = compare_modes(graph, scored.array, scored.labels, left, setting)
     if options.per_channel:
         left = {name: channel_means(graph, name, value) for name, value in left.items()}

@@ -153,7 +153,9 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
 
 
 @checked
-def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_channel: bool = False) -> Graph:
+def carry(
+    graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_channel: bool = False, average: int = 1
+) -> Graph:
     """How neurons whose time axis the model merged with the batch carry their membrane (docs/carry-over.md).
 
     Args:
@@ -162,15 +164,16 @@ def carry(graph: Graph, mode: Carry, images: np.ndarray | None = None, *, per_ch
             ``stored`` every step starts from the leftover of a chain of calibration images.
         images: calibration images for ``stored``: they run as one batch.
         per_channel: those leftovers averaged over all positions of a channel.
+        average: images of the batch, the last ones, whose leftovers are averaged; 1: the last one's alone.
 
     Raises:
-        UsageError: no such neuron, another mode, or missing calibration images.
+        UsageError: no such neuron, another mode, missing calibration images, or fewer than are averaged.
         UnsupportedError: ``per_channel`` of a neuron whose channels are not known.
         ProofError: a membrane without bound when images carry it over.
     """
     from qkf_deploy.calibration.carry import carry as _carry
 
-    return _carry(graph, mode, images, per_channel=per_channel)
+    return _carry(graph, mode, images, per_channel=per_channel, average=average)
 
 
 @checked
