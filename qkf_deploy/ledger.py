@@ -25,22 +25,29 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 _INT64 = 2**63
 
+#: Kinds of values that are events, as records name them.
+EVENT_KINDS = frozenset({"spike", "count", "signed"})
+
 #: What is counted. "Unary" counts an element of value 3 as three spikes, "graded" as one event.
 COUNT_CLASSES: Mapping[str, str] = {
     "events_in_unary": "spikes that enter (sum of the values of all event operands)",
     "events_in_graded": "non-zero elements that enter (all event operands)",
     "events_out_unary": "spikes that leave",
     "events_out_graded": "non-zero elements that leave",
+    "events_in_negative": "spikes of negative polarity that enter (signed events)",
+    "events_out_negative": "spikes of negative polarity that leave (signed events)",
     "ac_unary": "synaptic additions, one per spike and existing tap",
     "ac_graded": "synaptic additions, one per non-zero element and existing tap",
     "ac_graded_nonzero_weights": "as ac_graded, taps whose weight is zero skipped",
     "ac_unary_nonzero_weights": "as ac_unary, taps whose weight is zero skipped",
+    "ac_negative": "of ac_unary, those of spikes of negative polarity, which subtract (signed events)",
     "mac": "multiply-accumulates of real-valued input over existing taps; an input constant over time is computed once",
     "mac_every_step": "as mac, executed again at every time step",
     "mac_nonzero": "as mac, zero-valued inputs and zero weights skipped",
     "bias_adds": "bias additions (once for a constant input)",
     "coincidences": "matmul of events: pairs in which both elements are non-zero (AND)",
     "coincidences_unary": "matmul of events: sum of the products",
+    "coincidences_negative": "of coincidences, those of opposite polarities, which count down (signed events)",
     "fanout_left": "matmul of events: non-zero elements of the left operand times columns of the right one",
     "fanout_right": "matmul of events: non-zero elements of the right operand times rows of the left one",
     "attention_sum_adds_unary": "additions of the Q-K sums (over channels of a head, or tokens), one per spike",

@@ -146,6 +146,23 @@ def small_transformer(seed: int = 0, frames: bool = False, norms: bool = True, t
     return net.build(time_steps)
 
 
+def signed_network(seed: int, channels: int = 4, size: int = 3) -> Graph:
+    """Signed spikes into a convolution, both products, a sum over channels, a pool and a residual."""
+    net = Net(seed, (2, size, size))
+    x = net.add("x", ops.Neuron(None, 0.75, None, max_spikes=2, signed=True), net.conv("stem", "input", channels))
+    y = net.add("y", ops.Neuron(None, 0.5, 0.0, signed=True), net.conv("conv", x, channels, stride=1))
+    flat = View.of((channels, size * size), (0, 1), (channels, size * size))
+    turned = View.of((channels, size * size), (1, 0), (size * size, channels))
+    kv = net.add("kv", ops.MatMul(), Operand(x, flat), Operand(y, turned))
+    z = net.add("z", ops.Neuron(None, 2.0, 0.0, signed=True), net.add("qkv", ops.MatMul(), kv, Operand(y, flat)))
+    total = net.add("total", ops.Sum((0,), keepdims=True), z)
+    gate = net.add("gate", ops.Neuron(None, 1.0, 0.0, signed=True), total)
+    masked = net.add("mask", ops.Mask(), gate, z)
+    net.add("add", ops.Add(), Operand(masked, View.of((channels, size, size), (0, 1, 2), (channels, size, size))), x)
+    net.head(net.add("pool", ops.SumPool((2, 2), (1, 1), (1, 0)), "add"))
+    return net.build()
+
+
 def random_pixels(seed: int, shape: Sequence[int], batch: int = 3) -> np.ndarray:
     """Byte images; the first is black, the second white, the others noise."""
     images = np.random.default_rng(seed).integers(0, 256, (batch, *shape)).astype(np.uint8)

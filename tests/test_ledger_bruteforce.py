@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from netbuild import Net, conv_taps, random_pixels, small_transformer
+from netbuild import Net, conv_taps, random_pixels, signed_network, small_transformer
 
 import qkf_deploy as qd
 from qkf_deploy import ops
 from qkf_deploy.errors import InputError
-from qkf_deploy.ir import Graph, Node, Operand, View
+from qkf_deploy.ir import Graph, Node, Operand, ValueType, View
 from qkf_deploy.ledger import COUNT_CLASSES, Ledger, concatenate
 from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.simulators import reference
@@ -36,6 +36,11 @@ class Tally:
         amount = np.asarray(amount, np.int64)
         per_image = amount.sum(axis=0) if amount.ndim == 2 else amount
         self.counts[name] = self.counts.get(name, np.zeros(self.images, np.int64)) + per_image
+
+    def add_signed(self, name: str, values: np.ndarray, *types: ValueType) -> None:
+        """What is negative, where any of the values is of either polarity."""
+        if any(type_.is_signed for type_ in types):
+            self.add(name, np.maximum(-values, 0))
 
 
 def synapse_taps(op: ops.Conv | ops.Linear, shape: tuple[int, ...], weight: np.ndarray):
@@ -67,9 +72,10 @@ def count_synapse(t: Tally, graph: Graph, node: Node, x: np.ndarray, y: np.ndarr
             t.add("head_macs", 1)
             t.add("weight_bytes", word)
         elif type_.is_events:
-            t.add("ac_unary", value)
+            t.add("ac_unary", np.abs(value))
             t.add("ac_graded", value != 0)
-            t.add("ac_unary_nonzero_weights", value * there)
+            t.add("ac_unary_nonzero_weights", np.abs(value) * there)
+            t.add_signed("ac_negative", value, type_)
             t.add("ac_graded_nonzero_weights", (value != 0) * there)
             t.add("weight_bytes", (value != 0) * word)
         else:
@@ -93,7 +99,8 @@ def count_matmul(t: Tally, graph: Graph, node: Node, a: np.ndarray, b: np.ndarra
                 t.add("mac", np.ones_like(left))
                 continue
             t.add("coincidences", (left != 0) & (right != 0))  # of a chunk: those of all its steps, once each
-            t.add("coincidences_unary", left * right)
+            t.add("coincidences_unary", np.abs(left * right))
+            t.add_signed("coincidences_negative", np.sign(left * right), *graph.input_types(node))
             t.add("fanout_left", left != 0)
             t.add("fanout_right", right != 0)
 
@@ -110,7 +117,7 @@ def count_pool(t: Tally, graph: Graph, node: Node, x: np.ndarray, y: np.ndarray)
             if isinstance(op, ops.SumPool):
                 for c in range(type_.shape[0]):
                     value = x[(slice(None), slice(None), c, *where)]
-                    t.add("pool_adds_unary", value if type_.is_events else np.ones_like(value))
+                    t.add("pool_adds_unary", np.abs(value) if type_.is_events else np.ones_like(value))
         if isinstance(op, ops.MaxPool):
             t.add("pool_comparisons", np.full((y.shape[0], t.images), type_.shape[0] * (taps - 1)))
 
@@ -124,18 +131,18 @@ def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y
         value = operands[-1][(..., *index)]
         if isinstance(op, ops.Sum):
             name = "head_adds" if op.role == "readout" else "attention_sum_adds"
-            t.add(f"{name}_unary", value if events else np.ones_like(value))
+            t.add(f"{name}_unary", np.abs(value) if events else np.ones_like(value))
             if events:
                 t.add(f"{name}_graded", value != 0)
         elif isinstance(op, ops.Readout):
-            t.add("head_adds_unary", (value if events else np.ones_like(value)) * repeat)
+            t.add("head_adds_unary", (np.abs(value) if events else np.ones_like(value)) * repeat)
             if events:
                 t.add("head_adds_graded", (value != 0) * repeat)
         elif isinstance(op, ops.Scale):
             t.add("scale_multiplies", np.ones_like(value))
         elif isinstance(op, ops.Mask):
             gate = np.broadcast_to(x, operands[1].shape)[(..., *index)]
-            opened = gate == (0 if op.invert else 1)
+            opened = gate == 0 if op.invert else gate != 0
             t.add("gate_ands", value != 0)
             t.add("events_stopped", (value != 0) & ~opened)
         elif isinstance(op, ops.Add):
@@ -144,7 +151,7 @@ def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y
         elif isinstance(op, ops.Neuron | ops.IntegerNeuron):
             t.add("neuron_updates_driven", (value != 0) * repeat)
             t.add("neuron_updates_idle", (value == 0) * repeat)
-            t.add("resets", y[(..., *index)])
+            t.add("resets", np.abs(y[(..., *index)]))
 
 
 def brute_force(graph: Graph, node: Node, operands: list[np.ndarray], y: np.ndarray) -> Counts:
@@ -165,7 +172,8 @@ def brute_force(graph: Graph, node: Node, operands: list[np.ndarray], y: np.ndar
             continue
         repeat = graph.time_steps if type_.timing.value == "constant" else 1
         for index in np.ndindex(*type_.shape):
-            t.add(f"events_{way}_unary", value[(..., *index)] * repeat)
+            t.add(f"events_{way}_unary", np.abs(value[(..., *index)]) * repeat)
+            t.add_signed(f"events_{way}_negative", value[(..., *index)] * repeat, type_)
             t.add(f"events_{way}_graded", (value[(..., *index)] != 0) * repeat)
     if isinstance(op, ops.Neuron | ops.IntegerNeuron):
         widths = graph.widths.get(node.name)
@@ -200,7 +208,7 @@ def check_ledger(graph: Graph, images: np.ndarray) -> Ledger:
             assert record.counts[name].dtype == np.int64
             assert record.total(name) == int(count.sum())
         if record.spikes_per_step is not None:
-            spikes = values[node.name].sum(axis=tuple(range(2, values[node.name].ndim)))
+            spikes = np.abs(values[node.name]).sum(axis=tuple(range(2, values[node.name].ndim)))
             assert np.array_equal(record.spikes_per_step, spikes)
     return run.ledger
 
@@ -284,6 +292,8 @@ CASES: dict[str, tuple[Callable[[], Graph], tuple[int, ...]]] = {
     "decoder": (lambda: sparse_weights(decoder(), 2), (2, 3, 4)),
     "decoder, 6 bits": (lambda: qd.quantize(decoder(), 6), (2, 3, 4)),
     "drives": (drives_and_scales, (2, 6, 6)),
+    "signed": (lambda: signed_network(3), (2, 3, 3)),
+    "signed, 8 bits": (lambda: qd.quantize(signed_network(4), 8), (2, 3, 3)),
 }
 
 

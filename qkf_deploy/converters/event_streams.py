@@ -18,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from qkf_deploy.errors import InputError, UsageError, told
+from qkf_deploy.ledger import EVENT_KINDS
 from qkf_deploy.simulators.run import Run
 from qkf_deploy.writing import new_folder
 
@@ -77,13 +78,13 @@ def stems(names: Iterable[str]) -> dict[str, str]:
 
 
 def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
-    """Write the events of every recorded value that consists of spikes or counts.
+    """Write the events of every recorded value that consists of spikes or counts, of either polarity.
 
     Args:
         run: a run with recorded values.
         directory: does not exist yet, or is empty.
-        fmt: ``npz`` (one array per column, u32) or ``aer`` (text: a header line, then one event per line, in order of
-            t, c, y, x).
+        fmt: ``npz`` (one array per column, u32; i32 of a layer with negative spikes) or ``aer`` (text: a header line,
+            then one event per line, in order of t, c, y, x).
 
     Returns:
         The manifest's path.
@@ -96,7 +97,7 @@ def write_events(run: Run, directory: str | Path, fmt: Format = "npz") -> Path:
     if fmt not in writers:
         raise UsageError(f"unknown event format {fmt!r}", hint=f"one of: {', '.join(writers)}")
     kinds = {layer.name: layer.output_kind for layer in run.ledger}
-    recorded = {n: v for n, v in run.values.items() if kinds.get(n) in ("spike", "count")}
+    recorded = {n: v for n, v in run.values.items() if kinds.get(n) in EVENT_KINDS}
     if not recorded:
         raise UsageError("no layer with events was recorded", hint="record the values of some neurons")
     root = Path(directory)
@@ -127,9 +128,10 @@ def _events(layer: Layer, values: np.ndarray) -> np.ndarray:
 
 
 def _to_npz(layer: Layer, values: np.ndarray) -> bytes:
-    events = _events(layer, values).astype(np.uint32)
+    events = _events(layer, values)
+    kind = np.int32 if (events[:, 4] < 0).any() else np.uint32  # polarities need a sign
     buffer = io.BytesIO()
-    columns: dict[str, Any] = {name: events[:, i] for i, name in enumerate(_COLUMNS)}
+    columns: dict[str, Any] = {name: events[:, i].astype(kind) for i, name in enumerate(_COLUMNS)}
     np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
 
@@ -195,7 +197,7 @@ def _from_aer(path: Path) -> np.ndarray:
 def _rebuild(layer: Layer, events: np.ndarray, path: Path) -> np.ndarray:
     grid = np.zeros(layer.grid, np.int64)
     places = events[:, :4]
-    if (places < 0).any() or (places >= np.array(grid.shape)).any() or (events[:, 4] <= 0).any():
+    if (places < 0).any() or (places >= np.array(grid.shape)).any() or (events[:, 4] == 0).any():
         raise InputError("an event lies outside its layer", where=str(path))
     grid[tuple(places.T)] = events[:, 4]
     return grid.reshape(layer.shape)

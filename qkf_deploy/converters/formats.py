@@ -48,7 +48,7 @@ ONNX: Mapping[str, Support] = {
     "sum_pool": _yes("Conv with ones"),
     "add": _yes("Add"),
     "concat": _yes("Concat"),
-    "mask": _yes("Where"),
+    "mask": _yes("Where; Mul with a gate of signed events"),
     "scale": _yes("Mul"),
     "shift": _yes("Add, Mul by a power of two, Floor"),
     "matmul": _partly("MatMul, ReduceSum over chunks of time steps; those not in the form of one step"),
@@ -66,18 +66,18 @@ NIR: Mapping[str, Support] = {
     "linear": _partly("Flatten, Affine or Linear; not over one axis of several"),
     "batch_norm": _yes("folded into the convolution before it; a Conv2d where there is none"),
     "neuron": _partly(
-        "LIF, IF; not with soft reset, several or rounded spikes per step, a lower bound, nor membranes that start "
-        "elsewhere than at rest or are carried over between images"
+        "LIF, IF; not with soft reset, several, rounded or signed spikes per step, a lower bound, nor membranes that "
+        "start elsewhere than at rest or are carried over between images"
     ),
     "integer_neuron": _partly(
-        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset, other decays, several or rounded "
-        "spikes per step, nor membranes that start elsewhere than at rest"
+        "LIF (τ = 2), IF, thresholds between membrane values; not with soft reset, other decays, several, rounded or "
+        "signed spikes per step, nor membranes that start elsewhere than at rest"
     ),
     "max_pool": _partly("of spikes: Conv2d and LIF (an OR); of drives: NIR has no maximum"),
     "sum_pool": _yes("SumPool2d; Conv2d where there is padding"),
     "add": _partly("edges that meet; not a value with itself or with axes in another order"),
     "concat": _no("NIR has no node for it"),
-    "mask": _partly("Conv2d and LIF (an AND) of spikes; not of counts or slices"),
+    "mask": _partly("Conv2d and LIF (an AND) of spikes; not of counts, signed events or slices"),
     "scale": _yes("folded into weights; Scale where it cannot be"),
     "shift": _no("NIR has no rounding"),
     "matmul": _no("NIR has no product of two activations"),

@@ -132,5 +132,9 @@ def event_bits(layer: LayerRecord) -> int:
     if not layer.total("events_out_graded"):
         return 0
     address = math.ceil(math.log2(layer.output_size)) if layer.output_size > 1 else 1
+    if layer.output_kind == "signed":  # of a spike its polarity
+        return address + (
+            8 if not layer.accumulator_bits else layer.accumulator_bits if layer.accumulator_bits > 2 else 1
+        )
     value = 0 if layer.output_kind == "spike" else max(layer.accumulator_bits - 1, 1) if layer.accumulator_bits else 8
     return address + value

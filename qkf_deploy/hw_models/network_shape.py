@@ -12,6 +12,7 @@ from typing import Any
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ledger import EVENT_KINDS
 
 _FOLDER, _MOST_STEPS = "shapes", 4096
 #: Nodes without work that only change the numbers of a drive: what they pass on is what they read.
@@ -56,8 +57,8 @@ class LayerShape:
 
     @property
     def reads_events(self) -> bool:
-        """True if every operand is spikes or counts."""
-        return bool(self.input_kinds) and all(kind in ("spike", "count") for kind in self.input_kinds)
+        """True if every operand is spikes or counts, of either polarity."""
+        return bool(self.input_kinds) and all(kind in EVENT_KINDS for kind in self.input_kinds)
 
 
 @dataclass(frozen=True)

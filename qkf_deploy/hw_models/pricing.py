@@ -15,7 +15,7 @@ from qkf_deploy.hw_models.energies import Energies, Term, exact_product, exact_s
 from qkf_deploy.hw_models.profiles import Profile, load_profile
 from qkf_deploy.hw_models.quantities import QUANTITIES, occurring, spike_product_rate
 from qkf_deploy.hw_models.quantity import WORK, input_factor, rate_times_dense, reads_events
-from qkf_deploy.ledger import LayerRecord, Ledger, exact_total
+from qkf_deploy.ledger import EVENT_KINDS, LayerRecord, Ledger, exact_total
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -236,8 +236,7 @@ def _mean_value(layer: LayerRecord, ledger: Ledger) -> Fraction | None:
 def _rate(layer: LayerRecord, ledger: Ledger, name: str) -> Fraction | None:
     if name not in layer.counts or layer.timing == "image":  # after the readout there are no steps to be per
         return None
-    events = ("spike", "count")
-    size = sum(s for s, kind in zip(layer.input_sizes, layer.input_kinds, strict=True) if kind in events)
+    size = sum(s for s, kind in zip(layer.input_sizes, layer.input_kinds, strict=True) if kind in EVENT_KINDS)
     return Fraction(layer.total(name), size * ledger.time_steps * ledger.images)
 
 

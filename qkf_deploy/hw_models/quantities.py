@@ -26,7 +26,7 @@ from qkf_deploy.hw_models.quantity import (
     times,
 )
 from qkf_deploy.hw_models.tool_quantities import TOOL_QUANTITIES
-from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
+from qkf_deploy.ledger import COUNT_CLASSES, EVENT_KINDS, LayerRecord, Ledger
 
 
 def _dense_real(layer: LayerRecord, ledger: Ledger, *, every_step: bool) -> PerImage:
@@ -112,7 +112,7 @@ def _dense_sum(layer: LayerRecord, ledger: Ledger) -> PerImage:
 def _tensor_add(layer: LayerRecord, ledger: Ledger) -> PerImage:
     if "residual_adds" not in layer.counts:
         return none(ledger)
-    if all(kind in ("spike", "count") for kind in layer.input_kinds) and reads_binary(layer):
+    if all(kind in EVENT_KINDS for kind in layer.input_kinds) and reads_binary(layer):
         return class_counts(layer, ledger, "events_in_graded")
     return same(ledger, layer.output_size * ledger.time_steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,13 +14,15 @@ from qkf_deploy.ir.schema import check_attributes
 class Kind(str, Enum):
     """What the numbers of a value are.
 
-    ``real`` values (pixels) cost multiplications; ``spike`` {0, 1} and ``count`` 0..k values cost additions;
-    a ``drive`` is what enters a neuron (or travels along a membrane shortcut).
+    ``real`` values (pixels) cost multiplications; ``spike`` {0, 1}, ``count`` 0..k and ``signed`` -k..k (spikes of
+    either polarity, and sums of them) cost additions; a ``drive`` is what enters a neuron (or travels along a membrane
+    shortcut).
     """
 
     REAL = "real"
     SPIKE = "spike"
     COUNT = "count"
+    SIGNED = "signed"
     DRIVE = "drive"
 
 
@@ -40,7 +43,7 @@ class ValueType:
         kind: see :class:`Kind`.
         timing: see :class:`Timing`.
         high: largest value, known for spikes (1), counts (k) and byte inputs (255); ``None`` otherwise.
-        low: smallest value, 0 for spikes and counts.
+        low: smallest value, 0 for spikes and counts, -``high`` for signed events.
     """
 
     shape: tuple[int, ...]
@@ -61,7 +64,17 @@ class ValueType:
 
     @property
     def is_events(self) -> bool:
-        """True if every element is a number of spikes (0, 1, ... ``high``)."""
+        """True if every element is a number of spikes (0, 1, ... ``high``), of one polarity or either."""
+        return self.kind in (Kind.SPIKE, Kind.COUNT, Kind.SIGNED)
+
+    @property
+    def is_signed(self) -> bool:
+        """True for events of either polarity."""
+        return self.kind is Kind.SIGNED
+
+    @property
+    def is_counts(self) -> bool:
+        """True for events without a sign."""
         return self.kind in (Kind.SPIKE, Kind.COUNT)
 
     @staticmethod
@@ -70,9 +83,18 @@ class ValueType:
         return ValueType(shape, Kind.SPIKE, Timing.STEP, 1, 0)
 
     @staticmethod
-    def events(shape: tuple[int, ...], high: int | None, timing: Timing) -> ValueType:
-        """Spikes if ``high`` is 1, otherwise counts up to ``high``."""
+    def events(shape: tuple[int, ...], high: int | None, timing: Timing, *, signed: bool = False) -> ValueType:
+        """Spikes if ``high`` is 1, otherwise counts up to ``high``; ``signed``: of either polarity."""
+        if signed:
+            return ValueType(shape, Kind.SIGNED, timing, high, None if high is None else -high)
         return ValueType(shape, Kind.SPIKE if high == 1 else Kind.COUNT, timing, high, 0)
+
+    @staticmethod
+    def sums(shape: tuple[int, ...], high: int | None, timing: Timing, terms: Sequence[ValueType]) -> ValueType:
+        """Counts up to ``high`` that are sums or products of events; signed if any of them is."""
+        if any(t.is_signed for t in terms):
+            return ValueType.events(shape, high, timing, signed=True)
+        return ValueType(shape, Kind.COUNT, timing, high, 0)
 
     @staticmethod
     def drive(shape: tuple[int, ...], timing: Timing) -> ValueType:

@@ -56,6 +56,30 @@ def weighted_nonzero(x: np.ndarray, fanout: np.ndarray) -> np.ndarray:
 
 
 @singledispatch
+def magnitude(x: np.ndarray) -> np.ndarray:
+    """|x|: spikes of signed events, whatever their polarity."""
+    return np.abs(x)
+
+
+@singledispatch
+def negative(x: np.ndarray) -> np.ndarray:
+    """-x where x is negative, else 0: spikes of negative polarity."""
+    return np.maximum(-x, 0)
+
+
+@singledispatch
+def polarity(x: np.ndarray) -> np.ndarray:
+    """-1, 0 or 1."""
+    return np.sign(x)
+
+
+@singledispatch
+def product_sum(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Sum of all elements of a matrix product of whole numbers."""
+    return per_image(matmul(left, right))
+
+
+@singledispatch
 def both_nonzero(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Number of places where two values of one shape are both non-zero."""
     return nonzero_per_image((a != 0) & (b != 0))

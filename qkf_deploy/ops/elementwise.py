@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,7 +36,7 @@ class Add(Operator):
         timing = joint_timing(a, b)
         if a.is_events and b.is_events:
             high = None if a.high is None or b.high is None else a.high + b.high
-            return ValueType(a.shape, Kind.COUNT, timing, high, 0)
+            return ValueType.sums(a.shape, high, timing, inputs)
         return ValueType.drive(a.shape, timing)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
@@ -56,6 +56,8 @@ class Add(Operator):
 class Mask(Operator):
     """x where the gate spikes, else 0: an AND, executed as addressing. The gate may broadcast over axes of size 1.
 
+    A gate of signed events {-1, 0, 1} turns the sign of what passes where it is negative.
+
     Attributes:
         invert: pass where the gate is silent instead.
     """
@@ -67,19 +69,25 @@ class Mask(Operator):
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
         gate, x = inputs
-        if gate.kind is not Kind.SPIKE:
+        turns = gate.is_signed and gate.high == 1 and not self.invert
+        if gate.kind is not Kind.SPIKE and not turns:
             raise GraphError(f"a gate must be spikes, not {gate.kind.value}", hint="put a neuron before the mask")
         if not broadcasts_to(gate.shape, x.shape):
             raise GraphError(f"a gate of shape {gate.shape} does not broadcast to {x.shape}")
-        return ValueType(x.shape, x.kind, joint_timing(gate, x), x.high, x.low)
+        timing = joint_timing(gate, x)
+        if turns and not x.is_events:
+            return ValueType.drive(x.shape, timing)
+        return ValueType.sums(x.shape, x.high, timing, inputs) if turns else replace(x, timing=timing)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         gate, x = inputs
         return x * (1 - gate) if self.invert else x * gate
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
-        x = inputs[1]
-        return Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
+        x, low, high = inputs[1], inputs[1].low, inputs[1].high
+        if types[0].is_signed:
+            low, high = np.minimum(low, -x.high), np.maximum(high, -x.low)
+        return Interval(np.minimum(low, 0), np.maximum(high, 0))
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         met = nonzero_per_image(inputs[1]) * (output.shape[0] // inputs[1].shape[0])

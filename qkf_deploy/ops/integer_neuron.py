@@ -27,6 +27,7 @@ class IntegerNeuron(SpikingNeuron):
         S = U >= theta                                       one spike per step (strict: U > theta)
         S = max(0, U // theta), at most max_spikes           several
         S = max(0, round(U / theta)), at most max_spikes     with rounding, halves up or to the even number
+        S = sign(U) times what |U| fires                     signed
         M = 0 (hard) or U - S * theta (soft) where S, else U
         M = max(M, lowest)                                   with a lower bound
 
@@ -44,7 +45,7 @@ class IntegerNeuron(SpikingNeuron):
         soft_reset: subtract the threshold instead of clearing.
         carry, time_merged_with_batch: as in :class:`qkf_deploy.ops.Neuron`.
         max_spikes: most spikes per step; ``None`` for no limit (quantization sets the proven maximum).
-        rounding, strict, reset_delay: as in :class:`qkf_deploy.ops.Neuron`.
+        rounding, strict, reset_delay, signed: as in :class:`qkf_deploy.ops.Neuron`.
     """
 
     decay_multiplier: int
@@ -57,6 +58,7 @@ class IntegerNeuron(SpikingNeuron):
     rounding: Rounding = "floor"
     strict: bool = False
     reset_delay: bool = False
+    signed: bool = False
 
     kind: ClassVar[str] = "integer_neuron"
 
@@ -68,7 +70,7 @@ class IntegerNeuron(SpikingNeuron):
         check_parameters(params, ("theta", "lowest", "decay_multiplier"), self.carry, x.shape)
         self.check_firing(soft=self.soft_reset, bounded="lowest" in params)
         if self.graded and theta.min() < 1:
-            raise GraphError("several spikes per step, and rounding, need thresholds of at least 1")
+            raise GraphError("several or signed spikes per step, and rounding, need thresholds of at least 1")
         if "lowest" in params and params["lowest"].max() > 0:
             raise GraphError("the lowest membrane is above 0, what a reset leaves")
         self._check_decay(params)
@@ -110,7 +112,12 @@ class IntegerNeuron(SpikingNeuron):
         return self._fired(charged, params["theta"].astype(np.int64, copy=False)).astype(np.int64)
 
     def _fired(self, charged: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        if not self.graded:
+        if self.signed:
+            return np.sign(charged) * self._counted(np.abs(charged), theta)
+        return self._counted(charged, theta)
+
+    def _counted(self, charged: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        if not self.several:
             return charged > theta if self.strict else charged >= theta
         whole = charged // theta
         if self.rounding != "floor":  # compared without doubling, which could leave int64
@@ -154,10 +161,11 @@ class IntegerNeuron(SpikingNeuron):
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         zero = np.zeros((1,) * len(types[0].shape), np.int64)
-        if not self.graded:
-            return Interval(zero, zero + 1)
-        highest = self.membrane_interval(inputs, params, time_steps).high
-        return Interval(zero, zero + self._fired(highest, params["theta"].astype(np.int64)))
+        if not self.several:
+            return Interval(zero - self.signed, zero + 1)
+        reach, theta = self.membrane_interval(inputs, params, time_steps), params["theta"].astype(np.int64)
+        lowest = np.minimum(self._fired(reach.low, theta), 0) if self.signed else 0
+        return Interval(zero + lowest, zero + np.maximum(self._fired(reach.high, theta), 0))
 
     def membrane_interval(self, inputs: Sequence[Interval], params: Params, time_steps: int) -> Interval:
         """Range of the membrane over ``time_steps`` steps, per threshold element: U, and M at the start if not 0.
@@ -207,18 +215,27 @@ class IntegerNeuron(SpikingNeuron):
         """Range of the state after firing and reset, given the range of the charged membrane."""
         if self.reset_delay:
             return low, high
+        if self.signed:  # below 0 as above it, mirrored
+            above = self._after_charge(np.maximum(low, 0), np.maximum(high, 0), theta, params)
+            below = self._after_charge(np.maximum(-high, 0), np.maximum(-low, 0), theta, params)
+            return np.minimum(above[0], -below[1]), np.maximum(above[1], -below[0])
+        return self._after_charge(low, high, theta, params)
+
+    def _after_charge(
+        self, low: np.ndarray, high: np.ndarray, theta: np.ndarray, params: Params
+    ) -> tuple[np.ndarray, np.ndarray]:
         first = self.first_level(theta)
         silent_low, silent_high = np.minimum(low, first - 1), np.minimum(high, first - 1)
         can_fire, can_rest = high >= first, low < first
         fired_low = np.zeros_like(low)
         fired_high = np.zeros_like(high)
-        if self.soft_reset and not self.graded:
+        if self.soft_reset and not self.several:
             fired_low, fired_high = np.maximum(low, first) - theta, high - theta
         elif self.soft_reset:  # what is left of several spikes: less than a threshold, or what passes the most spikes
             most = theta - 1
             if self.rounding != "floor":  # between the halves
                 fired_low, most = -(theta // 2), (theta - (self.rounding == "half_up")) // 2
-            fired_high = np.maximum(most, high - self._fired(high, theta) * theta)
+            fired_high = np.maximum(most, high - self._counted(high, theta) * theta)
         new_low = np.where(can_rest, silent_low, fired_low)
         new_high = np.where(can_rest, silent_high, fired_high)
         new_low = np.where(can_fire, np.minimum(new_low, fired_low), new_low)

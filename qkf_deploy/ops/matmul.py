@@ -10,8 +10,8 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, StaticCost, Types
-from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.activity import coincidences, nonzero_per_image, per_image
+from qkf_deploy.ir.values import Timing, ValueType
+from qkf_deploy.ops.activity import coincidences, magnitude, nonzero_per_image, per_image, polarity, product_sum
 from qkf_deploy.ops.exact import matmul
 
 
@@ -54,7 +54,7 @@ class MatMul(Operator):
         if not (a.is_events and b.is_events):
             return ValueType.drive(shape, timing)
         high = None if a.high is None or b.high is None else a.high * b.high * a.shape[-1] * self.chunk
-        return ValueType(shape, Kind.COUNT, timing, high, 0)
+        return ValueType.sums(shape, high, timing, inputs)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         return over_chunks(matmul(inputs[0], inputs[1]), self.chunk)
@@ -71,12 +71,18 @@ class MatMul(Operator):
         if not all(t.is_events for t in types):
             macs = self.static_cost(types, params).dense_macs
             return {"mac": np.full(output.shape[1], macs * output.shape[0], np.int64)}
-        return {
+        counts = {
             "coincidences": coincidences(left, right),
             "coincidences_unary": per_image(output) // self.chunk,  # every step of a chunk has its sum
             "fanout_left": nonzero_per_image(left) * right.shape[-1],
             "fanout_right": nonzero_per_image(right) * left.shape[-2],
         }
+        if any(t.is_signed for t in types):
+            counts["coincidences_unary"] = product_sum(magnitude(left), magnitude(right))
+            # Equal polarities count up, opposite ones (XNOR) down: of n pairs with a sum s, (n - s) / 2 are opposite.
+            balance = product_sum(polarity(left), polarity(right))
+            counts["coincidences_negative"] = (counts["coincidences"] - balance) // 2
+        return counts
 
     def static_cost(self, inputs: Types, params: Params) -> StaticCost:
         macs = inputs[0].size * inputs[1].shape[-1]

@@ -10,7 +10,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Operator, Params, Types
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ops.activity import nonzero_per_image, per_image
+from qkf_deploy.ops.activity import magnitude, nonzero_per_image, per_image
 from qkf_deploy.ops.exact import broadcasts_to
 
 #: How the membrane is carried from step to step. ``own``: each image its own, from its initial value. ``official``: the
@@ -71,11 +71,17 @@ class SpikingNeuron(Operator):
     rounding: Rounding
     strict: bool
     reset_delay: bool
+    signed: bool
+
+    @property
+    def several(self) -> bool:
+        """True if spikes are counted, not compared: several per step, or a rounded membrane."""
+        return self.max_spikes != 1 or self.rounding != "floor"
 
     @property
     def graded(self) -> bool:
-        """True if spikes are counted, not compared: several per step, or a rounded membrane."""
-        return self.max_spikes != 1 or self.rounding != "floor"
+        """True if spikes are other numbers than 0 and 1: several, rounded, or of either polarity."""
+        return self.several or self.signed
 
     def check_firing(self, *, soft: bool, bounded: bool) -> None:
         """Raises GraphError for ways of firing that do not go together.
@@ -86,8 +92,10 @@ class SpikingNeuron(Operator):
         """
         if self.max_spikes is not None and self.max_spikes < 1:
             raise GraphError(f"max_spikes is {self.max_spikes}, at least 1")
-        if self.strict and self.graded:
+        if self.strict and self.several:
             raise GraphError("strict is of neurons with one spike per step that do not round")
+        if self.signed and bounded:
+            raise GraphError("a signed neuron has no lower bound: it fires there")
         if self.reset_delay and (self.graded or not soft or bounded):
             raise GraphError("a delayed reset subtracts, takes one spike per step and no lower bound")
 
@@ -100,7 +108,7 @@ class SpikingNeuron(Operator):
         """Spikes, or counts of up to ``max_spikes`` per step (``None``: no limit is known)."""
         if x.timing is Timing.IMAGE:
             raise GraphError("a neuron cannot follow the readout")
-        return ValueType.events(x.shape, max_spikes, Timing.STEP)
+        return ValueType.events(x.shape, max_spikes, Timing.STEP, signed=self.signed)
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         (x,) = inputs
@@ -109,7 +117,7 @@ class SpikingNeuron(Operator):
         return {
             "neuron_updates_driven": driven,
             "neuron_updates_idle": types[0].size * time_steps - driven,
-            "resets": per_image(output),
+            "resets": per_image(magnitude(output) if self.signed else output),
         }
 
 

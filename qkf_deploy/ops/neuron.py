@@ -66,6 +66,8 @@ class Neuron(SpikingNeuron):
     With ``reset_delay``, V = H, and what the spikes take is taken from the next charge: H = ... + X - S V_th, not
     decayed (snnTorch's ``subtract``).
 
+    With ``signed``, S is what |H| fires, with the sign of H: -1, 0 or 1 of ternary spikes (arXiv 2312.06372, Eq. 9).
+
     Where τ, V_th, V_reset or ``v_min`` differ between channels or positions, the parameter of that name holds them,
     broadcastable to the per-step shape, and the attribute is their largest. The parameter ``initial`` (same shapes) is
     V - V_reset before the first step of every image, 0 if absent.
@@ -82,6 +84,7 @@ class Neuron(SpikingNeuron):
         rounding: see :data:`Rounding`.
         strict: fires above the threshold, not at it.
         reset_delay: the soft reset is that of the step before.
+        signed: fires in both directions, at V_th and at -V_th.
         decay: part of the state that a step keeps, in place of 1 - 1/τ and in this order of operations: 0 (a neuron
             without memory) to 1; ``None`` where ``tau`` says it.
     """
@@ -98,6 +101,7 @@ class Neuron(SpikingNeuron):
     strict: bool = False
     reset_delay: bool = False
     decay: float | None = None
+    signed: bool = False
 
     kind: ClassVar[str] = "neuron"
 
@@ -121,7 +125,7 @@ class Neuron(SpikingNeuron):
         if levels.v_min is not None and not (levels.v_min <= levels.base).all():
             raise GraphError(f"the lowest membrane is above the reset voltage: {self}")
         if self.graded and levels.base.any():
-            raise GraphError("several spikes per step need a soft reset or a reset to 0")
+            raise GraphError("several or signed spikes per step need a soft reset or a reset to 0")
 
     def levels(self, params: Params) -> Levels:
         """τ, V_th, V_reset and ``v_min`` of every position; the attributes alone do not tell."""
@@ -171,7 +175,12 @@ class Neuron(SpikingNeuron):
         return charged, state if levels.v_min is None else np.maximum(state, levels.v_min - levels.base)
 
     def _spikes(self, membrane: np.ndarray, levels: Levels) -> np.ndarray:
-        if not self.graded:
+        if self.signed:
+            return np.sign(membrane) * self._count(np.abs(membrane), levels)
+        return self._count(membrane, levels)
+
+    def _count(self, membrane: np.ndarray, levels: Levels) -> np.ndarray:
+        if not self.several:
             return membrane > levels.v_threshold if self.strict else membrane >= levels.v_threshold
         ratio = membrane / levels.v_threshold
         if self.rounding == "floor":
@@ -183,7 +192,8 @@ class Neuron(SpikingNeuron):
         """Distance of membranes from the nearest level at which the number of spikes changes, in thresholds."""
         levels = self.levels(params)
         ratio = (membrane - levels.base) / (levels.v_threshold - levels.base)
-        if not self.graded:
+        ratio = np.abs(ratio) if self.signed else ratio
+        if not self.several:
             return np.abs(ratio - 1.0)
         shift = 0.0 if self.rounding == "floor" else 0.5
         return np.abs(ratio - np.clip(np.rint(ratio + shift), 1, self.max_spikes) + shift)

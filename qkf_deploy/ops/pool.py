@@ -13,7 +13,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
 from qkf_deploy.ir.values import ValueType
-from qkf_deploy.ops.activity import per_image
+from qkf_deploy.ops.activity import magnitude, per_image, weighted
 from qkf_deploy.ops.geometry import Axis
 from qkf_deploy.ops.synapse import channel_bounds
 
@@ -91,7 +91,7 @@ class SumPool(_Pool):
         if not x.is_events:
             return ValueType.drive(shape, x.timing)
         high = None if x.high is None else x.high * math.prod(self.kernel)
-        return ValueType.events(shape, high, x.timing)
+        return ValueType.events(shape, high, x.timing, signed=x.is_signed)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         windows = self._windows(inputs[0], 0)
@@ -114,7 +114,17 @@ class SumPool(_Pool):
         if not types[0].is_events:
             adds = self._existing_taps(types[0].shape) * x.shape[0]
             return {"pool_adds_unary": np.full(x.shape[1], adds, np.int64)}
+        if types[0].is_signed:  # every spike as often as a window reads it
+            return {"pool_adds_unary": weighted(magnitude(x), self._readers(types[0].shape))}
         return {"pool_adds_unary": per_image(output)}
+
+    def _readers(self, shape: Sequence[int]) -> np.ndarray:
+        """Windows that read each element, int64 ``(1, *spatial)``."""
+        out = np.ones((1,) * len(shape), np.int64)
+        for number, axis in enumerate(self.axes(shape), 1):
+            along = axis.reads().sum(axis=0).reshape([-1 if i == number else 1 for i in range(len(shape))])
+            out = out * along
+        return out
 
 
 def _channel_interval(x: Interval, type_: ValueType) -> Interval:

@@ -11,8 +11,8 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir.operator import Arrays, Counts, Interval, Operator, Params, Types
-from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.ops.activity import elements_per_image, nonzero_per_image, per_image
+from qkf_deploy.ir.values import Timing, ValueType
+from qkf_deploy.ops.activity import elements_per_image, magnitude, nonzero_per_image, per_image
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sum(Operator):
         if not x.is_events:
             return ValueType.drive(shape, x.timing)
         high = None if x.high is None else x.high * self._terms(x.shape)
-        return ValueType(shape, Kind.COUNT, x.timing, high, 0)
+        return ValueType.sums(shape, high, x.timing, inputs)
 
     def _terms(self, shape: Sequence[int]) -> int:
         return math.prod(shape[a] for a in self.axes)
@@ -72,7 +72,8 @@ class Sum(Operator):
         name = "head_adds" if self.role == "readout" else "attention_sum_adds"
         if not types[0].is_events:
             return {f"{name}_unary": np.full(x.shape[1], elements_per_image(x), np.int64)}
-        return {f"{name}_unary": per_image(output), f"{name}_graded": nonzero_per_image(x)}
+        unary = per_image(magnitude(x)) if types[0].is_signed else per_image(output)
+        return {f"{name}_unary": unary, f"{name}_graded": nonzero_per_image(x)}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Readout(Operator):
             raise GraphError("the value is per image already")
         if not x.is_events:
             return ValueType.drive(x.shape, Timing.IMAGE)
-        return ValueType(x.shape, Kind.COUNT, Timing.IMAGE, None, 0)
+        return ValueType.sums(x.shape, None, Timing.IMAGE, inputs)
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         (x,) = inputs
@@ -101,4 +102,5 @@ class Readout(Operator):
         if not types[0].is_events:
             return {"head_adds_unary": np.full(x.shape[1], types[0].size * time_steps, np.int64)}
         repeat = time_steps // x.shape[0]
-        return {"head_adds_unary": per_image(output), "head_adds_graded": nonzero_per_image(x) * repeat}
+        unary = per_image(magnitude(x)) * repeat if types[0].is_signed else per_image(output)
+        return {"head_adds_unary": unary, "head_adds_graded": nonzero_per_image(x) * repeat}

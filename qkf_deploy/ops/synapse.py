@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.errors import GraphError, ProofError
 from qkf_deploy.ir.operator import Counts, Interval, Params
 from qkf_deploy.ir.values import Timing, ValueType
-from qkf_deploy.ops.activity import elements_per_image, weighted, weighted_nonzero
+from qkf_deploy.ops.activity import elements_per_image, magnitude, negative, weighted, weighted_nonzero
 
 _PROOF_LIMIT = 2.0**62
 #: Float graphs are counted as stored in float32, the precision of the checkpoints.
@@ -111,12 +111,15 @@ def count(
         counts = {"head_macs": np.full(images, full, np.int64)}
         reads = counts["head_macs"]
     elif type_.is_events:
+        spikes = magnitude(x) if type_.is_signed else x
         counts = {
-            "ac_unary": weighted(x, fanout),
+            "ac_unary": weighted(spikes, fanout),
             "ac_graded": weighted_nonzero(x, fanout),
-            "ac_unary_nonzero_weights": weighted(x, nonzero_fanout),
+            "ac_unary_nonzero_weights": weighted(spikes, nonzero_fanout),
             "ac_graded_nonzero_weights": weighted_nonzero(x, nonzero_fanout),
         }
+        if type_.is_signed:
+            counts["ac_negative"] = weighted(negative(x), fanout)
         reads = counts["ac_graded"]
     else:
         counts = {

@@ -33,6 +33,8 @@ def input_words(type_: ValueType) -> str:
         return "binary"
     if type_.kind is Kind.COUNT:
         return "count" if type_.high is None else f"count up to {type_.high}"
+    if type_.is_signed:
+        return "ternary" if type_.high == 1 else "signed" if type_.high is None else f"signed up to {type_.high}"
     if type_.kind is Kind.REAL:
         return "real"
     return "drive"
@@ -74,7 +76,8 @@ def _synapse(graph: Graph, node: Node) -> Finding:
     if any(t.timing is Timing.IMAGE for t in types):
         return Finding(node.name, "ok", f"input {words}: classifier after the readout, once per image")
     if all(t.is_events for t in types):
-        return Finding(node.name, "ok", f"input {words}: additions only")
+        what = "additions and subtractions only" if any(t.is_signed for t in types) else "additions only"
+        return Finding(node.name, "ok", f"input {words}: {what}")
     if any(t.kind is Kind.REAL for t in types):
         return Finding(node.name, "note", "input real (pixels): multiply-accumulates")
     return Finding(node.name, "warning", "input is a drive that passed no neuron: multiply-accumulates at every step")
@@ -131,6 +134,6 @@ def or_gates(graph: Graph) -> tuple[str, ...]:
         ):
             continue
         (type_,) = graph.input_types(node)
-        if type_.is_events and (node.params["theta"] == 1).all():
+        if type_.is_counts and (node.params["theta"] == 1).all():
             found.append(node.name)
     return tuple(found)

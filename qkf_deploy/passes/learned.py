@@ -93,4 +93,8 @@ def own_neurons(graph: Graph) -> Mapping[str, str]:
 def _uniform(node: Node, op: Neuron) -> bool:
     levels = op.levels(node.params)
     single = levels.v_threshold.size == levels.base.size == 1 and (levels.tau is None or levels.tau.size == 1)
-    return single and bool((levels.v_threshold > levels.base).all()) and not (op.strict or "initial" in node.params)
+    return (
+        single
+        and bool((levels.v_threshold > levels.base).all())
+        and not (op.strict or op.signed or "initial" in node.params)
+    )

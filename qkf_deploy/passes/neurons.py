@@ -76,7 +76,7 @@ def integer_neuron(node: Node, op: Neuron, scale: np.ndarray, fraction_bits: int
         params["decay_multiplier"] = multiplier
     integer = IntegerNeuron(
         int(multiplier.max()), shift, fraction_bits, op.v_reset is None, op.carry, op.time_merged_with_batch,
-        op.max_spikes, op.rounding, strict, op.reset_delay,
+        op.max_spikes, op.rounding, strict, op.reset_delay, op.signed,
     )  # fmt: skip
     return Quantized(integer, params, tuple(d for d in decays if not d.exact))
 

@@ -76,12 +76,18 @@ def lower_unreachable(graph: Graph) -> Graph:
 
 def _highest_membrane(graph: Graph, node: Node, op: IntegerNeuron, operands: list[Interval]) -> np.ndarray:
     """What no membrane passes; where the model merged time with the batch, whatever its carry becomes."""
-    reach = op.membrane_interval(operands, node.params, graph.time_steps).high
+    reach = _furthest(op, op.membrane_interval(operands, node.params, graph.time_steps))
     if op.time_merged_with_batch:
         with contextlib.suppress(ProofError):  # no bound: then no carry but this one can be proven
             chained, params = replace(op, carry="official"), {k: v for k, v in node.params.items() if k != "leftover"}
-            reach = np.maximum(reach, chained.membrane_interval(operands, params, graph.time_steps).high)
+            chain = chained.membrane_interval(operands, params, graph.time_steps)
+            reach = np.maximum(reach, _furthest(op, chain))
     return reach
+
+
+def _furthest(op: IntegerNeuron, membrane: Interval) -> np.ndarray:
+    """How far a membrane goes towards a threshold, of a signed neuron in either direction."""
+    return np.maximum(membrane.high, -membrane.low) if op.signed else membrane.high
 
 
 def bound_spikes(graph: Graph) -> Graph:
@@ -94,7 +100,8 @@ def bound_spikes(graph: Graph) -> Graph:
         operands, op = _operands(graph, node, values), node.op
         values[node.name] = op.interval(operands, node.params, graph.input_types(node), graph.time_steps)
         if isinstance(op, IntegerNeuron) and op.max_spikes is None:
-            op = replace(op, max_spikes=max(1, int(values[node.name].high.max())))
+            most = max(int(values[node.name].high.max()), -int(values[node.name].low.min()))
+            op = replace(op, max_spikes=max(1, most))
         builder.add(node.name, op, node.inputs, node.params, node.source)
     return replace(graph, nodes=dict(builder.nodes)).verify()
 

@@ -56,6 +56,6 @@ def _stored_bits(node: Node, name: str) -> int | None:
 
 
 def _output_bits(node: Node, value: tuple[int, int]) -> int:
-    if node.type.is_events:
+    if node.type.is_counts:
         return max(value[1].bit_length(), 1)
     return signed_bits(*value)

@@ -14,7 +14,7 @@ from qkf_deploy.ir.operator import Counts
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ledger import Connections, LayerRecord, Ledger
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Neuron
-from qkf_deploy.ops.activity import nonzero_per_image, per_image, per_step
+from qkf_deploy.ops.activity import magnitude, negative, nonzero_per_image, per_image, per_step
 from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.ops.synapse import FLOAT_BITS
 from qkf_deploy.passes.fold import fold
@@ -195,10 +195,15 @@ def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) ->
             functools.reduce(operator.add, column) for column in zip(*entering, strict=True)
         )
     spikes = None
+    signed = [negatives(x, t, steps) for x, t in zip(inputs, types, strict=True) if t.is_signed]
+    if signed:
+        counts["events_in_negative"] = functools.reduce(operator.add, signed)
     if node.type.is_events and node.op.kind != "output":
         counts["events_out_unary"], counts["events_out_graded"] = _events(output, node.type, steps)
+        if node.type.is_signed:
+            counts["events_out_negative"] = negatives(output, node.type, steps)
         if node.type.timing is Timing.STEP:
-            spikes = per_step(output)
+            spikes = per_step(magnitude(output) if node.type.is_signed else output)
     if is_neuron(node.op.kind):
         accesses = (1 if _leftovers(node) else 2) * node.type.size * steps  # a leftover is never written
         counts["state_bytes"] = np.full(output.shape[1], accesses * state_word(graph, node), np.int64)
@@ -213,7 +218,12 @@ def _leftovers(node: Node) -> int:
 def _events(x: Any, type_: ValueType, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """(unary, graded) events of a value per image; one constant over time arrives at every step."""
     repeat = steps if type_.timing is Timing.CONSTANT else 1
-    return per_image(x) * repeat, nonzero_per_image(x) * repeat
+    return per_image(magnitude(x) if type_.is_signed else x) * repeat, nonzero_per_image(x) * repeat
+
+
+def negatives(x: Any, type_: ValueType, steps: int) -> np.ndarray:
+    """Spikes of negative polarity per image, as :func:`_events` counts spikes."""
+    return per_image(negative(x)) * (steps if type_.timing is Timing.CONSTANT else 1)
 
 
 def state_word(graph: Graph, node: Node) -> int:

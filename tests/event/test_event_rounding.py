@@ -1,4 +1,4 @@
-"""Integer-valued, strict and late neurons in whole networks: float spikes, every engine, counts by brute force."""
+"""Integer-valued, strict, late and signed neurons in networks: float spikes, every engine, counts by brute force."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ NEURONS = [
     Neuron(None, 1.0, 0.0, strict=True, decay=0.5),
     Neuron(None, 1.0, None, reset_delay=True, decay=0.5),
     Neuron(None, 1.0, None, reset_delay=True, strict=True),
+    Neuron(None, 1.0, 0.0, signed=True),
+    Neuron(None, 1.0, None, strict=True, decay=0.5, signed=True),
+    Neuron(2.0, 0.5, 0.0, signed=True),
+    Neuron(None, 1.0, None, max_spikes=4, rounding="half_even", decay=0.0, signed=True),
 ]
 
 

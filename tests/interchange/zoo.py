@@ -17,6 +17,7 @@ TOKENS, WIDTH = SIZE * SIZE, CHANNELS // HEADS
 LIF = ops.Neuron(2.0, 1.0, 0.0)
 GATE = ops.Neuron(2.0, 0.5, 0.0)
 AS_TOKENS = View.of((CHANNELS, TOKENS), (0, 1), (CHANNELS, TOKENS))
+AS_MAP_OF_TOKENS = View.of((CHANNELS, TOKENS), (0, 1), (CHANNELS, SIZE, SIZE))
 AS_MAP = View.of((CHANNELS, SIZE, SIZE), (0, 1, 2), (CHANNELS, SIZE, SIZE))
 SPLIT = View.of((HEADS, WIDTH, TOKENS), (0, 1, 2), (HEADS, WIDTH, TOKENS))
 ROWS = View.of((HEADS, WIDTH, TOKENS), (0, 2, 1), (HEADS, TOKENS, WIDTH))
@@ -248,11 +249,36 @@ def odd_neurons(rng: np.random.Generator) -> Graph:
     return b.head(x)
 
 
+def ternary(rng: np.random.Generator) -> Graph:
+    """Spikes of either polarity: through synapses, a gate, both products, sums, pools, a residual, a drive."""
+    fires = ops.Neuron(None, 0.5, 0.0, signed=True)
+    b = pixels(rng)
+    b.synapse("stem.conv", "input", (CHANNELS, 2, 3, 3), padding=1)
+    x = b.add("stem.lif", ops.Neuron(2.0, 0.75, None, strict=True, signed=True))
+    for name in "qkvg":
+        b.synapse(f"{name}.conv", Operand(x, AS_TOKENS), (CHANNELS, CHANNELS, 1))
+        b.add(f"{name}.lif", fires if name != "v" else ops.Neuron(None, 0.5, None, max_spikes=3, signed=True))
+    b.add("kv", ops.MatMul(), Operand("k.lif", SPLIT), Operand("v.lif", ROWS))
+    b.add("qkv", ops.MatMul(), Operand("q.lif", ROWS), "kv")
+    b.add("attn.scale", ops.Scale(0.0625), "qkv")
+    b.add("attn.lif", fires, Operand("attn.scale", FROM_ROWS))
+    b.add("mask", ops.Mask(), "g.lif", "attn.lif")
+    b.add("add", ops.Add(), Operand(x, AS_TOKENS), "mask")
+    b.add("maxpool", ops.MaxPool((3, 3), (1, 1), (1, 1)), Operand("add", AS_MAP_OF_TOKENS))
+    b.add("sumpool", ops.SumPool((3, 3), (1, 1), (1, 1)), "maxpool")
+    b.synapse("conv", "sumpool", (CHANNELS, CHANNELS, 1, 1))
+    b.add("gated", ops.Mask(), Operand("g.lif", AS_MAP_OF_TOKENS), "conv")
+    b.add("rounded", ops.Neuron(None, 0.5, None, max_spikes=4, rounding="half_even", signed=True), "gated")
+    b.add("total", ops.Sum((0,), keepdims=True), "rounded")
+    b.add("gate", ops.Neuron(None, 1.5, 0.0, signed=True), "total")
+    return b.head(b.add("turned", ops.Mask(), "gate", "rounded"))
+
+
 ZOO: dict[str, Build] = {
     f.__name__: f
     for f in (
         convnet, residual, token_attention, channel_attention, self_attention, attention_over_time, spike_pooling,
-        membrane_shortcut, grouped, decoder, normed, events, odd_neurons,
+        membrane_shortcut, grouped, decoder, normed, events, odd_neurons, ternary,
     )
 }  # fmt: skip
 

@@ -75,7 +75,7 @@ class Maker(Growing):
         """Neuron with a threshold per channel around ``theta``.
 
         ``more``: tau, soft, fraction, leftover (T), spikes (most per step), initial, lowest, decays (one per
-        channel), rounding, strict, late (delayed reset).
+        channel), rounding, strict, late (delayed reset), signed.
         """
         shape = self.read(source)
         decay = approximate(more.get("tau", 2.0), 12)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ class Maker(Growing):
             multiplier, decay.shift, fraction, bool(more.get("soft")), "stored" if steps else "own",
             max_spikes=most,  # type: ignore[arg-type]
             rounding=more.get("rounding", "floor"),  # type: ignore[arg-type]
-            strict=bool(more.get("strict")), reset_delay=bool(more.get("late")),
+            strict=bool(more.get("strict")), reset_delay=bool(more.get("late")), signed=bool(more.get("signed")),
         )  # fmt: skip
         return self.add(name, op, source, **params)
 
@@ -169,6 +169,8 @@ def _neuron_cases(seed: int) -> Iterator[Case]:
         (4, {"tau": 4 / 3, "spikes": 4, "rounding": "half_even", "soft": True}),
         (3, {"tau": 2.0, "spikes": 4, "rounding": "half_up", "initial": True}),
         (5, {"tau": 2.0, "soft": True, "strict": True}), (5, {"tau": 2.0, "soft": True, "late": True}),
+        (5, {"tau": None, "signed": True}), (4, {"tau": 2.0, "soft": True, "signed": True, "strict": True}),
+        (4, {"tau": 1.7, "soft": True, "signed": True, "spikes": 3, "rounding": "half_up"}),
     ]  # fmt: skip
     for index, (steps, more) in enumerate(settings):
         yield neuron_case(seed + index, steps, **more)
@@ -214,6 +216,26 @@ def _elementwise_cases(seed: int) -> Iterator[Case]:
         yield maker.case(f"mask broadcast invert={invert}", 4, 2)
 
 
+def _signed_cases(seed: int) -> Iterator[Case]:
+    """Spikes of either polarity that gate, multiply, add up and drive."""
+    for extreme in ("", "low"):
+        maker = Maker(seed, (4, 5), "fixed")
+        maker.conv("a", "input", 4, (1,))
+        x = maker.neuron("x", "a", 900, signed=True)
+        y = maker.neuron("y", "a", 400, signed=True, spikes=3, soft=True)
+        maker.add("kv", ops.MatMul(), x, Operand(y, swapped((4, 5))))
+        maker.add("qkv", ops.MatMul(), "kv", x)
+        z = maker.neuron("z", "qkv", 4, signed=True)
+        maker.add("mask", ops.Mask(), z, y)
+        maker.add("add", ops.Add(), "mask", x)
+        maker.add("sum", ops.Sum((0,), keepdims=True), "add")
+        gate = maker.neuron("gate", "sum", 2, signed=True)
+        maker.conv("b", "add", 4, (3,), padding=(1,))
+        maker.add("turned", ops.Mask(), gate, "b")
+        maker.add("readout", ops.Readout(), "turned")
+        yield maker.case(f"signed events {extreme}", 4, 3, extreme=extreme)
+
+
 def _shift_cases(seed: int) -> Iterator[Case]:
     for bits in ((3,), (0, 1, 5)):
         maker = Maker(seed, (2, 4, 4))
@@ -253,6 +275,7 @@ FAMILIES: Mapping[str, Callable[[int], Iterator[Case]]] = {
     "neuron": _neuron_cases,
     "pool": _pool_cases,
     "elementwise": _elementwise_cases,
+    "signed": _signed_cases,
     "shift": _shift_cases,
     "reduce": _reduce_cases,
 }

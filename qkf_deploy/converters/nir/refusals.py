@@ -19,6 +19,8 @@ def check_start(op: Neuron | IntegerNeuron, node: Node) -> None:
     if isinstance(op, IntegerNeuron) and op.strict:
         # Below a strict threshold floors do not nest: a membrane that rounds down to it would fire without rounding.
         raise UnsupportedError("a threshold that must be passed by a rounded membrane; NIR does not round")
+    if op.signed:
+        raise UnsupportedError("spikes of either polarity; NIR neurons fire in one direction")
     if op.graded:
         raise UnsupportedError("several or rounded spikes per step; NIR neurons fire at most one")
 

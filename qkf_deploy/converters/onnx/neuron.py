@@ -112,7 +112,11 @@ class _Firing:
         potential = u
         if self.base.any():
             potential = w.op("Add", [u, w.real(self.base, self.dtype, "reset")], f"{self.name}.compared")
-        if not self.op.graded:
+        if self.op.signed:
+            spikes = self._signed(potential, theta, zero)
+            fires = w.op("Cast", [spikes], f"{self.name}.fires", to=TensorProto.BOOL)
+            left = self._subtracted(u, spikes, theta) if self.soft else zero
+        elif not self.op.several:
             spikes = fires = self._compared(potential)
             if self.op.reset_delay:
                 return spikes, u
@@ -120,15 +124,26 @@ class _Firing:
         else:
             spikes = self._count(potential, theta, zero)
             fires = w.op("Greater", [spikes, zero], f"{self.name}.fires")
-            left = zero
-            if self.soft:
-                taken = w.op("Mul", [spikes, theta], f"{self.name}.taken")
-                left = w.op("Sub", [u, taken], f"{self.name}.reset")
+            left = self._subtracted(u, spikes, theta) if self.soft else zero
         state = w.op("Where", [fires, left, u], f"{self.name}.membrane")
         if self.lowest is not None:
             bound = w.real(self.lowest, self.dtype, "lowest")
             state = w.op("Max", [state, bound], f"{self.name}.bounded")
         return spikes, state
+
+    def _subtracted(self, u: str, spikes: str, theta: str) -> str:
+        taken = self.w.op("Mul", [spikes, theta], f"{self.name}.taken")
+        return self.w.op("Sub", [u, taken], f"{self.name}.reset")
+
+    def _signed(self, potential: str, theta: str, zero: str) -> str:
+        """What the magnitude of a membrane fires, with its sign."""
+        w, name = self.w, self.name
+        magnitude = w.op("Abs", [potential], f"{name}.magnitude")
+        if self.op.several:
+            count = self._count(magnitude, theta, zero)
+        else:
+            count = w.op("Cast", [self._compared(magnitude)], f"{name}.one", to=self.dtype)
+        return w.op("Mul", [w.op("Sign", [potential], f"{name}.sign"), count], f"{name}.signed")
 
     def late(self, state: str | None, u: str) -> str:
         """The charge less what the spikes of the last state take, where the reset is delayed."""

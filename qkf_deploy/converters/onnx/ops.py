@@ -155,9 +155,11 @@ def concat(e: Emission, node: Node) -> Tensor:
 
 
 def mask(e: Emission, node: Node) -> Tensor:
-    """Where(gate, x, 0)."""
+    """Where(gate, x, 0); with a gate of signed events Mul."""
     dtype = e.dtype(node)
     gate, x = (e.stretched(node, o, dtype) for o in node.inputs)
+    if e.graph.input_types(node)[0].is_signed:
+        return Tensor(e.writer.op("Mul", [gate, x], node.name), dtype, e.steps_of(node))
     closed = e.writer.number(0, dtype)
     chosen = [closed, x] if operator(node, Mask).invert else [x, closed]
     y = e.writer.op("Where", [e.writer.cast(gate, TensorProto.BOOL), *chosen], node.name)

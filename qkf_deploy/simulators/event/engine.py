@@ -109,7 +109,7 @@ class Engine:
 
     def _input(self, x: np.ndarray) -> Value:
         type_ = self._given.type
-        if type_.is_events and self.graph.arithmetic == "integer" and int(x.max(initial=0)) <= proofs.LARGEST_COUNT:
+        if type_.is_counts and self.graph.arithmetic == "integer" and int(x.max(initial=0)) <= proofs.LARGEST_COUNT:
             return to_stream(x, type_.shape[0], type_.high, self.graph.time_steps)
         return Plain(x)
 

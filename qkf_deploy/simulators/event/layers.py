@@ -99,7 +99,7 @@ class SynapseLayer:
             return False
         if weight.dtype.kind != "i" or proofs.magnitude(weight) > proofs.INT16:
             return False
-        if type_.is_events:
+        if type_.is_counts:
             return type_.high is not None and type_.high <= proofs.LARGEST_COUNT and type_.timing is Timing.STEP
         if type_.low is None or type_.high is None or type_.timing is not Timing.CONSTANT:
             return False

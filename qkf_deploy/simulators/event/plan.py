@@ -227,7 +227,7 @@ class Planner:
         types, channels = self.graph.input_types(node), node.type.shape[0]
         if any(t.timing is not Timing.STEP for t in types) or len(node.type.shape) < 2:
             return None
-        if all(t.is_events for t in types):
+        if all(t.is_counts for t in types):
             high = node.type.high
             return AddStep(node, channels) if high is not None and high <= proofs.LARGEST_COUNT else None
         drives = all(t.kind is Kind.DRIVE for t in types)
@@ -238,7 +238,7 @@ class Planner:
         if not isinstance(node.op, Sum):
             return None
         type_ = self.graph.input_types(node)[0]
-        small = type_.is_events and type_.high is not None and type_.high <= proofs.LARGEST_COUNT
+        small = type_.is_counts and type_.high is not None and type_.high <= proofs.LARGEST_COUNT
         over_tokens = node.op.axes == tuple(range(1, len(type_.shape)))
         return TokenSumStep(node, type_.shape[0]) if small and over_tokens and type_.timing is Timing.STEP else None
 

@@ -212,7 +212,9 @@ def _plain_entering(image: Image, node: Node) -> NodeCounts | None:
         return None
     x = image.plain_operand(node.inputs[0])
     repeat = image.graph.time_steps if type_.timing is Timing.CONSTANT else 1
-    return {"events_in_unary": int(x.sum()) * repeat, "events_in_graded": int(np.count_nonzero(x)) * repeat}
+    unary, graded = int(np.abs(x).sum()) * repeat, int(np.count_nonzero(x)) * repeat
+    negative = {"events_in_negative": int(np.maximum(-x, 0).sum()) * repeat} if type_.is_signed else {}
+    return {"events_in_unary": unary, "events_in_graded": graded, **negative}
 
 
 class AddStep(ChannelsStep):

@@ -125,8 +125,8 @@ class FloatNeuron:
                 margin[part] = closest
         shape = (steps, *x.shape[1:])
         high = self.op.max_spikes
-        largest = float(high) if high is not None else float(spikes.max())
-        out = Value(spikes.reshape(shape), largest, binary=high == 1)
+        largest = float(high) if high is not None else float(spikes.abs().max())
+        out = Value(spikes.reshape(shape), largest, binary=high == 1 and not self.op.signed)
         doubtful = None
         if margin is not None:
             doubtful = (margin <= self._tolerance(x, drive.steps)).expand(x.shape[1])
@@ -163,7 +163,14 @@ class FloatNeuron:
         return torch.sub(state, torch.div(state, self._tau, out=scratch)).add_(x)
 
     def _fire(self, membrane: Tensor, out: Tensor) -> None:
-        if not self.op.graded:
+        if self.op.signed:
+            self._count(membrane.abs(), out)
+            out.mul_(torch.sign(membrane))
+        else:
+            self._count(membrane, out)
+
+    def _count(self, membrane: Tensor, out: Tensor) -> None:
+        if not self.op.several:
             fires = torch.gt if self.op.strict else torch.ge
             fires(membrane, self._threshold, out=out)
             return
@@ -179,7 +186,7 @@ class FloatNeuron:
             return charged
         if self.op.v_reset is None:
             state = charged.sub_(torch.mul(spikes, self._threshold, out=scratch))
-        elif self.op.max_spikes == 1:  # exact, where a choice would take several times as long
+        elif self.op.max_spikes == 1 and not self.op.signed:  # exact, where a choice would take several times as long
             state = charged.addcmul_(charged, spikes, value=-1)
         else:
             state = charged.mul_(torch.eq(spikes, 0, out=scratch))
@@ -187,7 +194,9 @@ class FloatNeuron:
 
     def _margin(self, membrane: Tensor, scratch: Tensor) -> Tensor:
         """Smallest distance of a membrane from a threshold, ``(B,)``."""
-        if not self.op.graded:
+        if self.op.signed:
+            membrane = membrane.abs()
+        if not self.op.several:
             distance = torch.sub(membrane, self._threshold, out=scratch)
         else:
             shift = 0.0 if self.op.rounding == "floor" else 0.5
@@ -255,7 +264,8 @@ class WholeNeuron:
         for part, some in drive.parts():
             self._run(some, spikes[:, part], None if kept is None else kept[:, part])
         shape = (steps, *x.shape[1:])
-        out = Value(spikes.reshape(shape), self._most_spikes, binary=self.op.max_spikes == 1)
+        binary = self.op.max_spikes == 1 and not self.op.signed
+        out = Value(spikes.reshape(shape), self._most_spikes, binary=binary)
         return Fired(out, None if kept is None else kept.reshape(shape))
 
     def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None) -> None:
@@ -277,7 +287,14 @@ class WholeNeuron:
             state = self._after(charged, spikes[t], scratch)
 
     def _fire(self, charged: Tensor, out: Tensor) -> None:
-        if not self.op.graded:
+        if self.op.signed:
+            self._count(charged.abs(), out)
+            out.mul_(torch.sign(charged))
+        else:
+            self._count(charged, out)
+
+    def _count(self, charged: Tensor, out: Tensor) -> None:
+        if not self.op.several:
             fires = torch.gt if self.op.strict else torch.ge
             fires(charged, self._theta, out=out)
             return
@@ -298,7 +315,7 @@ class WholeNeuron:
             return charged
         if self.op.soft_reset:
             state = charged.sub_(torch.mul(spikes, self._theta, out=scratch))
-        elif self.op.max_spikes == 1:
+        elif self.op.max_spikes == 1 and not self.op.signed:
             state = charged.addcmul_(charged, spikes, value=-1)
         else:
             state = charged.mul_(torch.eq(spikes, 0, out=scratch))

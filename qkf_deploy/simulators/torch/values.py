@@ -201,6 +201,28 @@ def _(x: Value, fanout: np.ndarray) -> Any:
     return x.weighted(fanout, present=True)
 
 
+@activity.magnitude.register(Value)
+def _(x: Value) -> Any:
+    return Value(x.tensor.abs(), x.largest, integral=x.integral)
+
+
+@activity.negative.register(Value)
+def _(x: Value) -> Any:
+    return Value((-x.tensor).clamp_(min=0), x.largest, integral=x.integral)
+
+
+@activity.polarity.register(Value)
+def _(x: Value) -> Any:
+    return Value(torch.sign(x.tensor), 1.0)
+
+
+@activity.product_sum.register(Value)
+def _(left: Value, right: Value) -> Any:
+    # Σ_k (sum of column k on the left) x (of row k on the right), in int64: no product is computed.
+    columns, rows = left.tensor.to(torch.int64).sum(-2), right.tensor.to(torch.int64).sum(-1)
+    return (columns * rows).flatten(2).sum(2).sum(0)
+
+
 @activity.both_nonzero.register(Value)
 def _(a: Value, b: Value) -> Any:
     return _summed(a.present().to(torch.float32) * b.present().to(torch.float32), 1).sum(0)

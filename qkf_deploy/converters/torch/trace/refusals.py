@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+#: Bipolar self-attention (NeurIPS 2025, openreview.net nG45z7lJ7D) normalizes rows by shifts: Shiftmax.
+_SHIFTMAX = (
+    "a power of two of an activation has no unit: attention normalized by shifts divides each row by a number that the "
+    "row decides, so its values reach from 1 down to 2^-2d for heads of d channels, beyond 62 bits for d = 32"
+)
 _HINTS = {
     "softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md",
     "_softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md",
@@ -14,7 +19,11 @@ _HINTS = {
     "sigmoid": "put a spiking neuron in its place; a learned constant may be a parameter",
     "tanh": "put a spiking neuron in its place",
     "leaky_relu": "put a spiking neuron in its place",
-    "sign": "signed (bipolar, ternary) spikes have no form here; events are 0, 1, 2, ...",
+    "sign": "describe the neuron class: --neuron CLASS=signed=true fires -1, 0 or 1 (docs/front-end.md)",
+    "exp2": _SHIFTMAX,
+    "log2": _SHIFTMAX,
+    "pow": _SHIFTMAX,
+    "frexp": _SHIFTMAX,
     "gt": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "ge": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "heaviside": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",

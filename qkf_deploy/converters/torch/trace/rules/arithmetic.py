@@ -104,7 +104,7 @@ def div(low: Lowering, call: Call) -> Symbol:
 def relu(low: Lowering, call: Call) -> Symbol:
     """Changes nothing on spikes and counts; between drives it has no spiking form."""
     x = low.symbol(call.args[0])
-    if not low.type_of(x.operand()).is_events:
+    if not low.type_of(x.operand()).is_counts:
         raise UnsupportedError("ReLU of a drive has no spiking form", hint="put a spiking neuron in its place")
     return x
 
@@ -141,15 +141,20 @@ def _mask(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
     pair, types = _ranked(low, left, right, layout)
     # The gate is the operand that broadcasts; of two equal shapes the first one that is spikes.
     order = (0, 1) if types[0].size <= types[1].size else (1, 0)
-    if types[order[0]].kind is not Kind.SPIKE and types[0].size == types[1].size:
+    if not _gates(types[order[0]]) and types[0].size == types[1].size:
         order = (order[1], order[0])
-    if types[order[0]].kind is not Kind.SPIKE:
+    if not _gates(types[order[0]]):
         kinds = " and ".join(t.kind.value for t in types)
         raise UnsupportedError(
             f"multiplies {kinds} values element by element; one must be spikes (a gate) and not the larger one",
             hint="put a spiking neuron in front of one operand",
         )
     return low.emit(call, "mask", Mask(), (left, right), layout, operands=(pair[order[0]], pair[order[1]]))
+
+
+def _gates(type_: ValueType) -> bool:
+    """True for spikes, also of either polarity."""
+    return type_.kind is Kind.SPIKE or (type_.is_signed and type_.high == 1)
 
 
 def _inverted_gate(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
