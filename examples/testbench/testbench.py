@@ -113,7 +113,14 @@ def sum_pool(x, a, p):
 
 def integer_neuron(x, a, p, steps):
     """One spike per step; hard or soft reset. Other attributes are in the text too, and not in this network."""
-    plain = {"carry": "own", "max_spikes": 1, "rounding": "floor", "strict": False, "reset_delay": False}
+    plain = {
+        "carry": "own",
+        "max_spikes": 1,
+        "rounding": "floor",
+        "strict": False,
+        "reset_delay": False,
+        "signed": False,
+    }
     odd = [name for name, usual in plain.items() if a.get(name, usual) != usual]
     if odd or set(p) - {"theta", "initial"}:
         raise SystemExit(f"this bench has no {odd or sorted(p)}")
@@ -147,7 +154,7 @@ def run(graph, tensors, pixels):
             value = operands[0] + operands[1]
         elif op == "mask":
             value = operands[1] * (operands[0] == 0 if a["invert"] else operands[0])
-        elif op == "matmul":
+        elif op == "matmul" and a.get("chunk", 1) == 1:
             value = operands[0] @ operands[1]
         elif op == "sum":
             value = x.sum(axis=tuple(2 + axis for axis in a["axes"]), keepdims=a["keepdims"])

@@ -137,8 +137,8 @@ def _by_step(graph: Graph, node: Node, inputs: Sequence[np.ndarray], output: np.
     for t, (seen, value) in _slices(node, inputs, output, steps):
         found = dict(node.op.count(seen, value, node.params, types, 1))
         if node.type.is_events:
-            found["events_out_unary"], found["events_out_graded"] = per_image(value), nonzero_per_image(value)
-        entering = [x for x, kind in zip(seen, types, strict=True) if kind.is_events]
+            found["events_out_unary"], found["events_out_graded"] = per_image(np.abs(value)), nonzero_per_image(value)
+        entering = [np.abs(x) for x, kind in zip(seen, types, strict=True) if kind.is_events]
         if entering:
             found["events_in_unary"] = sum((per_image(x) for x in entering), np.zeros(1, np.int64))
             found["events_in_graded"] = sum((nonzero_per_image(x) for x in entering), np.zeros(1, np.int64))
@@ -231,7 +231,7 @@ def _live_additions(graph: Graph, values: Mapping[str, np.ndarray]) -> Iterator[
 
 def _pointwise(graph: Graph, node: Node) -> bool:
     """A convolution of one tap at every position, all inputs to all outputs, that reads events of every step."""
-    if not isinstance(node.op, Conv) or node.op.groups != 1 or not graph.input_types(node)[0].is_events:
+    if not isinstance(node.op, Conv) or node.op.groups != 1 or not graph.input_types(node)[0].is_counts:
         return False
     axes = node.op.axes(graph.input_types(node)[0].shape, node.params["weight"])
     return node.type.timing is Timing.STEP and all(a == Axis(a.size, 1) for a in axes)

@@ -42,7 +42,11 @@ class Concat(Operator):
             return ValueType.drive(shape, timing)
         high = None if a.high is None or b.high is None else max(a.high, b.high)
         low = None if a.low is None or b.low is None else min(a.low, b.low)
-        return ValueType(shape, a.kind, timing, high, low) if a.kind is b.kind else ValueType.sums(shape, high, timing, inputs)
+        return (
+            ValueType(shape, a.kind, timing, high, low)
+            if a.kind is b.kind
+            else ValueType.sums(shape, high, timing, inputs)
+        )
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         steps = max(len(x) for x in inputs)

@@ -73,7 +73,7 @@ class MatMul(Operator):
             return {"mac": np.full(output.shape[1], macs * output.shape[0], np.int64)}
         counts = {
             "coincidences": coincidences(left, right),
-            "coincidences_unary": per_image(output) // self.chunk,  # every step of a chunk has its sum
+            "coincidences_unary": per_image(output) if self.chunk == 1 else product_sum(left, right),
             "fanout_left": nonzero_per_image(left) * right.shape[-1],
             "fanout_right": nonzero_per_image(right) * left.shape[-2],
         }
