@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 _INT64 = 2**63
 
-#: Kinds of values that are events, as records name them.
-EVENT_KINDS = frozenset({"spike", "count", "signed"})
-
 #: What is counted. "Unary" counts an element of value 3 as three spikes, "graded" as one event.
 COUNT_CLASSES: Mapping[str, str] = {
     "events_in_unary": "spikes that enter (sum of the values of all event operands)",

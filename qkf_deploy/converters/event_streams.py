@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from qkf_deploy.errors import InputError, UsageError, told
-from qkf_deploy.ledger import EVENT_KINDS
+from qkf_deploy.ir.values import EVENT_KINDS
 from qkf_deploy.simulators.run import Run
 from qkf_deploy.writing import new_folder
 

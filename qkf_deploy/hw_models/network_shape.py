@@ -12,7 +12,7 @@ from typing import Any
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph, Node
-from qkf_deploy.ledger import EVENT_KINDS
+from qkf_deploy.ir.values import EVENT_KINDS
 
 _FOLDER, _MOST_STEPS = "shapes", 4096
 #: Nodes without work that only change the numbers of a drive: what they pass on is what they read.

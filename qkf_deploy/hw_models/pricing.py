@@ -15,7 +15,8 @@ from qkf_deploy.hw_models.energies import Energies, Term, exact_product, exact_s
 from qkf_deploy.hw_models.profiles import Profile, load_profile
 from qkf_deploy.hw_models.quantities import QUANTITIES, occurring, spike_product_rate
 from qkf_deploy.hw_models.quantity import WORK, input_factor, rate_times_dense, reads_events
-from qkf_deploy.ledger import EVENT_KINDS, LayerRecord, Ledger, exact_total
+from qkf_deploy.ir.values import EVENT_KINDS
+from qkf_deploy.ledger import LayerRecord, Ledger, exact_total
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame

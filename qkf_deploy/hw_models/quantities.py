@@ -26,7 +26,8 @@ from qkf_deploy.hw_models.quantity import (
     times,
 )
 from qkf_deploy.hw_models.tool_quantities import TOOL_QUANTITIES
-from qkf_deploy.ledger import COUNT_CLASSES, EVENT_KINDS, LayerRecord, Ledger
+from qkf_deploy.ir.values import EVENT_KINDS
+from qkf_deploy.ledger import COUNT_CLASSES, LayerRecord, Ledger
 
 
 def _dense_real(layer: LayerRecord, ledger: Ledger, *, every_step: bool) -> PerImage:

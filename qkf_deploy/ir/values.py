@@ -26,6 +26,10 @@ class Kind(str, Enum):
     DRIVE = "drive"
 
 
+#: Kinds of values that are events, as records name them.
+EVENT_KINDS = frozenset(kind.value for kind in (Kind.SPIKE, Kind.COUNT, Kind.SIGNED))
+
+
 class Timing(str, Enum):
     """When a value exists: at every ``step``; ``constant`` over the steps; once per ``image``, after the readout."""
 
