@@ -23,7 +23,14 @@ from qkf_deploy.pipeline.exporting import (
     export_sana_fe,
 )
 from qkf_deploy.pipeline.finetuning import finetune
-from qkf_deploy.pipeline.hardware import dense_twin, explore_hardware, hardware, mapped_time, measure_activity
+from qkf_deploy.pipeline.hardware import (
+    dense_twin,
+    explore_hardware,
+    hardware,
+    mapped_time,
+    measure_activity,
+    measure_network_use,
+)
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -102,6 +109,7 @@ __all__ = [
     "mapped_time",
     "measure",
     "measure_activity",
+    "measure_network_use",
     "movement",
     "or_gates",
     "price",

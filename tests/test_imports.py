@@ -60,7 +60,18 @@ LAYERS = {
     },
     "runs": {"errors", "ir", "limits", "ops", "options", "ledger", "bundle", "writing", "simulators"},
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
-    "report": {"errors", "display", "ledger", "hw_models", "bundle", "options", "writing", "runs", "statistics"},
+    "report": {
+        "errors",
+        "display",
+        "ledger",
+        "hw_models",
+        "bundle",
+        "options",
+        "writing",
+        "runs",
+        "statistics",
+        "limits",
+    },
     "models": {"errors"},
     "calibration": {
         *(

@@ -98,6 +98,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("report", "{}", "-o", "out.html"): ("run",),
     ("report", "{}", "images.npy", "-o", "out.html"): ("float", "integer"),
     ("compare", "run.sqlite", "{}"): ("run",),
+    ("compare", "run.sqlite", "--hardware", "{}"): (),
     ("evaluate", "{}", "images.npy", "-o", "out.sqlite"): ("float", "integer"),
     ("evaluate", "integer.qkf", "{}", "-o", "out.sqlite"): ("images", "mixed"),
     ("evaluate", "--resume", "{}"): (),

@@ -46,6 +46,12 @@ def output_option(help_text: str, required: bool = True) -> Decorator:
     return click.option("-o", "--output", type=Output(), required=required, help=help_text)
 
 
+def hardware_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--hardware FILE``, repeatable."""
+    text = "What `hardware --format json` wrote, shown beside; repeatable."
+    return click.option("--hardware", multiple=True, type=PATH, metavar="FILE", help=text)(function)
+
+
 def measured(source: Path, images: Path | None, options: dict[str, Any]) -> qd.RunFile:
     """The run a command is about: stored, or made now."""
     with progress("simulating") as tick:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, emit, format_option
+from qkf_deploy.cli.common import PATH, command, emit, format_option, hardware_option, show
+from qkf_deploy.errors import UsageError
 from qkf_deploy.options import TableFormat
 
 
@@ -17,8 +18,9 @@ from qkf_deploy.options import TableFormat
     "--profile", default="paper-eq23", show_default=True,
     help="Price profile: a name (`qkf-deploy profiles` lists them) or a TOML file.",
 )  # fmt: skip
+@hardware_option
 @format_option
-def compare(runs: tuple[Path, ...], profile: str, fmt: TableFormat) -> None:
+def compare(runs: tuple[Path, ...], profile: str, hardware: tuple[Path, ...], fmt: TableFormat) -> None:
     """Stored runs side by side: accuracy, synaptic operations, energy and memory, and differences from the first.
 
     RUNS are what `evaluate -o` and `simulate -o` wrote; of a sweep every point is taken. Runs of the same data set are
@@ -29,6 +31,12 @@ def compare(runs: tuple[Path, ...], profile: str, fmt: TableFormat) -> None:
       qkf-deploy compare float.sqlite int8.sqlite int4.sqlite
     """
     from qkf_deploy.report.evaluation_table import render_comparison
+    from qkf_deploy.report.hardware_view import read_view, views_sheet
 
     prices = qd.load_profile(profile)  # a wrong one is found before the long part
+    if hardware and fmt in ("json", "csv"):
+        raise UsageError("--hardware adds a table for people", hint="its files are JSON already")
+    chips = [read_view(path) for path in hardware]
     emit(render_comparison(qd.compare_runs(qd.load_runs(runs), prices), fmt))
+    if chips:
+        show(views_sheet(chips), fmt)

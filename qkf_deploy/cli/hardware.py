@@ -59,9 +59,12 @@ def hardware(
             write_atomically(output, to_csv(sheet).encode())
             note(f"{output}: {len(sheet.rows)} variants")
         return
-    found = qd.hardware(graph, activity, where, goal)
-    time = None
-    if where.execution == "resident" and where.network is not None and not graph.not_causal:
+    time = use = None
+    meshed = where.execution == "resident" and where.network is not None and not graph.not_causal
+    if meshed and not qd.map_network(graph, where).infeasible:
+        with progress("following messages") as tick:
+            use = qd.measure_network_use(graph, images, where, progress=tick, **options)
         first: dict[str, Any] = {name: value for name, value in options.items() if name in DATA} | {"limit": 1}
         time = qd.mapped_time(graph, qd.load_images(images, graph, **first).array, where)
+    found = qd.hardware(graph, activity, where, goal, use)
     emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt, time))

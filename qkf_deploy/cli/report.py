@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, emit, measured, output_option
+from qkf_deploy.cli.common import PATH, command, emit, hardware_option, measured, output_option
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.options import MeasureOptions
 
@@ -23,10 +23,12 @@ from qkf_deploy.options import MeasureOptions
 @click.option(
     "--beside", multiple=True, type=PATH, metavar="RUN", help="Another run, to be compared with this one; repeatable."
 )
+@hardware_option
 @options_of(MeasureOptions)
 def report(
-    run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], beside: tuple[Path, ...], **options: Any
-) -> None:
+    run: Path, images: Path | None, output: Path, profiles: tuple[str, ...], beside: tuple[Path, ...],
+    hardware: tuple[Path, ...], **options: Any,
+) -> None:  # fmt: skip
     """Write one self-contained HTML page about a run, or about the points of a sweep.
 
     RUN is what `simulate -o` or `evaluate -o` wrote, or a .qkf file with IMAGES as for `simulate`. Of a sweep, the page
@@ -40,11 +42,12 @@ def report(
     others = qd.load_runs(beside) if beside else {}
     if (
         not beside
+        and not hardware
         and images is None
         and options["point"] is None
         and len(points := qd.load_runs(run)) + len(points.left_out) > 1
     ):
         qd.write_sweep_report(points, output, *prices[:1])
     else:
-        qd.write_report(measured(run, images, options), output, prices, others)
+        qd.write_report(measured(run, images, options), output, prices, others, hardware)
     emit(f"wrote {output}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -11,11 +11,12 @@ from functools import cached_property
 from qkf_deploy.hw_models.activity import Activity
 from qkf_deploy.hw_models.architecture.chip import Chip
 from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Bound, Range
-from qkf_deploy.hw_models.dataflow.network import Choice, Goal, execute, layers
-from qkf_deploy.hw_models.dataflow.pricing import Part, times, total, unit_ns, unit_parts
+from qkf_deploy.hw_models.dataflow.network import Choice, Goal, execute, layers, left_out
+from qkf_deploy.hw_models.dataflow.pricing import Part, network_parts, times, total, unit_parts, unit_waits
 from qkf_deploy.hw_models.dataflow.twin import silent, twin_activity, twin_chip, twin_layer
 from qkf_deploy.hw_models.energies import exact_sum
 from qkf_deploy.hw_models.mapping import CoreMapping, map_network
+from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.ir import Graph
 
 #: Static energy is a power times a measured time: rounded to this, so that every sum stays exact.
@@ -29,17 +30,23 @@ class UnitCost:
     Attributes:
         choice: how it is executed, and what else was possible.
         parts: what that costs, all images.
-        ns: time of all images on its own; a lower bound where the chip file gives no time for something.
+        waits_ns: time of all images on its own, by what it waits for; a lower bound where the chip file gives no time
+            for something.
     """
 
     choice: Choice
     parts: tuple[Part, ...]
-    ns: Fraction
+    waits_ns: Mapping[str, Fraction]
 
     @property
     def name(self) -> str:
         """Of the unit."""
         return self.choice.layer.unit.name
+
+    @property
+    def ns(self) -> Fraction:
+        """Time of all images on its own."""
+        return sum(self.waits_ns.values(), Fraction(0))
 
     @cached_property
     def pj(self) -> Range:
@@ -57,6 +64,9 @@ class Hardware:
         goal: what the dataflows were chosen for.
         units: in order of computation.
         cores, chips: in use.
+        network: messages and hops; empty where layers share the cores, or where no traffic was measured.
+        use: measured traffic and times of it, else ``None``.
+        left_out: units without a place on the chip, with the limit that they break: nothing of them is in here.
         static: of the whole latency; ``None`` without any static power or without a time.
         untimed: what the chip file gives no time for.
         mapping: where every layer has cores of its own.
@@ -69,23 +79,58 @@ class Hardware:
     units: tuple[UnitCost, ...]
     cores: int
     chips: int
+    network: tuple[Part, ...]
+    use: NetworkUse | None
+    left_out: Mapping[str, str]
     static: Range | None
     untimed: tuple[str, ...]
     mapping: CoreMapping | None = None
 
+    @cached_property
+    def waits_ns(self) -> Mapping[str, Fraction]:
+        """Latency of all images by what it waits for: of the pipeline where its traffic was measured, else of one unit
+        after another."""
+        if self.use is not None:
+            return self.use.waits_ns
+        out: dict[str, Fraction] = {}
+        for unit in self.units:
+            for name, ns in unit.waits_ns.items():
+                out[name] = out.get(name, Fraction(0)) + ns
+        return out
+
     @property
     def ns(self) -> Fraction:
-        """Layer by layer, one image after another."""
-        return sum((u.ns for u in self.units), Fraction(0))
+        """Latency of all images, one by one."""
+        return sum(self.waits_ns.values(), Fraction(0)) if self.use is None else self.use.latency_ns
+
+    @property
+    def period_ns(self) -> Fraction:
+        """Time of all images that follow one another."""
+        return self.ns if self.use is None else self.use.period_ns
+
+    @property
+    def utilization(self) -> Fraction:
+        """Mean share of the latency that cores work; else, that the lanes of a working core are full."""
+        if not self.ns:
+            return Fraction(0)
+        if self.use is not None:
+            return sum(self.use.busy_ns, Fraction(0)) / len(self.use.busy_ns) / self.ns
+        return sum((_computing(u, self.chip) for u in self.units), Fraction(0)) / self.ns
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """Everything but static power."""
+        for unit in self.units:
+            yield from unit.parts
+        yield from self.network
 
     @cached_property
     def components(self) -> Mapping[str, Range]:
-        """Energy by component: compute, every buffer, DRAM, static."""
+        """Energy by component: compute, every buffer, DRAM, network, static."""
         found: dict[str, list[Range]] = {}
-        for unit in self.units:
-            for part in unit.parts:
-                if part.pj is not None:
-                    found.setdefault(part.component, []).append(part.pj)
+        for part in self.parts:
+            if part.pj is not None:
+                found.setdefault(part.component, []).append(part.pj)
         out = {name: total(tuple(parts)) for name, parts in found.items()}
         return out | ({"static": self.static} if self.static else {})
 
@@ -94,10 +139,16 @@ class Hardware:
         """Everything that has a price."""
         return total(tuple(self.components.values()))
 
+    @cached_property
+    def alike(self) -> Range:
+        """What the twin is compared by: everything, or where layers have cores of their own only what these cost while
+        they work (dense layers would wait for each other and send other messages)."""
+        return self.pj if self.chip.execution != "resident" else total(tuple(u.pj for u in self.units))
+
     @property
     def unpriced(self) -> tuple[str, ...]:
         """Work that occurs and has no price in the chip file."""
-        return tuple(sorted({f"{p.component}: {p.what}" for u in self.units for p in u.parts if p.pj is None}))
+        return tuple(sorted({f"{p.component}: {p.what}" for p in self.parts if p.pj is None}))
 
     @property
     def edp(self) -> Fraction:
@@ -124,8 +175,9 @@ class Verdict:
 
 
 def hardware(
-    graph: Graph, activity: Activity, chip: Chip, *, goal: Goal = "energy", only: Collection[str] = ()
-) -> Hardware:
+    graph: Graph, activity: Activity, chip: Chip, *, goal: Goal = "energy", only: Collection[str] = (),
+    use: NetworkUse | None = None,
+) -> Hardware:  # fmt: skip
     """A network on a chip, every layer executed the best way.
 
     Args:
@@ -134,13 +186,15 @@ def hardware(
         chip: where.
         goal: what is smallest: energy, delay or their product.
         only: dataflows to choose among, where not all of the chip's.
+        use: traffic of the same images where every layer has cores of its own.
 
     Raises:
         UsageError: a float graph, a layer that fits no core, or a chip without one of these dataflows.
     """
     mapping = map_network(graph, chip) if chip.execution == "resident" else None
     choices = execute(graph, activity, chip, goal=goal, only=only, mapping=mapping)
-    return _cost(activity, chip, goal, choices, mapping)
+    missing = left_out(graph, layers(graph, activity), chip, mapping)
+    return _cost(activity, chip, goal, choices, mapping, missing, use)
 
 
 def compared(graph: Graph, activity: Activity, found: Hardware) -> Verdict:
@@ -155,16 +209,17 @@ def compared(graph: Graph, activity: Activity, found: Hardware) -> Verdict:
     chip = twin_chip(found.chip, steps)
     units = tuple(twin_layer(graph, layer, steps) for layer in layers(graph, dense))
     choices = execute(graph, dense, chip, goal=found.goal, mapping=found.mapping, found=units)
-    twin = _cost(dense, chip, found.goal, choices, found.mapping)
+    twin = _cost(dense, chip, found.goal, choices, found.mapping, found.left_out)
     flows = {u.choice.best.work.dataflow for u in found.units} - {""}
     none = silent(activity)
     quiet = execute(graph, none, found.chip, goal=found.goal, only=flows, mapping=found.mapping)
-    nothing = _cost(none, found.chip, found.goal, quiet, found.mapping)
+    nothing = _cost(none, found.chip, found.goal, quiet, found.mapping, found.left_out)
+    here, there, quiet_pj = (h.alike for h in (found, twin, nothing))
     return Verdict(
         twin,
         nothing,
-        {b: found.pj.at(b) < twin.pj.at(b) for b in BOUNDS},
-        {b: _break_even(found.pj.at(b), nothing.pj.at(b), twin.pj.at(b)) for b in BOUNDS},
+        {b: here.at(b) < there.at(b) for b in BOUNDS},
+        {b: _break_even(here.at(b), quiet_pj.at(b), there.at(b)) for b in BOUNDS},
     )
 
 
@@ -173,15 +228,16 @@ def _break_even(now: Decimal, quiet: Decimal, twin: Decimal) -> Fraction | None:
 
 
 def _cost(
-    activity: Activity, chip: Chip, goal: Goal, choices: tuple[Choice, ...], mapping: CoreMapping | None
-) -> Hardware:
-    units, untimed = [], set[str]()
+    activity: Activity, chip: Chip, goal: Goal, choices: tuple[Choice, ...], mapping: CoreMapping | None,
+    missing: Mapping[str, str], use: NetworkUse | None = None,
+) -> Hardware:  # fmt: skip
+    units, untimed = [], set[str](use.untimed if use else ())
     for choice in choices:
-        ns, missing = unit_ns(choice.best.work, chip)
-        untimed.update(missing)
-        units.append(UnitCost(choice, unit_parts(choice.best.work, chip), ns))
+        waits, without = unit_waits(choice.best.work, chip)
+        untimed.update(without if use is None else ())
+        units.append(UnitCost(choice, unit_parts(choice.best.work, chip), waits))
     chips = mapping.chips if mapping else 1
-    whole = sum((u.ns for u in units), Fraction(0))
+    whole = sum((u.ns for u in units), Fraction(0)) if use is None else use.latency_ns
     return Hardware(
         chip,
         activity.images,
@@ -190,10 +246,25 @@ def _cost(
         tuple(units),
         mapping.cores if mapping else chip.cores_per_chip,
         chips,
+        network_parts(use, chip) if use else (),
+        use,
+        missing,
         _static(chip, chips, whole),
         tuple(sorted(untimed)),
         mapping,
     )
+
+
+def _computing(unit: UnitCost, chip: Chip) -> Fraction:
+    """Time that the lanes of all cores need for what they do, were they always full."""
+    core = next(c for c in chip.cores if c.kind == unit.choice.best.work.core)
+    total_ns = Fraction(0)
+    for name, items in unit.choice.best.work.operations().items():
+        operation = core.operations.get(name)
+        batch = None if operation is None else chip.batch_ns(operation)
+        if operation is not None and batch is not None:
+            total_ns += items * batch / ((operation.lanes or 1) * unit.choice.best.work.cores)
+    return total_ns
 
 
 def _static(chip: Chip, chips: int, ns: Fraction) -> Range | None:

@@ -6,7 +6,7 @@ All numbers are exact sums over the images of a run; divide by ``images`` for a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -87,19 +87,3 @@ class UnitWork:
             for place, words in step.accesses.items():
                 total[place] = total.get(place, Accesses()) + words
         return total
-
-
-@dataclass(frozen=True)
-class NetworkWork:
-    """All units in order of computation.
-
-    Attributes:
-        images: summed over.
-        units: of the network.
-    """
-
-    images: int
-    units: tuple[UnitWork, ...]
-
-    def __iter__(self) -> Iterator[UnitWork]:
-        return iter(self.units)

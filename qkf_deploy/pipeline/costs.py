@@ -147,6 +147,7 @@ def write_report(
     path: str | Path,
     profiles: Sequence[Profile | str | Path] = (),
     beside: Mapping[str, RunFile] | None = None,
+    hardware: Sequence[str | Path] = (),
 ) -> None:
     """Write one self-contained HTML page about a run, atomically.
 
@@ -156,6 +157,7 @@ def write_report(
         profiles: price profiles, the first one is the layer table's; by default
             :data:`qkf_deploy.report.page.DEFAULT_PROFILES`.
         beside: other runs by name, compared with this one.
+        hardware: files that `qkf-deploy hardware --format json` wrote, one row each.
 
     Raises:
         UsageError, ProfileError: an unknown profile, or a file that breaks the schema.
@@ -163,5 +165,6 @@ def write_report(
         MissingComponent: jinja2 is not installed.
     """
     from qkf_deploy.report import page
+    from qkf_deploy.report.hardware_view import read_view
 
-    page.write_page(path, run, profiles or page.DEFAULT_PROFILES, beside or {})
+    page.write_page(path, run, profiles or page.DEFAULT_PROFILES, beside or {}, [read_view(p) for p in hardware])

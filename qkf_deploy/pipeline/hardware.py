@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from qkf_deploy.hw_models.exploring import Variant
     from qkf_deploy.hw_models.hardware import Hardware, Verdict
     from qkf_deploy.hw_models.timing.latency import Latency
+    from qkf_deploy.hw_models.timing.use import NetworkUse
+
+Found = TypeVar("Found")
 
 
 @takes(ActivityOptions)
@@ -44,30 +47,78 @@ def measure_activity(
     """
     from qkf_deploy.hw_models import activity
 
+    graph = _integer(network)
+    found = None
+    for values in _recorded(graph, images, "all", options):
+        new = activity.measure_activity(graph, values)
+        found = new if found is None else found + new
+    return _measured(found)
+
+
+@takes(ActivityOptions)
+def measure_network_use(
+    network: Graph | str | Path, images: str | Path | np.ndarray, chip: Chip | str | Path, options: ActivityOptions
+) -> NetworkUse:
+    """Messages between the cores of a chip whose layers have cores of their own, and the time of every image.
+
+    Args:
+        network: an integer graph, or a ``.qkf`` file of one.
+        images: as :func:`load_images` or :func:`simulate` takes them.
+        chip: a name, the path of a TOML file, or a loaded chip.
+
+    Raises:
+        UsageError: a float graph, a layer without a place, or a chip of whose network nothing is known.
+        InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
+        UsageError, ProfileError: an unknown chip, a file that breaks the schema.
+    """
+    from qkf_deploy.hw_models.mapping import map_network
+    from qkf_deploy.hw_models.timing.use import network_use
+
+    graph = _integer(network)
+    mapping = map_network(graph, load_chip(chip) if isinstance(chip, str | Path) else chip)
+    found = None
+    for values in _recorded(graph, images, "events", options):
+        for image in range(values[graph.input.name].shape[1]):
+            new = network_use(graph, mapping, values, image)
+            found = new if found is None else found + new
+    return _measured(found)
+
+
+def _integer(network: Graph | str | Path) -> Graph:
     graph = network if isinstance(network, Graph) else load(network)
     if graph.arithmetic != "integer":
         raise UsageError("only integer networks are put on a chip", hint="`qkf-deploy quantize` it first")
+    return graph
+
+
+def _recorded(
+    graph: Graph, images: str | Path | np.ndarray, what: str, options: ActivityOptions
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """Values of one image after another (of all at once where membranes go from image to image)."""
     if isinstance(images, np.ndarray):
         pixels = as_batch(graph, images)[: options.limit]
     else:
         pixels = load_images(images, graph, **part(options, DataOptions)).array
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
-    size, found = len(pixels) if chained(graph) else 1, None
+    size = len(pixels) if chained(graph) else 1
     for start in range(0, len(pixels), size):
         batch = pixels[start : start + size]
-        run = simulate(graph, batch, record="all", **chosen)
-        values = {**run.values, graph.input.name: encode(graph, batch)[0]}
-        new = activity.measure_activity(graph, values)
-        found = new if found is None else found + new
+        run = simulate(graph, batch, record=what, **chosen)
+        yield {**run.values, graph.input.name: encode(graph, batch)[0]}
         if options.progress is not None:
             options.progress(min(start + size, len(pixels)), len(pixels))
+
+
+def _measured(found: Found | None) -> Found:
     if found is None:
         raise UsageError("no images to count on", hint="at least one")
     return found
 
 
 @checked
-def hardware(graph: Graph, activity: Activity, chip: Chip | str | Path, goal: Goal = "energy") -> Hardware:
+def hardware(
+    graph: Graph, activity: Activity, chip: Chip | str | Path, goal: Goal = "energy", use: NetworkUse | None = None
+) -> Hardware:
     """A network on a chip, every layer executed the best way: energy by component and time.
 
     Args:
@@ -75,13 +126,17 @@ def hardware(graph: Graph, activity: Activity, chip: Chip | str | Path, goal: Go
         activity: of :func:`measure_activity`, of this graph.
         chip: a name, the path of a TOML file, or a loaded chip.
         goal: what is smallest: ``energy``, ``delay`` or ``product``.
+        use: of :func:`measure_network_use`, of the same images, for the time and the messages of a chip whose layers
+            have cores of their own; without it layers work one after another there.
 
     Raises:
         UsageError, ProfileError: a layer that fits no core, an unknown chip, a file that breaks the schema.
     """
     from qkf_deploy.hw_models import hardware as model
 
-    return model.hardware(graph, activity, load_chip(chip) if isinstance(chip, str | Path) else chip, goal=goal)
+    return model.hardware(
+        graph, activity, load_chip(chip) if isinstance(chip, str | Path) else chip, goal=goal, use=use
+    )
 
 
 @checked

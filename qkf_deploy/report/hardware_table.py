@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from qkf_deploy.display.numbers import percent, si
+from qkf_deploy.display.numbers import percent, ratio, si
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
-from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Range
+from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Bound, Range
 from qkf_deploy.hw_models.exploring import Variant
 from qkf_deploy.hw_models.hardware import Hardware, UnitCost, Verdict
 from qkf_deploy.hw_models.timing.latency import Latency
@@ -85,14 +85,23 @@ def _others(unit: UnitCost) -> str:
 
 def summary(found: Hardware, verdict: Verdict | None) -> str:
     """The lines under the tables."""
-    images, time = found.images, found.ns / found.images
+    images, time, period = found.images, found.ns / found.images, found.period_ns / found.images
     lines = [
         f"one image: {_mj(Fraction(found.pj.nominal) / images)} mJ "
         f"({_mj(Fraction(found.pj.low) / images)} to {_mj(Fraction(found.pj.high) / images)}), "
-        f"{si(time / 10**9)}s, {si(10**9 / time) if time else 'no'} images/s, "
-        f"energy x delay {si(found.edp / 10**21)}Js; {found.cores} cores on {found.chips} "
+        f"{si(time / 10**9, 's')}, {si(10**9 / period) if period else 'no'} images/s, "
+        f"energy x delay {si(found.edp / 10**21, 'Js')}; {found.cores} cores on {found.chips} "
         f"chip{'s' if found.chips != 1 else ''}; dataflows chosen for {found.goal}"
     ]
+    if time:
+        waits = sorted(found.waits_ns.items(), key=lambda item: -item[1])
+        said = ", ".join(f"{name} {percent(ns / found.ns)}" for name, ns in waits if ns)
+        lines.append(
+            f"the time is of {said}; {'cores' if found.use else 'lanes'} work {percent(found.utilization)} of it"
+        )
+    if found.left_out:
+        lines.append("not on this chip, so nothing of it is in here:")
+        lines += [f"  - {name}: {limit}" for name, limit in found.left_out.items()]
     dense = [u.name for u in found.units if u.choice.best.work.dataflow == "dense"]
     if dense:
         lines.append(f"better dense than by events: {', '.join(dense)}")
@@ -106,13 +115,20 @@ def summary(found: Hardware, verdict: Verdict | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _ratio(found: Hardware, verdict: Verdict, bound: Bound) -> Fraction | None:
+    here = found.alike.at(bound)
+    return None if not here or verdict.twin.unpriced else Fraction(verdict.twin.alike.at(bound)) / Fraction(here)
+
+
 def _verdict(found: Hardware, verdict: Verdict) -> list[str]:
-    ratios = {b: Fraction(verdict.twin.pj.at(b)) / Fraction(found.pj.at(b)) for b in BOUNDS if found.pj.at(b)}
-    said = ", ".join(f"{float(r):.3g} ({b})" for b, r in ratios.items())
-    lines = [f"dense quantized twin / spiking network, energy at the same prices: {said}; {_holds(verdict)}"]
+    if verdict.twin.unpriced:
+        return [f"no verdict about the dense twin: no price for its {', '.join(verdict.twin.unpriced)}"]
+    said = ", ".join(f"{ratio(_ratio(found, verdict, b))} ({b})" for b in BOUNDS)
+    scope = "cores at work only, " if found.chip.execution == "resident" else ""
+    lines = [f"energy of the dense quantized twin / this, {scope}at the same prices: {said}; {_holds(verdict)}"]
     even = [(b, r) for b, r in verdict.break_even.items() if r is not None]
     if even:
-        rates = ", ".join(f"{float(r):.3g} ({b})" if r > 0 else f"none ({b})" for b, r in even)
+        rates = ", ".join(f"{ratio(r) if r > 0 else 'none'} ({b})" for b, r in even)
         lines.append(f"break-even firing, relative to the measured one: {rates}")
     return lines
 
@@ -136,17 +152,24 @@ _LAYER_BY_LAYER = (
     "DRAM. Loops go over groups of channels, tiles of output rows, then steps; tiles are as large as fits.",
     "A projection behind a Q-K gate is skipped where the gate stays closed from this step on (over all steps only).",
 )
+_ONE_BY_ONE = (
+    "Time and static energy are of one layer after another; the network between cores has no time and no energy here.",
+)
+_PIPELINED = (
+    "Time as in docs/time.md: layers work at successive steps at once, measured from the messages of every image; time "
+    "per unit is of the unit alone.",
+)
 _RESIDENT = (
     "Weights lie at the cores before the image comes; both operands of a residual addition are delivered, so a count "
     "of 3 is three events. No layer waits for all steps, so none is executed over time.",
-    "Time and static energy are of one layer after another, not pipelined; the network between cores has no time and "
-    "no energy here.",
 )
 
 
 def assumptions(found: Hardware) -> tuple[str, ...]:
     """Everything that was assumed."""
-    own = _RESIDENT if found.chip.execution == "resident" else _LAYER_BY_LAYER
+    own = _LAYER_BY_LAYER
+    if found.chip.execution == "resident":
+        own = (*_RESIDENT, *(_PIPELINED if found.use else _ONE_BY_ONE))
     return (*found.chip.assumptions, *_EVERYWHERE, *own)
 
 
@@ -166,12 +189,16 @@ def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str, time: La
                 "cores": found.cores,
                 "chips": found.chips,
                 "latency_ns": found.ns / found.images,
+                "period_ns": found.period_ns / found.images,
+                "utilization": found.utilization,
+                "waits_ns": {name: ns / found.images for name, ns in found.waits_ns.items()},
                 "components": components.records(),
                 "units": units.records(),
                 "unpriced": list(found.unpriced),
                 "untimed": list(found.untimed),
-                "twin_energy_pj": verdict and Fraction(verdict.twin.pj.nominal) / found.images,
-                "break_even": verdict and {b: r for b, r in verdict.break_even.items()},
+                "left_out": dict(found.left_out),
+                "twin": verdict and _ratio(found, verdict, "nominal"),
+                "break_even": None if verdict is None or verdict.twin.unpriced else dict(verdict.break_even),
                 "mesh": time and mesh_record(time),
                 "assumptions": list(assumptions(found)),
             }

@@ -20,6 +20,7 @@ from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.report import charts, graph, head, pictures
 from qkf_deploy.report.comparison import conventions_sheet, twin_sheet, unpriced_sheet
 from qkf_deploy.report.evaluation_table import comparison_sheets, evaluation_sheets
+from qkf_deploy.report.hardware_view import HardwareView, views_sheet
 from qkf_deploy.report.html import render
 from qkf_deploy.report.movement_table import movement_sheet
 from qkf_deploy.report.rate_sheet import activity_sheet
@@ -42,6 +43,7 @@ _SECTIONS = (
     ("evaluation", "Evaluation"),
     ("layers", "Layers"),
     ("energy", "Energy"),
+    ("hardware", "Hardware"),
     ("rates", "Firing rates"),
     ("memory", "Memory"),
     ("widths", "Widths"),
@@ -59,6 +61,7 @@ def write_page(
     run: RunFile,
     profiles: _Profiles = DEFAULT_PROFILES,
     beside: Mapping[str, RunFile] = MappingProxyType({}),
+    hardware: Sequence[HardwareView] = (),
 ) -> None:
     """Write the report, atomically.
 
@@ -67,23 +70,25 @@ def write_page(
         run: what :func:`qkf_deploy.runs.file.read_run` returned.
         profiles: price profiles; the first is the one of the layer table.
         beside: other runs by name, compared with this one.
+        hardware: networks on chips, one row each.
 
     Raises:
         UsageError: no profile.
         InputError: the place cannot be written.
         MissingComponent: jinja2 is not installed.
     """
-    write_atomically(Path(path), render_page(run, profiles, beside).encode())
+    write_atomically(Path(path), render_page(run, profiles, beside, hardware).encode())
 
 
 def render_page(
-    run: RunFile, profiles: _Profiles = DEFAULT_PROFILES, beside: Mapping[str, RunFile] = MappingProxyType({})
-) -> str:
+    run: RunFile, profiles: _Profiles = DEFAULT_PROFILES, beside: Mapping[str, RunFile] = MappingProxyType({}),
+    hardware: Sequence[HardwareView] = (),
+) -> str:  # fmt: skip
     """The report as text; the same run and profiles give the same text. Arguments and errors: :func:`write_page`."""
     if not profiles:
         raise UsageError("a report needs at least one profile", hint="--profile exact-fp32")
     reports = [price(run.ledger, p) for p in profiles]
-    return render("report.html.j2", _content(run, reports, _compared(run, reports[0], beside)))
+    return render("report.html.j2", _content(run, reports, _compared(run, reports[0], beside), hardware))
 
 
 def _compared(run: RunFile, report: EnergyReport, beside: Mapping[str, RunFile]) -> RunComparison | None:
@@ -94,7 +99,9 @@ def _compared(run: RunFile, report: EnergyReport, beside: Mapping[str, RunFile])
     return compare_runs([first, *(Measured(n, r, price(r.ledger, report.profile)) for n, r in beside.items())])
 
 
-def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunComparison | None) -> dict[str, Any]:
+def _content(
+    run: RunFile, reports: Sequence[EnergyReport], compared: RunComparison | None, hardware: Sequence[HardwareView]
+) -> dict[str, Any]:
     ledger, found = run.ledger, verdict(run.ledger)
     warning = mixed_regimes(reports)
     common = [line for line in reports[0].assumptions if all(line in r.assumptions for r in reports)]
@@ -108,7 +115,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         charts.by_stage(reports[0]),
         charts.by_layer(reports[0]),
     ]
-    absent = {"compared": compared is None, "gates": not gates, "widths": not run.widths}
+    absent = {"compared": compared is None, "gates": not gates, "widths": not run.widths, "hardware": not hardware}
     return {
         "title": _title(run),
         "subtitle": _subtitle(run),
@@ -138,6 +145,7 @@ def _content(run: RunFile, reports: Sequence[EnergyReport], compared: RunCompari
         "conventions": conventions_sheet(ledger, reports),
         "twins": twin_sheet(found),
         "unpriced": unpriced_sheet(reports),
+        "hardware": views_sheet(hardware),
         "steps": ledger.time_steps,
         "heat": [_heat_row(layer, ledger) for layer in ledger if layer.spikes_per_step is not None and _fires(layer)],
         "movement_note": f"{CONVENTION} {OTHER_CONVENTIONS}",

@@ -19,7 +19,10 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.activity import Activity
 from qkf_deploy.hw_models.architecture.chip import DATAFLOWS, Chip
 from qkf_deploy.hw_models.hardware import Hardware
+from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.ir import Graph
+from qkf_deploy.report.hardware_table import render_hardware
+from qkf_deploy.report.hardware_view import read_view
 
 CHIPS = ("fpga-array", "generic-digital")
 
@@ -30,18 +33,53 @@ def case() -> tuple[Graph, Activity]:
     return graph, qd.measure_activity(graph, random_pixels(2, (3, 9, 7), 2), engine="reference")
 
 
+@pytest.fixture(scope="module")
+def use(case: tuple[Graph, Activity]) -> NetworkUse:
+    return qd.measure_network_use(case[0], random_pixels(2, (3, 9, 7), 2), "generic-digital", engine="reference")
+
+
 @pytest.mark.parametrize("name", CHIPS)
-def test_components_add_up_to_the_last_digit(case: tuple[Graph, Activity], name: str) -> None:
-    found = qd.hardware(*case, name)
+def test_components_add_up_to_the_last_digit(case: tuple[Graph, Activity], use: NetworkUse, name: str) -> None:
+    found = qd.hardware(*case, name, use=use if name == "generic-digital" else None)
     assert found.unpriced == found.untimed == ()
     assert found.static is not None
     for bound in ("low", "nominal", "high"):
-        parts = [p.pj.at(bound) for u in found.units for p in u.parts if p.pj is not None]  # type: ignore[arg-type]
+        parts = [p.pj.at(bound) for p in found.parts if p.pj is not None]  # type: ignore[arg-type]
         assert sum(parts, Decimal(0)) + found.static.at(bound) == found.pj.at(bound)  # type: ignore[arg-type]
         assert sum((c.at(bound) for c in found.components.values()), Decimal(0)) == found.pj.at(bound)  # type: ignore[arg-type]
     assert found.pj.low < found.pj.nominal < found.pj.high
     powers = {"fpga-array": 500, "generic-digital": 64}[name]
     assert abs(Fraction(found.static.nominal) - powers * found.ns) < 1
+    assert abs(sum(found.waits_ns.values()) - found.ns) < 1
+    assert ("network" in found.components) == (name == "generic-digital")
+
+
+def test_messages_are_those_of_both_images(case: tuple[Graph, Activity], use: NetworkUse) -> None:
+    """A neuron's events are sent once where cores share the message; images add up, and follow each other faster."""
+    graph, pixels = case[0], random_pixels(2, (3, 9, 7), 2)
+    each = [qd.measure_network_use(graph, pixels[i : i + 1], "generic-digital", engine="reference") for i in (0, 1)]
+    assert each[0] + each[1] == use
+    assert use.images == 2
+    assert use.messages["receive", "digital"] >= use.messages["send", "digital"] > 0
+    assert use.period_ns < use.latency_ns
+    network = {p.what: p for p in qd.hardware(*case, "generic-digital", use=use).network}
+    assert network["hops east_west"].pj is not None
+    assert network["hops east_west"].pj.nominal == Decimal("0.05") * 32 * use.hops["east_west"]
+
+
+def test_what_has_no_place_is_named_and_left_out(case: tuple[Graph, Activity]) -> None:
+    found = qd.hardware(*case, "loihi1")
+    assert {"pool_lif", "ssa_kv", "ssa_q"} <= set(found.left_out)
+    assert not {u.name for u in found.units} & set(found.left_out)
+    assert found.left_out["ssa_kv"] == "not supported: matmul"
+    assert "compute: multiply" in found.unpriced  # pixels that are numbers
+    chip = qd.load_chip("fpga-array")
+    (core,) = chip.cores
+    chip = replace(chip, cores=(replace(core, supports=core.supports - {"matmul"}),))
+    assert qd.hardware(*case, chip).left_out == {n: "not supported: matmul" for n in ("ssa_kv", "ssa_q")}
+    text = render_hardware(found, qd.dense_twin(*case, found), "table")
+    assert "not on this chip" in text
+    assert "no verdict about the dense twin: no price for its compute: multiply" in text
 
 
 def test_time_is_no_less_than_compute_and_dram(case: tuple[Graph, Activity]) -> None:
@@ -148,3 +186,37 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     assert "break-even firing" in text
     assert "output-stationary-t" in text
+
+
+def test_the_view_in_reports_and_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph, pixels = qd.quantize(small_transformer(2)), random_pixels(2, (3, 9, 7), 2)
+    activity = qd.measure_activity(graph, pixels, engine="reference")
+    found = qd.hardware(graph, activity, "fpga-array")
+    shown, run, page = tmp_path / "mine.json", str(tmp_path / "run.sqlite"), tmp_path / "page.html"
+    shown.write_text(render_hardware(found, qd.dense_twin(graph, activity, found), "json"))
+    other = str(tmp_path / "other.sqlite")
+    for place in (run, other):
+        qd.save_run(graph, qd.simulate(graph, pixels, engine="reference"), place)
+    view = read_view(shown)
+    assert view.energy_pj[1] == pytest.approx(float(found.pj.nominal) / 2)
+    assert view.part("compute") + view.part("buffers") + view.part("DRAM") + view.part("static") == pytest.approx(
+        view.energy_pj[1]
+    )
+    assert command(["report", run, "--hardware", str(shown), "-o", str(page)]) == 0
+    assert '<section id="hardware">' in page.read_text()
+    assert "fpga-array" in page.read_text()
+    assert command(["compare", run, other, "--hardware", str(shown)]) == 0
+    assert "On chips, one image" in capsys.readouterr().out
+    assert command(["compare", run, other, "--hardware", str(shown), "--format", "json"]) == 2
+    text = shown.read_text()
+    for bad in (
+        "",
+        "[]",
+        "[" * 100000,
+        "{}",
+        text.replace('"cores": 16', '"cores": NaN'),
+        text.replace("hardware", "x"),
+    ):
+        shown.write_text(bad)
+        assert command(["report", run, "--hardware", str(shown), "-o", str(page), "--force"]) == 3
+        assert "no result of the hardware model" in capsys.readouterr().err

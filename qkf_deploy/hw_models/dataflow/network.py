@@ -18,7 +18,7 @@ from qkf_deploy.hw_models.dataflow.plan import OVER_TIME, Plan, plans
 from qkf_deploy.hw_models.dataflow.pricing import unit_ns, unit_parts
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement
 from qkf_deploy.hw_models.units import event_sources, unit_of, units
-from qkf_deploy.hw_models.work import NetworkWork, UnitWork
+from qkf_deploy.hw_models.work import UnitWork
 from qkf_deploy.ir import Graph
 
 Goal = Literal["energy", "delay", "product"]
@@ -85,7 +85,7 @@ def execute(
     graph: Graph, activity: Activity, chip: Chip, *, goal: Goal = "energy", only: Collection[str] = (),
     mapping: CoreMapping | None = None, found: tuple[Layer, ...] = (),
 ) -> tuple[Choice, ...]:  # fmt: skip
-    """The best way for every unit.
+    """The best way for every unit that has a place.
 
     Args:
         graph: integer graph with widths.
@@ -97,17 +97,23 @@ def execute(
         found: the units, where they are not those of :func:`layers`.
 
     Raises:
-        UsageError: a layer for which no dataflow fits, or that has no cores.
+        UsageError: a layer for which no dataflow fits.
     """
     found = found or layers(graph, activity)
     common = setting(graph, activity, chip, found)
     placed = {p.unit.name: p for p in mapping.placements} if mapping else {}
-    return tuple(_choose(common, layer, placed.get(layer.unit.name), goal, only) for layer in found)
+    missing = left_out(graph, found, chip, mapping)
+    here = [layer for layer in found if layer.unit.name not in missing]
+    return tuple(_choose(common, layer, placed.get(layer.unit.name), goal, only) for layer in here)
 
 
-def work_of(choices: tuple[Choice, ...], activity: Activity) -> NetworkWork:
-    """What was chosen, as work."""
-    return NetworkWork(activity.images, tuple(c.best.work for c in choices))
+def left_out(graph: Graph, found: tuple[Layer, ...], chip: Chip, mapping: CoreMapping | None) -> Mapping[str, str]:
+    """Units without a place on the chip, with the limit that they break."""
+    if mapping is not None:
+        return {p.unit.name: "; ".join(p.limits_broken) for p in mapping.infeasible}
+    known = chip.cores[0].supports | {"input", "output"}
+    kinds = {layer.unit.name: sorted({graph[n].op.kind for n in layer.unit.nodes} - known) for layer in found}
+    return {name: f"not supported: {', '.join(strange)}" for name, strange in kinds.items() if strange}
 
 
 def _choose(common: Setting, layer: Layer, placement: Placement | None, goal: Goal, only: Collection[str]) -> Choice:

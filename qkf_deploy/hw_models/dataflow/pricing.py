@@ -10,6 +10,7 @@ from fractions import Fraction
 from qkf_deploy.hw_models.architecture.chip import Buffer, Chip, Core
 from qkf_deploy.hw_models.architecture.ranges import Range
 from qkf_deploy.hw_models.energies import exact_product, exact_sum
+from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.hw_models.work import UnitWork
 
 
@@ -53,6 +54,22 @@ def _accesses(work: UnitWork, chip: Chip, core: Core) -> Iterator[Part]:
                 yield Part(buffer.name, f"{place.operand} {verb}", count, price and times(price, count))
 
 
+def network_parts(use: NetworkUse, chip: Chip) -> tuple[Part, ...]:
+    """What messages between cores cost, row by row."""
+    parts: list[Part] = []
+    for (name, kind), count in use.messages.items():
+        core = next(c for c in chip.cores if c.kind == kind)
+        operation = core.operations.get(name)
+        price = None if operation is None else operation.pj
+        parts.append(Part("network", name, count, price and times(price, count)))
+    for name, count in use.hops.items():
+        link = chip.network.links.get(name) if chip.network else None
+        items = count * ((chip.network.message_bits or 1) if chip.network and link and link.per == "bit" else 1)
+        price = None if link is None else link.pj
+        parts.append(Part("network", f"hops {name}", count, price and times(price, items)))
+    return tuple(p for p in parts if p.count)
+
+
 def buffer_named(chip: Chip, core: Core, name: str) -> Buffer:
     """A buffer of a core, of the chip, or DRAM."""
     every = (*core.buffers, *chip.buffers, *([chip.dram] if chip.dram else []))
@@ -71,14 +88,21 @@ def total(parts: tuple[Range, ...]) -> Range:
 
 
 def unit_ns(work: UnitWork, chip: Chip) -> tuple[Fraction, tuple[str, ...]]:
+    """Time of all images, the sum of :func:`unit_waits`, and what has no time."""
+    waits, missing = unit_waits(work, chip)
+    return sum(waits.values(), Fraction(0)), missing
+
+
+def unit_waits(work: UnitWork, chip: Chip) -> tuple[dict[str, Fraction], tuple[str, ...]]:
     """Time of a unit whose buffers work beside its lanes: at each step the slowest of compute and every buffer.
 
     Returns:
-        Nanoseconds of all images, and what has no time in the chip file (taken as none, so this is a lower bound).
+        Nanoseconds of all images by what they wait for (``compute``, or a buffer), and what has no time in the chip
+        file (taken as none, so the sum is a lower bound).
     """
     core = next(c for c in chip.cores if c.kind == work.core)
     missing: set[str] = set()
-    whole = Fraction(0)
+    waits: dict[str, Fraction] = {}
     for step in work.steps:
         compute = Fraction(0)
         for name, items in step.operations.items():
@@ -92,10 +116,12 @@ def unit_ns(work: UnitWork, chip: Chip) -> tuple[Fraction, tuple[str, ...]]:
         for place, words in step.accesses.items():
             buffer = buffer_named(chip, core, place.buffer)
             if buffer.bits_per_ns is None:
-                missing.add(buffer.name)
+                if not (core.operations_include_buffers and buffer in core.buffers):
+                    missing.add(buffer.name)
                 continue
             share = step.busiest if buffer in core.buffers else 1
             took = share * (words.reads + words.writes) * buffer.word_bits / Fraction(buffer.bits_per_ns)
             found[buffer.name] = found.get(buffer.name, Fraction(0)) + took
-        whole += max(found.values())
-    return whole, tuple(sorted(missing))
+        slowest = max(found, key=found.__getitem__)
+        waits[slowest] = waits.get(slowest, Fraction(0)) + found[slowest]
+    return waits, tuple(sorted(missing))
