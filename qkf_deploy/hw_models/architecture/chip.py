@@ -51,7 +51,8 @@ class Operation:
     Attributes:
         pj: energy of one item, without the buffers it reads and writes.
         lanes: items that run at once.
-        ns: time that ``lanes`` items take; ``None`` with lanes is one cycle of the clock.
+        ns: time that ``lanes`` items take, 0 for what is contained in another; ``None`` with lanes is one cycle of
+            the clock.
         source: citation of the numbers.
     """
 

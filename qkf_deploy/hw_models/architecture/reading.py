@@ -133,7 +133,7 @@ def _operations(file: TomlFile, key: str, table: Any) -> dict[str, Operation]:
         found[name] = Operation(
             _range(file, f"{place}.pj", data.get("pj")),
             1 if lanes is None and "ns" in data else lanes,
-            _above_zero(file, f"{place}.ns", data.get("ns")),
+            file.number(f"{place}.ns", data["ns"]) if "ns" in data else None,
             file.text(f"{place}.source", data["source"]),
         )
     return found
