@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SOURCES = qkf_deploy tests examples benchmarks tools
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types lava-env clean
+.PHONY: demo test lint types docs lava-env clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qkf-deploy demo --output out/demo
@@ -19,6 +19,9 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("qkf-deploy with torch needs Python 3.11 or later: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
