@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qkf_deploy.errors import UsageError
 from qkf_deploy.keywords import checked
 from qkf_deploy.pipeline.costs import load_profile
 from qkf_deploy.runs.content import RunFile
@@ -55,18 +56,22 @@ def summarize(run: RunFile, profiles: Sequence[Profile | str | Path] = ("paper-e
 
 
 @checked
-def compare_runs(runs: Mapping[str, RunFile], profile: Profile | str | Path = "paper-eq23") -> RunComparison:
+def compare_runs(
+    runs: Mapping[str, RunFile],
+    profile: Profile | str | Path | Sequence[Profile | str | Path] = "paper-eq23",
+) -> RunComparison:
     """Runs side by side: accuracy, operations, energy and memory, and their differences from the first.
 
     Runs of the same data set are compared sample by sample: which answers changed and in which direction, McNemar's
     test, and energy and operations of the same images.
 
     Args:
-        runs: two or more by name, partial or complete.
-        profile: a name, the path of a TOML file, or a loaded profile.
+        runs: two or more by name, partial or complete; one where there are several profiles.
+        profile: a name, the path of a TOML file, or a loaded profile; or several, whose energies stand side by side.
 
     Raises:
-        UsageError, ProfileError: fewer than two runs, an unknown profile, or a file that breaks the schema.
+        UsageError, ProfileError: fewer than two runs and profiles, no profile, an unknown one, or a file that breaks
+            the schema.
     """
     from qkf_deploy.statistics.comparison import compare_runs as _compare
 
@@ -95,13 +100,19 @@ def _left_out(runs: Mapping[str, RunFile]) -> tuple[str, ...]:
     return runs.left_out if isinstance(runs, Runs) else ()
 
 
-def _measured(runs: Mapping[str, RunFile], profile: Profile | str | Path) -> Iterator[Measured]:
+def _measured(
+    runs: Mapping[str, RunFile], profile: Profile | str | Path | Sequence[Profile | str | Path]
+) -> Iterator[Measured]:
     from qkf_deploy.hw_models.pricing import price
     from qkf_deploy.statistics.comparison import Measured
 
-    chosen = load_profile(profile) if isinstance(profile, str | Path) else profile
+    several = profile if isinstance(profile, Sequence) and not isinstance(profile, str) else [profile]
+    chosen = [load_profile(p) if isinstance(p, str | Path) else p for p in several]
+    if not chosen:
+        raise UsageError("no profile", hint="name one, such as paper-eq23")
     for name, run in runs.items():
-        yield Measured(name, run, price(run.ledger, chosen))
+        report, *others = (price(run.ledger, p) for p in chosen)
+        yield Measured(name, run, report, tuple(others))
 
 
 @checked

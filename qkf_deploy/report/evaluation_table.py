@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
 from qkf_deploy.report.formats import below, check_format, for_people, to_csv, to_json
 from qkf_deploy.report.tables import SCHEMA_VERSION
-from qkf_deploy.statistics.comparison_tables import differences_sheet, sides_sheet
+from qkf_deploy.statistics.comparison_tables import conventions_sheet, differences_sheet, sides_sheet
 from qkf_deploy.statistics.summary_tables import (
     CONFUSIONS,
     class_sheet,
@@ -56,8 +56,9 @@ def render_evaluation(evaluation: Evaluation, fmt: TableFormat = "table") -> str
 
 
 def comparison_sheets(comparison: RunComparison) -> list[Sheet]:
-    """The runs, and their differences from the first."""
-    return [sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)]
+    """The runs, their differences from the first, and their energies where there are several profiles."""
+    sheets = [sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)]
+    return [sheet for sheet in (*sheets, conventions_sheet(comparison)) if sheet.rows]
 
 
 def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> str:
@@ -65,7 +66,8 @@ def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> 
 
     Args:
         comparison: of :func:`qkf_deploy.compare_runs`.
-        fmt: ``table`` and ``md`` for people; ``json``; ``csv``, one row per run with its differences from the first.
+        fmt: ``table`` and ``md`` for people; ``json``; ``csv``, one row per run with its differences from the first,
+            or one per run and profile where there are several.
 
     Raises:
         UsageError: an unknown format.
@@ -73,10 +75,11 @@ def render_comparison(comparison: RunComparison, fmt: TableFormat = "table") -> 
     check_format(fmt)
     if fmt == "json":
         return to_json({"schema_version": SCHEMA_VERSION, "kind": "run-comparison", **comparison.to_dict()})
-    sides, differences = comparison_sheets(comparison)
+    if fmt == "csv" and comparison.conventions:
+        return to_csv(conventions_sheet(comparison))
     if fmt == "csv":
-        return to_csv(_joined(sides, differences))
-    return drawn([sides, differences], comparison.sentences, fmt)
+        return to_csv(_joined(sides_sheet(comparison.sides, comparison.profile), differences_sheet(comparison)))
+    return drawn(comparison_sheets(comparison), comparison.sentences, fmt)
 
 
 def _joined(sides: Sheet, differences: Sheet) -> Sheet:

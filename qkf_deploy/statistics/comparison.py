@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.statistics import comparison_tables
-from qkf_deploy.statistics.measures import Flips, McNemar, Share, flips, mcnemar
+from qkf_deploy.statistics.measures import Flips, McNemar, Range, Share, difference_interval, flips, mcnemar, phi
 from qkf_deploy.statistics.summary import Spread, energy_integers, sops_per_image, top1
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Difference:
         name: of the run.
         paired: samples with a result in both runs of one data set; ``None`` where it is not known to be the same.
         accuracy: this share minus the first one; of the paired samples where there are some.
+        accuracy_interval: of it at 95 %, Newcombe's of paired or of independent proportions.
         sops, energy_pj: per image, of the images that ran in both where they are paired.
         flips, test: what became of the answers, and McNemar's test; ``None`` without pairs or labels.
     """
@@ -82,6 +83,25 @@ class Difference:
     energy_pj: Change
     flips: Flips | None
     test: McNemar | None
+    accuracy_interval: Range | None = None
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Energy of one run under one of several profiles.
+
+    Attributes:
+        run, profile: names.
+        energy_pj: per image that ran.
+        relative: to the same run under the first profile; ``None`` where that is 0.
+        change: from the first run under the same profile; ``None`` for the first run.
+    """
+
+    run: str
+    profile: str
+    energy_pj: Spread
+    relative: Fraction | None
+    change: Change | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,12 +113,14 @@ class RunComparison(SelfDescribing):
         sides: the runs in the order given.
         differences: of every run but the first from the first.
         left_out: names of runs without a result.
+        conventions: of every run under every profile; empty where there is one profile.
     """
 
     profile: str
     sides: tuple[Side, ...]
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...] = ()
+    conventions: tuple[Convention, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -124,28 +146,41 @@ class RunComparison(SelfDescribing):
 
 @dataclass(frozen=True)
 class Measured:
-    """A run with its energies under one profile."""
+    """A run with its energies under one profile, and perhaps under others."""
 
     name: str
     run: RunFile
     report: EnergyReport
+    others: tuple[EnergyReport, ...] = ()
 
 
 def compare_runs(runs: Iterable[Measured], left_out: Sequence[str] = ()) -> RunComparison:
     """Compare runs with the first of them.
 
     Args:
-        runs: two or more, priced under the same profile.
+        runs: two or more, priced under the same profiles; one where there are several profiles.
         left_out: names of runs without a result.
 
     Raises:
-        UsageError: fewer than two runs.
+        UsageError: fewer than two runs, and one profile.
     """
     parts = [_Part.of(run) for run in runs]
-    if len(parts) < 2:
+    if len(parts) < 2 and not (parts and len(parts[0].energies) > 1):
         raise UsageError("a comparison needs two runs or more", hint="qkf-deploy compare a.sqlite b.sqlite")
     differences = tuple(_difference(parts[0], part) for part in parts[1:])
-    return RunComparison(parts[0].profile, tuple(part.side for part in parts), differences, tuple(left_out))
+    several = len(parts[0].energies) > 1
+    conventions = tuple(_conventions(parts)) if several else ()
+    profile = parts[0].energies[0].profile
+    return RunComparison(profile, tuple(part.side for part in parts), differences, tuple(left_out), conventions)
+
+
+def _conventions(parts: Sequence[_Part]) -> Iterator[Convention]:
+    for part in parts:
+        base = part.energies[0].spread.mean
+        for number, energy in enumerate(part.energies):
+            change = None if part is parts[0] else _energy_change(parts[0], part, number)
+            relative = energy.spread.mean / base if base else None
+            yield Convention(part.side.name, energy.profile, energy.spread, relative, change)
 
 
 def side(measured: Measured) -> Side:
@@ -173,69 +208,118 @@ def _bits(ledger: Ledger) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
+class _Energy:
+    """Energies under one profile: of the samples that ran, in their order, each worth ``unit`` pJ."""
+
+    profile: str
+    values: np.ndarray
+    unit: Fraction
+    spread: Spread
+
+    @staticmethod
+    def of(report: EnergyReport, images: int) -> _Energy:
+        values, unit = energy_integers(report.energies, images)
+        return _Energy(report.profile.id, values, unit, Spread.of(values, unit, interval=True))
+
+
+@dataclass(frozen=True, eq=False)
 class _Part:
     """A run as it is compared: no more of it than that, so that many runs find room.
 
     Attributes:
-        profile: what its energies were priced with.
         side: what is shown of it.
         data: digest of its data set.
         answers: label and prediction by sample.
         ran: samples that ran, ascending.
-        sops, energy: of those, in the same order; an energy is worth ``unit`` pJ.
+        sops: of those, in the same order.
+        energies: under every profile.
     """
 
-    profile: str
     side: Side
     data: str
     answers: Mapping[int, tuple[int | None, int | None]]
     ran: np.ndarray
     sops: np.ndarray
-    energy: np.ndarray
-    unit: Fraction
+    energies: tuple[_Energy, ...]
 
     @staticmethod
     def of(measured: Measured) -> _Part:
         run = measured.run
         answers = dict(zip(run.indices, zip(run.labels, run.predictions, strict=True), strict=True))
         ran = np.array([i for i in run.indices if i not in run.errors])
-        energy, unit = energy_integers(measured.report.energies, run.ledger.images)
-        profile = measured.report.profile.id
-        return _Part(profile, side(measured), run.data, answers, ran, sops_per_image(run.ledger), energy, unit)
+        energies = tuple(_Energy.of(report, run.ledger.images) for report in (measured.report, *measured.others))
+        return _Part(side(measured), run.data, answers, ran, sops_per_image(run.ledger), energies)
 
 
 def _difference(first: _Part, other: _Part) -> Difference:
     a, b = first.side, other.side
-    if not first.data or first.data != other.data:
-        sops, energy = _of_means(a.sops, b.sops), _of_means(a.energy_pj, b.energy_pj)
-        return Difference(b.name, None, _accuracy(a.accuracy, b.accuracy), sops, energy, None, None)
-    both, left, right = np.intersect1d(first.ran, other.ran, assume_unique=True, return_indices=True)
-    if len(both):
-        unit = min(first.unit, other.unit)
-        energies = first.energy[left] * int(first.unit / unit), other.energy[right] * int(other.unit / unit)
-        sops, energy = _of_images(first.sops[left], other.sops[right]), _of_images(*energies, unit)
-    else:
-        sops, energy = _of_means(a.sops, b.sops), _of_means(a.energy_pj, b.energy_pj)
-    shared = sorted(first.answers.keys() & other.answers.keys())
+    energy, both = _energy_change(first, other, 0), _both(first, other)
+    sops = _of_means(a.sops, b.sops) if both is None else _of_images(first.sops[both[0]], other.sops[both[1]])
+    same = bool(first.data) and first.data == other.data
+    shared = sorted(first.answers.keys() & other.answers.keys()) if same else []
+    paired = len(shared) if same else None
     if a.accuracy is None or b.accuracy is None or not shared:
-        return Difference(b.name, len(shared), _accuracy(a.accuracy, b.accuracy), sops, energy, None, None)
+        gained, interval = _accuracy(a.accuracy, b.accuracy)
+        return Difference(b.name, paired, gained, sops, energy, None, None, interval)
     labels = [first.answers[i][0] for i in shared]
-    found = flips(labels, [first.answers[i][1] for i in shared], [other.answers[i][1] for i in shared])
-    known = sum(label is not None for label in labels)
-    gained = Fraction(found.wrong_to_right - found.right_to_wrong, known) if known else None
+    answers = [[part.answers[i][1] for i in shared] for part in (first, other)]
+    found = flips(labels, *answers)
+    gained, interval = _paired_accuracy(labels, *answers)
     test = mcnemar(found.right_to_wrong, found.wrong_to_right)
-    return Difference(b.name, len(shared), gained, sops, energy, found, test)
+    return Difference(b.name, paired, gained, sops, energy, found, test, interval)
 
 
-def _accuracy(first: Share | None, other: Share | None) -> Fraction | None:
-    if first is None or other is None:
+def _both(first: _Part, other: _Part) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places of the samples of one data set that ran in both; ``None`` where there are none."""
+    if not first.data or first.data != other.data:
         return None
-    return Fraction(other.hits, other.n) - Fraction(first.hits, first.n)
+    both, left, right = np.intersect1d(first.ran, other.ran, assume_unique=True, return_indices=True)
+    return (left, right) if len(both) else None
+
+
+def _energy_change(first: _Part, other: _Part, number: int) -> Change:
+    """How much more energy under one of the profiles."""
+    a, b, both = first.energies[number], other.energies[number], _both(first, other)
+    if both is None:
+        return _of_means(a.spread, b.spread)
+    unit = min(a.unit, b.unit)
+    return _of_images(a.values[both[0]] * int(a.unit / unit), b.values[both[1]] * int(b.unit / unit), unit)
+
+
+def _accuracy(first: Share | None, other: Share | None) -> tuple[Fraction | None, Range | None]:
+    """Of independent samples."""
+    if first is None or other is None:
+        return None, None
+    gained = Fraction(other.hits, other.n) - Fraction(first.hits, first.n)
+    return gained, _share_interval(first, other)
+
+
+def _paired_accuracy(
+    labels: Sequence[int | None], first: Sequence[int | None], other: Sequence[int | None]
+) -> tuple[Fraction | None, Range | None]:
+    """Of the same samples, as far as their label is known."""
+    known = [(a == label, b == label) for label, a, b in zip(labels, first, other, strict=True) if label is not None]
+    if not known:
+        return None, None
+    shares = [Share.of(sum(right), len(known)) for right in zip(*known, strict=True)]
+    counts = [known.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))]
+    gained = Fraction(shares[1].hits - shares[0].hits, len(known))
+    return gained, _share_interval(shares[0], shares[1], phi(*counts))
+
+
+def _share_interval(first: Share, other: Share, correlation: float = 0.0) -> Range | None:
+    if first.interval is None or other.interval is None:
+        return None
+    a, b = (share.hits / share.n for share in (first, other))
+    return difference_interval((a, first.interval), (b, other.interval), correlation)
 
 
 def _of_means(first: Spread, other: Spread) -> Change:
-    difference = other.mean - first.mean
-    return Change(Spread(difference, None), difference / first.mean if first.mean else None)
+    """Of independent images."""
+    difference, interval = other.mean - first.mean, None
+    if first.interval is not None and other.interval is not None:
+        interval = difference_interval((float(first.mean), first.interval), (float(other.mean), other.interval))
+    return Change(Spread(difference, None, interval), difference / first.mean if first.mean else None)
 
 
 def _of_images(first: np.ndarray, other: np.ndarray, unit: Fraction = Fraction(1)) -> Change:

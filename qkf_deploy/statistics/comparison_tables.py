@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qkf_deploy.display.frames import data_frame
-from qkf_deploy.display.numbers import joules, percent, quantity, si, signed_percent
+from qkf_deploy.display.numbers import joules, percent, quantity, ratio, si, signed_percent
 from qkf_deploy.display.overview import Overview
 from qkf_deploy.display.tables import Cell, Field, Sheet, tabulate
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
-    from qkf_deploy.statistics.comparison import Change, Difference, RunComparison, Side
+    from qkf_deploy.statistics.comparison import Change, Convention, Difference, RunComparison, Side
+    from qkf_deploy.statistics.measures import Range
 
 
 def _bytes(value: int) -> str:
@@ -78,10 +79,21 @@ def _relative(change: Change, name: str) -> Cell:
     return float(getattr(interval, name)) * float(change.relative / mean)
 
 
+def _limit(interval: Range | None, name: str) -> float | None:
+    return None if interval is None else float(getattr(interval, name))
+
+
+def _points(value: Any) -> str:
+    """A difference of shares."""
+    return "" if value is None else signed_percent(value).replace(" %", " points")
+
+
 _DIFFERENCE: tuple[Field[Difference], ...] = (
     Field("run", "run", lambda d: d.name, left=True),
     Field("paired_samples", "paired", lambda d: d.paired, lambda v: "no" if v is None else f"{v:,}"),
-    Field("accuracy_difference", "top-1", lambda d: d.accuracy, lambda v: signed_percent(v).replace(" %", " points")),
+    Field("accuracy_difference", "top-1", lambda d: d.accuracy, _points),
+    Field("accuracy_difference_low", "95 % from", lambda d: _limit(d.accuracy_interval, "low"), _points),
+    Field("accuracy_difference_high", "to", lambda d: _limit(d.accuracy_interval, "high"), _points),
     Field("right_to_wrong", "right→wrong", lambda d: d.flips.right_to_wrong if d.flips else None),
     Field("wrong_to_right", "wrong→right", lambda d: d.flips.wrong_to_right if d.flips else None),
     Field("wrong_to_wrong", "wrong→other", lambda d: d.flips.wrong_to_wrong if d.flips else None),
@@ -111,6 +123,31 @@ def differences_sheet(comparison: RunComparison) -> Sheet:
     return tabulate(f"Differences from {comparison.sides[0].name}", _DIFFERENCE, comparison.differences)
 
 
+_CONVENTION: tuple[Field[Convention], ...] = (
+    Field("run", "run", lambda c: c.run, left=True),
+    Field("profile", "profile", lambda c: c.profile, left=True),
+    Field("energy_per_image_pj", "energy / image", lambda c: c.energy_pj.mean, joules),
+    Field("energy_per_image_pj_sd", "± sd", lambda c: c.energy_pj.sd, lambda v: _shown(v, joules)),
+    Field("energy_low_pj", "95 % from", lambda c: _limit(c.energy_pj.interval, "low"), lambda v: _shown(v, joules)),
+    Field("energy_high_pj", "to", lambda c: _limit(c.energy_pj.interval, "high"), lambda v: _shown(v, joules)),
+    Field("over_first_profile", "x first profile", lambda c: c.relative, ratio),
+    Field("energy_relative", "from first run", lambda c: c.change.relative if c.change else None, signed_percent),
+    Field(
+        "energy_relative_low", "95 % from", lambda c: _relative(c.change, "low") if c.change else None,
+        lambda v: _shown(v, signed_percent),
+    ),
+    Field(
+        "energy_relative_high", "to", lambda c: _relative(c.change, "high") if c.change else None,
+        lambda v: _shown(v, signed_percent),
+    ),
+)  # fmt: skip
+
+
+def conventions_sheet(comparison: RunComparison) -> Sheet:
+    """One row per run and profile."""
+    return tabulate("Conventions side by side", _CONVENTION, comparison.conventions)
+
+
 def sentences(comparison: RunComparison) -> tuple[str, ...]:
     """What a reader must know: what is partial, what is not paired, and what the test says."""
     said = [*without_result(comparison.left_out), *partial(comparison.sides)]
@@ -138,6 +175,7 @@ def data(comparison: RunComparison) -> dict[str, Any]:
         "profile": comparison.profile,
         "runs": sides_sheet(comparison.sides, comparison.profile).records(),
         "differences": differences_sheet(comparison).records(),
+        **({"conventions": conventions_sheet(comparison).records()} if comparison.conventions else {}),
         "notes": list(sentences(comparison)),
     }
 

@@ -54,6 +54,31 @@ def _checked(level: float) -> float:
     return level
 
 
+def difference_interval(first: tuple[float, Range], other: tuple[float, Range], correlation: float = 0.0) -> Range:
+    """Interval of ``other - first`` from the intervals of both (MOVER).
+
+    G. Y. Zou and A. Donner, "Construction of confidence limits about effect measures", Stat. Med. 27 (2008) 1693-1702.
+    With Wilson's intervals of proportions it is Newcombe's: R. G. Newcombe, Stat. Med. 17 (1998) 873-890 for
+    independent and 2635-2650 for paired ones, with ``correlation`` the phi coefficient of the pairs.
+
+    Args:
+        first, other: estimate and interval.
+        correlation: of the two estimates, -1 to 1.
+    """
+    (a, of_a), (b, of_b) = first, other
+
+    def reach(x: float, y: float) -> float:
+        return math.sqrt(max(x * x + y * y - 2 * correlation * x * y, 0.0))
+
+    return Range(b - a - reach(b - of_b.low, of_a.high - a), b - a + reach(of_b.high - b, a - of_a.low))
+
+
+def phi(both: int, only_first: int, only_second: int, neither: int) -> float:
+    """Correlation of two yes-or-no answers to the same questions; 0 where one of them never varies."""
+    sums = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    return (both * neither - only_first * only_second) / math.sqrt(sums) if sums else 0.0
+
+
 def integer_spread(values: np.ndarray) -> tuple[int, float | None]:
     """Sum and sample standard deviation (n - 1 in the denominator) of integers, the sums exact: no order matters.
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import qkf_deploy as qd
 from qkf_deploy.cli import run as command
 from qkf_deploy.errors import UsageError
 from qkf_deploy.report.evaluation_table import render_comparison
-from qkf_deploy.statistics.measures import mcnemar
+from qkf_deploy.statistics.measures import difference_interval, mcnemar, phi, wilson
 
 
 def test_runs_of_one_data_set_are_paired(make_run, labels) -> None:
@@ -30,6 +31,10 @@ def test_runs_of_one_data_set_are_paired(make_run, labels) -> None:
     right = [[p == la for p, la in zip(r.predictions, labels, strict=True) if la is not None] for r in (a, b)]
     lost, won = (sum(x and not y for x, y in zip(*pair, strict=True)) for pair in (right, right[::-1]))
     assert difference.test == mcnemar(lost, won)
+    pairs = list(zip(*right, strict=True))
+    counts = [pairs.count(pair) for pair in product((True, False), repeat=2)]
+    shares = [(sum(r) / 11, wilson(sum(r), 11)) for r in right]
+    assert difference.accuracy_interval == difference_interval(*shares, phi(*counts))
     assert difference.accuracy == Fraction(won - lost, 11) == Fraction(sum(right[1]) - sum(right[0]), 11)
     energies = [[Fraction(e) for e in qd.price(r.ledger, "exact-fp32").energy_per_image_pj] for r in (a, b)]
     each = [y - x for x, y in zip(*energies, strict=True)]
@@ -64,7 +69,9 @@ def test_no_image_in_common(make_run, labels) -> None:
     b = make_run(2, labels=labels, left_out=tuple(range(6, 12)))
     (difference,) = qd.compare_runs({"a": a, "b": b}).differences
     assert (difference.paired, difference.flips, difference.test) == (0, None, None)
-    assert difference.energy_pj.difference.interval is None
+    energies = [(float(s.energy_pj.mean), s.energy_pj.interval) for s in qd.compare_runs({"a": a, "b": b}).sides]
+    assert difference.energy_pj.difference.interval == difference_interval(*energies)  # other images: independent
+    assert difference.energy_pj.difference.sd is None
 
 
 @pytest.mark.parametrize(("first", "other"), [("x", "y"), ("", "")])
@@ -75,6 +82,8 @@ def test_other_or_unknown_data_are_not_paired(make_run, labels, first: str, othe
     assert (difference.paired, difference.flips, difference.test) == (None, None, None)
     assert difference.energy_pj.difference.sd is None
     assert difference.accuracy is not None
+    shares = [(s.accuracy.value, s.accuracy.interval) for s in found.sides]
+    assert difference.accuracy_interval == difference_interval(*shares)
     assert found.sentences == ("b: not known to be of the same data set; not paired, no test",)
     assert "  no  " in render_comparison(found)
 
@@ -86,6 +95,30 @@ def test_runs_without_labels_tell_counts(make_run) -> None:
     assert found.differences[0].energy_pj.difference.interval is not None
     with pytest.raises(UsageError, match="two runs or more"):
         qd.compare_runs({"a": make_run(8)})
+
+
+def test_conventions_stand_side_by_side(make_run, labels) -> None:
+    """Every run under every profile, each against the first run under the same one."""
+    runs = {"a": make_run(8, labels=labels), "b": make_run(2, labels=labels)}
+    profiles = ("paper-eq23", "horowitz45-sram")
+    found = qd.compare_runs(runs, profiles)
+    assert [(c.run, c.profile) for c in found.conventions] == [(r, p) for r in runs for p in profiles]
+    for row in found.conventions:
+        means = {p: qd.price(runs[row.run].ledger, p).mean_energy_pj for p in profiles}
+        assert row.energy_pj.mean == means[row.profile]
+        assert row.relative == Fraction(means[row.profile]) / means["paper-eq23"]
+        alone = qd.compare_runs(runs, row.profile)
+        assert row.change == (alone.differences[0].energy_pj if row.run == "b" else None)
+        assert alone.conventions == ()
+    data = json.loads(render_comparison(found, "json"))
+    rows = list(csv.DictReader(io.StringIO(render_comparison(found, "csv"))))
+    assert [float(r["energy_per_image_pj"]) for r in rows] == [r["energy_per_image_pj"] for r in data["conventions"]]
+    assert "Conventions side by side" in render_comparison(found, "latex")
+    single = qd.compare_runs({"a": runs["a"]}, profiles)
+    assert len(single.conventions) == 2
+    assert "Differences" not in render_comparison(single)
+    with pytest.raises(UsageError, match="no profile"):
+        qd.compare_runs(runs, [])
 
 
 def test_formats_and_partial_runs(make_run, labels) -> None:

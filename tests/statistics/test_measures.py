@@ -19,9 +19,11 @@ from qkf_deploy.statistics.measures import (
     bootstrap_mean,
     by_class,
     confusion,
+    difference_interval,
     flips,
     integer_spread,
     mcnemar,
+    phi,
     wilson,
 )
 
@@ -153,3 +155,26 @@ def test_tables_of_predictions_add_up(seed: int) -> None:
     assert {k: (v.hits, v.n) for k, v in by_class(labels, first).items()} == {
         i: (int(matrix[i, i]), int(matrix[i].sum())) for i in range(4)
     }
+
+
+def test_difference_of_independent_proportions_as_newcombe_prints_it() -> None:
+    """56 of 70 against 48 of 80: 0.0524 to 0.3339 (Stat. Med. 17 (1998) 873-890, table II, method 10)."""
+    shares = [(hits / n, wilson(hits, n)) for hits, n in ((48, 80), (56, 70))]
+    found = difference_interval(*shares)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
+
+
+def test_difference_of_paired_proportions() -> None:
+    """Halves that agree differ by nothing; pairs that agree leave less open; what is turned round is negated."""
+    half = (0.5, wilson(50, 100))
+    found = difference_interval(half, half, phi(50, 0, 0, 50))
+    assert (found.low, found.high) == pytest.approx((0, 0), abs=1e-9)
+    same = (0.9, wilson(90, 100))
+    assert phi(25, 25, 25, 25) == 0
+    assert phi(10, 0, 0, 0) == 0
+    assert phi(0, 5, 5, 0) == -1
+    other = (0.85, wilson(85, 100))
+    forth, back = difference_interval(same, other, 0.3), difference_interval(other, same, 0.3)
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
+    plain = difference_interval(same, other)
+    assert plain.low < forth.low < -0.05 < forth.high < plain.high
