@@ -157,7 +157,7 @@ def _content(
         "gates": gates,
         "input": pictures.input_picture(run),
         "provenance": list(run.provenance.items()),
-        "assumed": run.assumed,
+        "assumed": [*run.assumed, *_data(run)],
         "notices": run.notices,
     }
 
@@ -178,6 +178,14 @@ def _subtitle(run: RunFile) -> str:
         f"{ledger.arithmetic} network, {run.graph['parameters']:,} stored numbers, T = {ledger.time_steps}, "
         f"{ledger.images} {kind} of {shape}"
     )
+
+
+def _data(run: RunFile) -> list[str]:
+    """Which samples these are."""
+    if not run.data:
+        return []
+    place = run.config.get("data_path")
+    return [f"Data set: {f'{Path(place).name}, ' if place else ''}{run.samples:,} samples, SHA-256 {run.data}"]
 
 
 def _fires(layer: LayerRecord) -> bool:

@@ -232,6 +232,10 @@ def test_paper_cuts_nothing(
     wanted = browser.evaluate("Array.from(document.querySelectorAll('td, tfoot th')).map(c => c.innerText)")
     missing = Counter(word for cell in wanted for word in cell.split() if re.fullmatch(r"[-+]?[\d.,]+", word)) - there
     assert missing == {}
+    heads = browser.evaluate("Array.from(document.querySelectorAll('thead th')).map(c => c.innerText)")
+    parts = {part for head in heads for word in head.split() for part in re.findall(r"[^-]+-?|-", word)}
+    broken = {part for text in there for part in re.findall(r"[^-]+-?|-", text)}  # lines break after a hyphen
+    assert parts - broken == set()
     feet = browser.evaluate("Array.from(document.querySelectorAll('tfoot')).length")
     assert there["total"] == feet
 

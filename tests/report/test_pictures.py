@@ -48,6 +48,8 @@ def test_the_first_sample_is_kept(run: RunFile) -> None:
     page = render_page(run)
     assert page.count(shown.png) == 1
     assert shown.caption in page
+    known = page[page.index("<h3>Assumptions</h3>") : page.index('<section id="evaluation">')]
+    assert f"Data set: data.npz, 5 samples, SHA-256 {run.data}" in known
     assert render_page(replace(run, input=None)).count("veiled") < page.count("veiled")
 
 
