@@ -84,7 +84,10 @@ def leftovers(graph: Graph, images: np.ndarray, average: int = 1) -> dict[str, n
         UsageError: fewer images than are averaged.
     """
     if not 1 <= average <= len(images):
-        raise UsageError(f"leftovers averaged over {average} of {len(images)} images")
+        raise UsageError(
+            f"leftovers averaged over {average} of {len(images)} images",
+            hint="average fewer, or choose a longer --chain",
+        )
     chain = with_carry(graph, "official")
     names = merged(chain)
     inputs = encode(chain, images)[0]
