@@ -122,6 +122,18 @@ def count_pool(t: Tally, graph: Graph, node: Node, x: np.ndarray, y: np.ndarray)
             t.add("pool_comparisons", np.full((y.shape[0], t.images), type_.shape[0] * (taps - 1)))
 
 
+def count_readout(t: Tally, op: ops.Readout, value: np.ndarray, repeat: int, events: bool) -> None:
+    """One element, ``(T or 1, B)``."""
+    if op.weights and not op.picks:
+        t.add("head_macs", np.ones_like(value[0]) * np.count_nonzero(op.weights))
+        return
+    if op.weights:
+        value = value[[op.weights.index(1.0)]]
+    t.add("head_adds_unary", (np.abs(value) if events else np.ones_like(value)) * repeat)
+    if events:
+        t.add("head_adds_graded", (value != 0) * repeat)
+
+
 def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y: np.ndarray) -> None:
     """Everything that is counted element by element."""
     op, types, steps = node.op, graph.input_types(node), graph.time_steps
@@ -135,9 +147,7 @@ def count_rest(t: Tally, graph: Graph, node: Node, operands: list[np.ndarray], y
             if events:
                 t.add(f"{name}_graded", value != 0)
         elif isinstance(op, ops.Readout):
-            t.add("head_adds_unary", (np.abs(value) if events else np.ones_like(value)) * repeat)
-            if events:
-                t.add("head_adds_graded", (value != 0) * repeat)
+            count_readout(t, op, value, repeat, events)
         elif isinstance(op, ops.Scale):
             t.add("scale_multiplies", np.ones_like(value))
         elif isinstance(op, ops.Mask):
@@ -280,6 +290,14 @@ def drives_and_scales() -> Graph:
     return net.build(2)
 
 
+def read_out(weights: tuple[float, ...]) -> Graph:
+    """A readout of its own weights, behind a sum over positions."""
+    net = Net(6, (2, 4, 4))
+    net.add("sum", ops.Sum((1, 2), role="readout"), net.lif("a", net.conv("conv", "input", 4)))
+    net.add("out", ops.Output(), net.add("readout", ops.Readout(weights), "sum"))
+    return net.build(3)
+
+
 CASES: dict[str, tuple[Callable[[], Graph], tuple[int, ...]]] = {
     "transformer": (lambda: small_transformer(0), (3, 9, 7)),
     "folded transformer": (lambda: qd.fold(small_transformer(2)), (3, 9, 7)),
@@ -289,6 +307,8 @@ CASES: dict[str, tuple[Callable[[], Graph], tuple[int, ...]]] = {
     "odd sizes, 8 bits": (lambda: qd.quantize(sparse_weights(odd_sizes(), 0), 8), (2, 5, 7)),
     "one-dimensional": (lambda: sparse_weights(one_dimensional(), 1), (3, 4, 4)),
     "one-dimensional, 4 bits": (lambda: qd.quantize(one_dimensional(), 4), (3, 4, 4)),
+    "last step": (lambda: read_out((0.0, 0.0, 1.0)), (2, 4, 4)),
+    "weighted steps": (lambda: qd.quantize(read_out((0.2, -0.5, 0.0)), 8), (2, 4, 4)),
     "decoder": (lambda: sparse_weights(decoder(), 2), (2, 3, 4)),
     "decoder, 6 bits": (lambda: qd.quantize(decoder(), 6), (2, 3, 4)),
     "drives": (drives_and_scales, (2, 6, 6)),

@@ -135,7 +135,10 @@ def _by_step(graph: Graph, node: Node, inputs: Sequence[np.ndarray], output: np.
     steps, types = graph.time_steps, graph.input_types(node)
     rows: dict[str, list[int]] = {}
     for t, (seen, value) in _slices(node, inputs, output, steps):
-        found = dict(node.op.count(seen, value, node.params, types, 1))
+        op = node.op
+        if isinstance(op, Readout) and op.weights:
+            op = Readout(op.weights[t : t + 1])
+        found = dict(op.count(seen, value, node.params, types, 1))
         if node.type.is_events:
             found["events_out_unary"], found["events_out_graded"] = per_image(np.abs(value)), nonzero_per_image(value)
         entering = [np.abs(x) for x, kind in zip(seen, types, strict=True) if kind.is_events]

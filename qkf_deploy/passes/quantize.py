@@ -48,6 +48,7 @@ from qkf_deploy.passes.scales import (
     joined,
     seen_scale,
     shifts,
+    step_unit,
     synapse_axis,
 )
 from qkf_deploy.passes.widths import attach, bound_spikes, lower_unreachable
@@ -206,6 +207,9 @@ class _Quantizer:
             self._input(node, op)
         elif isinstance(op, Output):
             self.builder.add(node.name, op, inputs, {"scale": self.scale[node.name]}, node.source)
+        elif isinstance(op, Readout) and op.weights:
+            whole = tuple(float(round(w / step_unit(op))) for w in op.weights)
+            self.builder.add(node.name, replace(op, weights=whole), inputs, {}, node.source)
         elif isinstance(op, _UNCHANGED) or computes_events(self.graph, node):
             self.builder.add(node.name, op, inputs, {}, node.source)
         else:

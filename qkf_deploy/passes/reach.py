@@ -49,5 +49,5 @@ def _reach(graph: Graph, node: Node, seen: list[float]) -> float:
     if isinstance(op, SumPool):
         return seen[0] * float(np.prod(op.kernel))
     if isinstance(op, Readout):
-        return seen[0] * graph.time_steps
+        return seen[0] * (sum(map(abs, op.weights)) if op.weights else graph.time_steps)
     return 1.0 if node.type.high == 1 else seen[0]

@@ -119,6 +119,17 @@ def shifts(graph: Graph, rules: ScaleRules, scales: Scales) -> dict[str, np.ndar
     return out
 
 
+#: Bits of the weights of time steps that are not whole numbers.
+_STEP_BITS = 16
+
+
+def step_unit(op: Readout) -> float:
+    """What one unit of the weights of the time steps stands for: 1 where they are whole numbers."""
+    if all(w == int(w) for w in op.weights):
+        return 1.0
+    return max(map(abs, op.weights)) / (2 ** (_STEP_BITS - 1) - 1)
+
+
 def synapse_axis(node: Node) -> int:
     """Axis of the output that counts output channels."""
     return 0 if isinstance(node.op, Conv) else len(node.type.shape) - 1
@@ -249,7 +260,9 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
         return kept if op.keepdims else kept.reshape([n for i, n in enumerate(kept.shape) if i not in op.axes])
     if isinstance(op, MaxPool | SumPool):
         return _uniform(seen[0], tuple(range(1, seen[0].ndim)), node)
-    if isinstance(op, Readout | Output):
+    if isinstance(op, Readout):
+        return seen[0] * step_unit(op)
+    if isinstance(op, Output):
         return seen[0]
     if computes_events(graph, node):
         return np.ones((1,) * len(node.type.shape))
@@ -316,6 +329,8 @@ def _push(graph: Graph, node: Node, operand: Operand, need: np.ndarray, wanted: 
     """Ask the operand's value for at least this scale, element by element through the view."""
     if isinstance(node.op, Scale):
         need = need / node.op.factor
+    if isinstance(node.op, Readout):
+        need = need / step_unit(node.op)
     seen_shape = graph.operand_type(operand).shape
     if isinstance(node.op, MaxPool | SumPool):
         need = np.broadcast_to(need.max(axis=tuple(range(1, need.ndim)), keepdims=True), seen_shape)

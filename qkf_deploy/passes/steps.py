@@ -38,6 +38,11 @@ def with_time_steps(graph: Graph, time_steps: int) -> Graph:
     if time_steps == graph.time_steps:
         return folded
     _check(graph)
+    weighted = [n.name for n in folded if isinstance(n.op, Readout) and n.op.weights]
+    if weighted:
+        raise UnsupportedError(
+            "gives each time step a weight of its own", where=weighted[0], hint="trace the model with the other T"
+        )
     means = [node.name for node in folded if isinstance(node.op, Readout) and _is_mean(folded, node)]
     told = [f"runs {time_steps} time steps, the network was made with {graph.time_steps}"]
     if means and graph.time_steps == 1:

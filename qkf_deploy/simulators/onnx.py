@@ -106,7 +106,7 @@ def run_steps(
         results = dict(zip(names, session.run(names, {"input": _as_input(session, frame), **states}), strict=True))
         states = {name: results[name.removesuffix("_in") + "_out"] for name in carried}
         for name, value in results.items():
-            if not name.endswith(("/membrane_out", "/sum_out")):
+            if not name.endswith(("/membrane_out", "/sum_out", "/step_out")):
                 kept.setdefault(name, []).append(value)
         if progress is not None:
             progress(step + 1, graph.time_steps)

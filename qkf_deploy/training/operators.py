@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qkf_deploy.ir import Node, View
-from qkf_deploy.ops import Concat, Conv, Mask, Shift, Sum
+from qkf_deploy.ops import Concat, Conv, Mask, Readout, Shift, Sum
 from qkf_deploy.ops.pool import MaxPool, SumPool
 from qkf_deploy.simulators.torch.products import over_chunks
 from qkf_deploy.simulators.torch.synapses import laid_out
@@ -62,6 +62,11 @@ def _sum(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 def _readout(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
+    op = node.op
+    if isinstance(op, Readout) and op.weights:
+        return (xs[0] * torch.tensor(op.weights, dtype=xs[0].dtype).reshape(-1, *[1] * (xs[0].ndim - 1))).sum(
+            0, keepdim=True
+        )
     return xs[0].sum(0, keepdim=True) * (steps // xs[0].shape[0])
 
 

@@ -209,6 +209,7 @@ MISFITS = {
     "sum axis": (Sum((3,)), (SPIKES,), {}, "cannot sum axes (3,) of a value of shape (4, 6, 6)"),
     "sum order": (Sum((2, 1)), (SPIKES,), {}, "cannot sum axes (2, 1)"),
     "sum nothing": (Sum(()), (SPIKES,), {}, "cannot sum axes ()"),
+    "readout of nothing": (Readout((0.0, 0.0)), (SPIKES,), {}, "a readout whose weights are all 0"),
     "readout twice": (Readout(), (ValueType.drive((4,), IMAGE),), {}, "the value is per image already"),
     "late neuron": (LIF, (ValueType.drive((4,), IMAGE),), {}, "a neuron cannot follow the readout"),
     "threshold": (Neuron(2.0, 0.0, 0.0), (DRIVE,), {}, "a neuron needs V_th > V_reset and τ > 1"),

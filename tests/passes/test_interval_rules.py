@@ -144,6 +144,11 @@ def readout(rng: Rng, n: int) -> int:
     within(sum(inside(rng, x, (n,))[int(rng.integers(5))] for _ in range(steps)), found)
     reaches(x.low.astype(object) * steps, found.low)
     reaches(x.high.astype(object) * steps, found.high)
+    weights = rng.integers(-9, 10, steps)
+    found = Readout(tuple(map(float, weights))).interval([x], {}, [drive_type((n,))], steps)
+    values = [inside(rng, x, (n,))[int(rng.integers(5))] for _ in range(steps)]
+    within(sum(int(w) * v for w, v in zip(weights, values, strict=True)), found)
+    reaches(sum(int(w) * (x.low if w > 0 else x.high).astype(object) for w in weights), found.low)
     return n
 
 

@@ -31,7 +31,7 @@ from qkf_deploy.converters.nir.builder import (
 from qkf_deploy.converters.nir.refusals import check_start, reset_voltage
 from qkf_deploy.errors import GraphError, UnsupportedError
 from qkf_deploy.ir import Graph, Node, View, identity
-from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Scale, Sum, SumPool
+from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Readout, Scale, Sum, SumPool
 
 Op = TypeVar("Op")
 _SINGLE = 2**24
@@ -339,6 +339,8 @@ def scale(e: Emission, node: Node) -> Placed:
 def readout(e: Emission, node: Node) -> Placed:
     """Nothing: whoever runs the file takes the mean over time. The factor T goes into the classifier."""
     (x,) = e.operands(node)
+    if operator(node, Readout).weights:
+        raise UnsupportedError("a readout with a weight for every step; readers of NIR take the mean")
     return Placed(x.sources, x.shape, x.view, x.gain * e.graph.time_steps)
 
 

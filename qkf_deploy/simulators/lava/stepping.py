@@ -116,7 +116,8 @@ class ReadoutStepper(Stepper):
         self.total = np.zeros(self.type.shape, np.int64)
 
     def _step(self, operands: tuple[np.ndarray, ...]) -> Step:
-        self.total = self.total + operands[0]
+        weight = self.op.of_steps(self.time_steps, np.dtype(np.int64))[self.time] if isinstance(self.op, Readout) else 1
+        self.total = self.total + weight * operands[0]
         return Step(operands, self.total if self.last else np.zeros_like(self.total))
 
 

@@ -184,6 +184,11 @@ class Lowering:
             self.notices.append(f"the model returns {len(self.program.outputs)} results; the first one is the output")
         self._check_time(symbol)
         operand = symbol.operand()
+        if symbol.at and self.type_of(operand).timing is not Timing.IMAGE:
+            (step,) = symbol.at
+            weights = tuple(float(t == step) for t in range(self.steps or self.loops.steps))
+            operand = Operand(self.add("readout", Readout(weights), (operand,), path="output"))
+            self.notices.append(f"the logits are those of time step {step} alone, counted from 0")
         if self.type_of(operand).timing is not Timing.IMAGE:
             readout = self.add("readout", Readout(), (operand,), path="output")
             operand = Operand(
@@ -195,8 +200,8 @@ class Lowering:
         self.add("output", Output(), (operand,))
 
     def _check_time(self, result: Symbol) -> None:
-        """The result must not be one step's, and a model that gets a plain image must make its own steps."""
-        if result.at and (self.steps or 1) > 1:
+        """The result must not be that of some steps, and a model that gets a plain image must make its own steps."""
+        if len(result.at) > 1:
             raise UnsupportedError(
                 f"the result is that of time step {', '.join(map(str, result.at))} alone",
                 hint="sum or average it over all time steps",
@@ -211,8 +216,9 @@ class Lowering:
 
     # -- what the rules use ------------------------------------------------------------------------------------------
 
-    def symbol(self, value: Any, *, inverted: bool = False) -> Symbol:
-        """The traced tensor an argument refers to; ``inverted`` allows a complement of spikes."""
+    def symbol(self, value: Any, *, inverted: bool = False, weighted: bool = False) -> Symbol:
+        """The traced tensor an argument refers to; ``inverted`` allows a complement of spikes, ``weighted`` weights of
+        the time steps."""
         if isinstance(value, Ref):
             symbol = self.symbols.get(value.name)
             symbol = symbol.symbol() if isinstance(symbol, Deferred) else symbol
@@ -220,6 +226,11 @@ class Lowering:
                 if symbol.inverted and not inverted:
                     raise UnsupportedError(
                         "uses 1 - spikes as a value", hint="only a product x * (1 - spikes), a gate, is understood"
+                    )
+                if symbol.weights and not weighted:
+                    raise UnsupportedError(
+                        "uses values that have a weight for each time step",
+                        hint="only their sum over time is understood",
                     )
                 return symbol
         raise UnsupportedError("takes a constant where a traced tensor is expected")

@@ -29,6 +29,7 @@ class Symbol:
         at: time steps a tensor without a time axis belongs to: empty if it is the same at every step (or the model is
             called once per step), one index inside a loop over time, several for a running sum over those steps.
         inverted: True for ``1 - spikes``, which only a gate can use.
+        weights: of the time steps, which only their sum can use.
     """
 
     node: str
@@ -36,6 +37,7 @@ class Symbol:
     steps: int | None
     at: tuple[int, ...] = ()
     inverted: bool = False
+    weights: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

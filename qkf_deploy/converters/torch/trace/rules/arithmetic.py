@@ -10,7 +10,7 @@ from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules.axes import separated
 from qkf_deploy.converters.torch.trace.rules.table import argument, rule
-from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol
+from qkf_deploy.converters.torch.trace.symbols import TIME, Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Operand, ValueType, View
 from qkf_deploy.ir.values import Kind
@@ -117,6 +117,8 @@ def _affine(low: Lowering, call: Call, x: Symbol, factor: np.ndarray | None, shi
     wide = [a for a, n in enumerate((1,) * (len(x.shape) - len(shape)) + shape) if n != 1]
     if not wide and None in layout:  # one number for all: the same for every channel
         wide = [layout.index(None)]
+    if shift is None and constant is not None and len(wide) == 1 and layout[wide[0]] == (TIME,):
+        return replace(x, weights=tuple(float(w) for w in constant.reshape(-1)))
     if len(wide) != 1 or layout[wide[0]] is not None or x.inverted:
         what = "multiplies by" if shift is None else "adds"
         raise UnsupportedError(

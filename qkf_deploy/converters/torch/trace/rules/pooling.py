@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
@@ -78,20 +79,23 @@ def adaptive_avg_pool(low: Lowering, call: Call) -> Symbol:
 @rule("aten.sum.dim_IntList", "aten.mean.dim")
 def reduce(low: Lowering, call: Call) -> Symbol:
     """Sum or mean over features (tokens, a head), over time, or both."""
-    x = low.symbol(call.args[0])
+    x = low.symbol(call.args[0], weighted=True)
+    weights, x = x.weights, replace(x, weights=())
     axes = [positive(a, len(x.shape)) for a in ([call.args[1]] if isinstance(call.args[1], int) else call.args[1])]
     keepdim = bool(argument(call, 2, "keepdim", False))
     layout = x.layout()
     if any(BATCH in (layout[a] or ()) for a in axes):
         raise UnsupportedError("sums over images")
     over_time = [a for a in axes if layout[a] is not None]
+    if weights and not over_time:
+        raise UnsupportedError("sums values that have a weight for each time step", hint="sum them over time first")
     features = [a for a in axes if layout[a] is None]
     terms = math.prod(x.shape[a] for a in axes)
     if features:
         x = _sum_features(low, call, x, features, keepdim)
     if over_time:
         moved = over_time[0] if keepdim else over_time[0] - sum(f < over_time[0] for f in features)
-        x = _sum_time(low, call, x, moved, keepdim)
+        x = _sum_time(low, call, x, moved, keepdim, weights)
     return low.scaled(call, x, 1.0 / terms) if "mean" in call.target else x
 
 
@@ -102,8 +106,8 @@ def _sum_features(low: Lowering, call: Call, x: Symbol, axes: Sequence[int], kee
     return low.emit(call, "sum", Sum(tuple(position), keepdim), (x,), kept)
 
 
-def _sum_time(low: Lowering, call: Call, x: Symbol, axis: int, keepdim: bool) -> Symbol:
+def _sum_time(low: Lowering, call: Call, x: Symbol, axis: int, keepdim: bool, weights: tuple[float, ...]) -> Symbol:
     if keepdim:
         raise UnsupportedError("a sum over time that keeps the time axis")
     layout = [lead for a, lead in enumerate(x.layout()) if a != axis]
-    return low.emit(call, "readout", Readout(), (x,), layout, ends_time=True)
+    return low.emit(call, "readout", Readout(weights), (x,), layout, ends_time=True)
