@@ -86,6 +86,13 @@ class TraceOptions(Options):
     ] = None
     interpolation: Annotated[Interpolation | None, Help("Of --eval-resize [default: bicubic].")] = None
     class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
+    outputs: Annotated[
+        Sequence[str],
+        Help(
+            "Which results of the model become outputs: names (keys or positions: logits,aux.0), that of the class "
+            "logits first, or all [default: the first one]."
+        ),
+    ] = ()
     factory_arguments: Annotated[
         Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
     ] = field(default_factory=dict[str, Any])

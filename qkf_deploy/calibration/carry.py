@@ -151,7 +151,7 @@ def _answers(graph: Graph, inputs: np.ndarray, setting: Setting) -> list[int]:
                 "carry modes are compared by their answers, and the output is not one number per class",
                 hint="choose a mode with `qkf_deploy.carry`",
             )
-        found += [int(best) for best in part.outputs.reshape(len(part.outputs), -1).argmax(axis=1)]
+        found += [int(best) for best in part.predicted]
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -67,19 +69,70 @@ class Input(Operator):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several outputs, which lie side by side in the value of the output node.
+
+    Attributes:
+        name: as the model calls it.
+        shape: per image.
+        start: place of its first element.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_classes(self) -> bool:
+        """True for one number per class: a vector, axes of size 1 aside."""
+        return sum(n > 1 for n in self.shape) == 1
+
+    def of(self, outputs: np.ndarray) -> np.ndarray:
+        """This output ``(B, *shape)`` of all ``(B, elements)``."""
+        return outputs[:, self.start : self.start + self.size].reshape(len(outputs), *self.shape)
+
+
+@dataclass(frozen=True)
 class Output(Operator):
     """The logits: integer × scale + bias. In a float graph scale is absent.
 
     Parameters (integer graphs): ``scale``, float64, broadcastable to the logits.
+
+    Attributes:
+        names, shapes: of several outputs, which lie side by side in a value of one axis; empty: the value is the one
+            output.
     """
 
+    names: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
     kind: ClassVar[str] = "output"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Several outputs, in order; empty for one."""
+        starts = [0, *accumulate(math.prod(shape) for shape in self.shapes)]
+        return tuple(Part(*each) for each in zip(self.names, self.shapes, starts, strict=False))
 
     def infer(self, inputs: Types, params: Params) -> ValueType:
         (x,) = inputs
         if "scale" in params and not broadcasts_to(params["scale"].shape, x.shape):
             raise GraphError(f"the output scale does not broadcast to {x.shape}")
+        if self.names or self.shapes:
+            self._check_parts(x)
         return x
+
+    def _check_parts(self, x: ValueType) -> None:
+        parts = self.parts
+        if len(set(self.names)) != len(self.names) or len(self.names) != len(self.shapes) or not all(self.names):
+            raise GraphError(f"outputs need a name and a shape each, got {self.names} and {self.shapes}")
+        if any(n < 1 for part in parts for n in part.shape) or x.shape != (sum(part.size for part in parts),):
+            raise GraphError(f"outputs of shapes {self.shapes} do not lie side by side in a value of shape {x.shape}")
 
     def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
         return inputs[0]

@@ -56,7 +56,7 @@ def trace_source(resolved: Source) -> Graph:
     from qkf_deploy.models.lazy import import_torch_module
 
     tracer = import_torch_module("qkf_deploy.converters.torch.trace")
-    spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps)
+    spec = tracer.InputSpec(resolved.layout, resolved.shape, resolved.time_steps, resolved.outputs)
     with resolved.imports.active(), tracer.telling(resolved.neurons):
         graph: Graph = tracer.trace_module(resolved.model, spec)
     if resolved.scales:

@@ -84,6 +84,9 @@ def run_summary(run: Run, labels: np.ndarray | None) -> str:
     elif labels is not None:
         right = int((run.predicted == labels).sum())
         lines.append(f"accuracy: {right} of {len(labels)} ({100 * right / len(labels):.2f} %)")
+    for name, values in run.named_outputs.items() if run.parts else ():
+        shape = "x".join(map(str, values.shape[1:])) or "1"
+        lines.append(f"output {name} ({shape}): {values.min():.6g} to {values.max():.6g}")
     counts = ", ".join(f"{name} {si(ledger.total(name) / ledger.images)}" for name in _SHOWN)
     lines.append(f"counts per image (mean of {ledger.images}): {counts}")
     return "\n".join(lines)

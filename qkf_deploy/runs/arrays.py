@@ -14,7 +14,7 @@ from qkf_deploy.writing import write_atomically
 
 def write_arrays(path: str | Path, run: Run) -> None:
     """Write ``logits``, ``raw_output`` and every recorded value under its node's name, membranes under
-    ``NODE/membrane``, as `.npz`, atomically.
+    ``NODE/membrane``, of several outputs each under ``output/NAME``, as `.npz`, atomically.
 
     A node that is called ``logits`` or ``raw_output`` itself is numbered: ``logits#2``.
 
@@ -22,6 +22,7 @@ def write_arrays(path: str | Path, run: Run) -> None:
         InputError: the place cannot be written.
     """
     arrays = {"logits": run.logits, "raw_output": run.raw_output}
+    arrays |= {f"output/{name}": value for name, value in run.named_outputs.items() if run.parts}
     recorded = {**run.values, **{f"{node}/membrane": value for node, value in run.membranes.items()}}
     for node, value in recorded.items():
         name, count = node, 1

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops import Output
 from qkf_deploy.options import EngineOptions
 from qkf_deploy.simulators import startup
 from qkf_deploy.simulators.run import Progress, Record, Run
@@ -104,7 +105,8 @@ def comparable(graph: Graph, images: int) -> Comparable:
     """The fastest engine that gives the reference's spikes of any graph and lets values be replaced."""
     loaded = "torch" in sys.modules and _installed(ENGINES["torch"])
     name = "torch" if loaded or torch_pays(graph, images) else "reference"
-    return importlib.import_module(ENGINES[name].module).run
+    run: Comparable = importlib.import_module(ENGINES[name].module).run
+    return run
 
 
 def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) -> Engine:
@@ -140,7 +142,20 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
     if info.needs == "numba":
         startup.import_numba()
     run = importlib.import_module(info.module).run
-    return functools.partial(run, **options) if options else run
+    return _with_parts(functools.partial(run, **options) if options else run, graph)
+
+
+def _with_parts(run: Engine, graph: Graph) -> Engine:
+    """The engine; its results know the outputs of a graph that has several."""
+    op = graph.output.op
+    if not isinstance(op, Output) or not op.parts:
+        return run
+
+    @functools.wraps(run)
+    def named(*given: Any, **options: Any) -> Run:
+        return replace(run(*given, **options), parts=op.parts)
+
+    return named
 
 
 def resolve(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ledger import Ledger, concatenate
 from qkf_deploy.ops import Mask
+from qkf_deploy.ops.endpoints import Part
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -113,6 +114,7 @@ class Run(SelfDescribing):
         membranes: recorded charged membrane potentials U (before firing and reset), ``(T, B, *shape)``.
         ledger: exact counts per image and layer.
         notices: sentences about the input or the network the user should read.
+        parts: the outputs, where there are several: they lie side by side in the logits.
     """
 
     logits: np.ndarray
@@ -122,11 +124,23 @@ class Run(SelfDescribing):
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     membranes: Mapping[str, np.ndarray] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def named_outputs(self) -> Mapping[str, np.ndarray]:
+        """Every output by name, ``(B, *shape)``; ``output`` where there is one."""
+        return {part.name: part.of(self.outputs) for part in self.parts} or {"output": self.outputs}
+
+    @property
+    def _classes(self) -> Part | None:
+        """The output that is one number per class: the first such one."""
+        whole = Part("output", self.output_shape, 0)
+        return next((part for part in self.parts or (whole,) if part.is_classes), None)
 
     @property
     def classifies(self) -> bool:
-        """True if the output is one number per class: a vector (axes of size 1 aside), not a map or a single number."""
-        return sum(n > 1 for n in self.output_shape) == 1
+        """True if an output is one number per class: a vector (axes of size 1 aside), not a map or a single number."""
+        return self._classes is not None
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -140,14 +154,18 @@ class Run(SelfDescribing):
 
     @property
     def class_logits(self) -> np.ndarray:
-        """``(B, classes)``: the logits; summed over time steps where the network has no readout.
+        """``(B, classes)``: the logits, of several outputs the first that is one number per class; summed over time
+        steps where the network has no readout.
 
         Raises:
-            InputError: the output is not one number per class.
+            InputError: no output is one number per class.
         """
-        if not self.classifies:
-            raise InputError(f"the network's output has the shape {self.output_shape}, not one number per class")
-        return self.outputs.reshape(len(self.outputs), math.prod(self.output_shape))
+        part = self._classes
+        if part is None:
+            shapes = " and ".join(str(p.shape) for p in self.parts) or self.output_shape
+            raise InputError(f"the network's output has the shape {shapes}, not one number per class")
+        flat = self.outputs.reshape(len(self.outputs), math.prod(self.output_shape))
+        return part.of(flat).reshape(len(flat), part.size)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -177,7 +195,8 @@ class Run(SelfDescribing):
         """Headline, the best classes of the first images, what was recorded, notices."""
         images = self.ledger.images
         facts = (f"{self.ledger.arithmetic} network", f"T = {self.ledger.time_steps}", quantity(images, "image"))
-        shape = " x ".join(map(str, self.output_shape)) or "of one number"
+        several = ", ".join(f"{part.name} {' x '.join(map(str, part.shape))}" for part in self.parts)
+        shape = several or " x ".join(map(str, self.output_shape)) or "of one number"
         fields: list[Field[int]] = [Field("image", "image", lambda i: i), *_ranking(self)]
         more = (f"the first {ROWS} images of {images:,}",) if images > ROWS else ()
         recorded = [
@@ -196,6 +215,7 @@ class Run(SelfDescribing):
         return {
             "predicted": self.predicted.tolist() if self.classifies else None,
             "logits": self.logits.tolist(),
+            **({"outputs": {n: v.tolist() for n, v in self.named_outputs.items()}} if self.parts else {}),
             "ledger": self.ledger.to_dict(),
             "notices": list(self.notices),
         }
@@ -265,4 +285,5 @@ def join(runs: Sequence[Run]) -> Run:
         values=stack([r.values for r in runs]),
         membranes=stack([r.membranes for r in runs]),
         notices=tuple(dict.fromkeys(n for r in runs for n in r.notices)),
+        parts=first.parts,
     )

@@ -60,7 +60,7 @@ def traced(model: nn.Module, seed: int = 0, **options: Any) -> Traced:
     source = resolve(model, TraceOptions(**options))
     images = pixels(source, seed)
     awake(source, images, seed)
-    graph = trace_module(source.model, InputSpec(source.layout, source.shape, source.time_steps))  # type: ignore[arg-type]
+    graph = trace_module(source.model, InputSpec(source.layout, source.shape, source.time_steps, source.outputs))  # type: ignore[arg-type]
     return Traced(source, qd.fold(replace(graph, preprocessing=source.preprocessing)), images)
 
 

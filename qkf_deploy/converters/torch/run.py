@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qkf_deploy.converters.torch.source import Source
-from qkf_deploy.converters.torch.trace.capture import named_modules, quiet
+from qkf_deploy.converters.torch.trace.capture import leaves, named_modules, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written.replay import Replay, widened
@@ -18,6 +18,7 @@ from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, wor
 from qkf_deploy.errors import UsageError
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
 from qkf_deploy.ir import Graph
+from qkf_deploy.ops import Output
 from qkf_deploy.simulators.inputs import normalize
 from qkf_deploy.simulators.run import is_neuron
 
@@ -55,7 +56,7 @@ def torch_oracle(source: Source, graph: Graph | None = None, *, together: bool =
         try:
             calls = source.time_steps if source.layout == "step" else 1
             with source.imports.active():
-                logits = np.concatenate([_one(model, rest, _tensor(group, source), calls) for group in groups])
+                logits = np.concatenate([_one(model, rest, _tensor(group, source), calls, graph) for group in groups])
         finally:
             for hook in hooks:
                 hook.remove()
@@ -98,15 +99,27 @@ def _tensor(images: np.ndarray, source: Source) -> torch.Tensor:
     return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, *[1] * x.ndim)
 
 
-def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int) -> np.ndarray:
-    """Logits of one call: the mean over the results of ``calls`` calls, and over time where the model returns it."""
+def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph: Graph | None) -> np.ndarray:
+    """Logits of one call, as the graph has them: the mean over the results of ``calls`` calls, and over time where the
+    model returns it; several outputs side by side."""
     _reset(model, rest)
     torch.set_default_dtype(torch.float64)
     with torch.no_grad(), quiet(), listed(model), _Float64():
         results: list[Any] = [model(x) for _ in range(calls)]
-    results = [r[0] if isinstance(r, tuple | list) else r for r in results]
-    out = torch.stack(results).mean(0) if calls > 1 else results[0]
-    return (out.mean(0) if out.ndim == 3 else out).numpy()
+    found = [leaves(r) for r in results]
+    op = None if graph is None else graph.output.op
+    parts = op.parts if isinstance(op, Output) else ()
+    if parts:
+        flat = [_mean([r[part.name] for r in found], len(part.shape)).flatten(1) for part in parts]
+        return torch.cat(flat, 1).numpy()
+    rank = 1 if graph is None else len(graph.output.type.shape)
+    return _mean([next(iter(r.values())) for r in found], rank).numpy()
+
+
+def _mean(results: list[torch.Tensor], rank: int) -> torch.Tensor:
+    """The mean of the calls' results, over time too where they have more axes than images of that rank."""
+    out = torch.stack(results).mean(0) if len(results) > 1 else results[0]
+    return out.mean(0) if out.ndim == rank + 2 else out
 
 
 def _reset(model: torch.nn.Module, rest: Kept) -> None:

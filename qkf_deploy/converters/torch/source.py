@@ -44,6 +44,7 @@ class Source:
         notices: sentences about the weights that the user should read.
         scales: by node name, of a network that was trained in integers (:class:`.checkpoint.Checkpoint`).
         neurons: classes that the user described.
+        outputs: results that become outputs, ``("all",)``; empty: the first one.
     """
 
     model: torch.nn.Module
@@ -58,6 +59,7 @@ class Source:
     notices: tuple[str, ...] = ()
     scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     neurons: tuple[ToldNeuron, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @undisturbed()
@@ -76,7 +78,7 @@ def resolve(source: Any, options: TraceOptions) -> Source:
     with telling(neurons):
         found = _resolved(source, options)
     check_used(neurons, found.model)
-    return replace(found, neurons=neurons)
+    return replace(found, neurons=neurons, outputs=tuple(options.outputs))
 
 
 def _resolved(source: Any, options: TraceOptions) -> Source:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
 
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
 from qkf_deploy.converters.torch.untouched import listed, working_copy
@@ -94,6 +95,7 @@ class Program:
         calls: in execution order.
         input: name of the user input.
         outputs: names of the results.
+        output_names: what the model calls them; empty where that is not known.
         tensors: parameters, buffers and constants by name.
         shapes: traced shape of every tensor by name.
         neurons: by module path.
@@ -113,6 +115,7 @@ class Program:
     notices: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     refused: Mapping[str, UnsupportedError] = field(default_factory=dict[str, UnsupportedError])
+    output_names: tuple[str, ...] = ()
 
 
 def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
@@ -299,7 +302,30 @@ def _program(
             calls.append(_call(node, paths, leaves))
     (input_name,) = signature.user_inputs
     outputs = tuple(str(o) for o in signature.user_outputs)
-    return Program(tuple(calls), str(input_name), outputs, tensors, shapes, neurons, frozenset(paths.values()))
+    named = _output_names(exported, len(outputs))
+    return Program(
+        tuple(calls), str(input_name), outputs, tensors, shapes, neurons, frozenset(paths.values()), output_names=named
+    )
+
+
+def leaves(result: Any) -> dict[str, Any]:
+    """Every tensor of a result by name: keys and positions, joined by dots; a tensor alone is ``output``."""
+    found, _ = pytree.tree_flatten_with_path(result)
+    return {".".join(_key(k) for k in path) or "output": leaf for path, leaf in found if leaf is not None}
+
+
+def _key(key: Any) -> str:
+    name = next((getattr(key, what) for what in ("key", "idx", "name") if hasattr(key, what)), key)
+    return str(name)
+
+
+def _output_names(exported: torch.export.ExportedProgram, count: int) -> tuple[str, ...]:
+    """Keys and positions of the results in what the model returns; empty where they cannot be told."""
+    spec = exported.call_spec.out_spec
+    if spec is None or spec.num_leaves != count:
+        return ()
+    found = leaves(pytree.tree_unflatten(list(range(count)), spec))
+    return tuple(found) if len(found) == count else ()
 
 
 def _call(node: Any, paths: Mapping[str, str], leaves: set[str]) -> Call:

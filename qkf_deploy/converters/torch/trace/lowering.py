@@ -12,11 +12,11 @@ from qkf_deploy.converters.torch.trace.capture import TRACE_BATCH, Call, Program
 from qkf_deploy.converters.torch.trace.constants import Aliases, Constants
 from qkf_deploy.converters.torch.trace.loops import Loops
 from qkf_deploy.converters.torch.trace.refusals import refusal
+from qkf_deploy.converters.torch.trace.results import emit_results
 from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol, place
 from qkf_deploy.errors import GraphError, QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, Operator, ValueType
-from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import Input, Output, Readout, Scale
+from qkf_deploy.ops import Input, Readout, Scale
 
 #: How the model takes its input: one image ``(B, C, H, W)`` that it repeats itself, a sequence ``(T, B, C, H, W)``
 #: (the same image at every step), event frames ``(B, T, C, H, W)``, or one step ``(B, C, H, W)`` per call (the model is
@@ -34,11 +34,13 @@ class InputSpec:
         layout: see :data:`InputLayout`.
         shape: ``(C, H, W)``.
         time_steps: T; for ``image`` what the model does is checked against it.
+        outputs: names of the results that become outputs, ``("all",)``; empty: the first one.
     """
 
     layout: InputLayout
     shape: tuple[int, ...]
     time_steps: int
+    outputs: tuple[str, ...] = ()
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
@@ -112,7 +114,7 @@ class Lowering:
                 hint="\n       ".join(hints)
                 or "replace them by operators of docs/graph.md, or move them out of the model",
             )
-        self._output()
+        emit_results(self)
         steps = self.steps or self.spec.time_steps
         if steps != self.spec.time_steps:
             self.notices.append(f"the model runs {steps} time steps itself, not {self.spec.time_steps}")
@@ -175,44 +177,6 @@ class Lowering:
             self.symbols[call.name] = first
         else:
             self.broken.add(call.name)
-
-    def _output(self) -> None:
-        if not self.is_traced(Ref(self.program.outputs[0])):
-            raise UnsupportedError("the model's first result is not a tensor computed from its input")
-        symbol = self.symbol(Ref(self.program.outputs[0]))
-        if len(self.program.outputs) > 1:
-            self.notices.append(f"the model returns {len(self.program.outputs)} results; the first one is the output")
-        self._check_time(symbol)
-        operand = symbol.operand()
-        if symbol.at and self.type_of(operand).timing is not Timing.IMAGE:
-            (step,) = symbol.at
-            weights = tuple(float(t == step) for t in range(self.steps or self.loops.steps))
-            operand = Operand(self.add("readout", Readout(weights), (operand,), path="output"))
-            self.notices.append(f"the logits are those of time step {step} alone, counted from 0")
-        if self.type_of(operand).timing is not Timing.IMAGE:
-            readout = self.add("readout", Readout(), (operand,), path="output")
-            operand = Operand(
-                self.add("mean", Scale(1.0 / (self.steps or self.spec.time_steps)), (readout,), path="output")
-            )
-            self.notices.append(
-                "the model returns one result per time step; the graph's logits are their mean over time"
-            )
-        self.add("output", Output(), (operand,))
-
-    def _check_time(self, result: Symbol) -> None:
-        """The result must not be that of some steps, and a model that gets a plain image must make its own steps."""
-        if len(result.at) > 1:
-            raise UnsupportedError(
-                f"the result is that of time step {', '.join(map(str, result.at))} alone",
-                hint="sum or average it over all time steps",
-            )
-        if self.spec.layout == "image" and self.steps is None and self.spec.time_steps > 1:
-            raise UnsupportedError(
-                "the model makes no time steps of its own: it computes one step per call",
-                hint="trace it with --input step (one call per time step)",
-            )
-        if self.spec.layout == "step" and (self.loops.steps > 1 or result.steps):
-            raise UnsupportedError("the model makes its own time steps", hint="trace it with --input image")
 
     # -- what the rules use ------------------------------------------------------------------------------------------
 

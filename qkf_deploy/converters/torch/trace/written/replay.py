@@ -29,7 +29,7 @@ class Replay:
     """
 
     def __init__(self, source: Source, modules: Mapping[str, torch.nn.Module]) -> None:
-        spec = InputSpec(cast("InputLayout", source.layout), source.shape, source.time_steps)
+        spec = InputSpec(cast("InputLayout", source.layout), source.shape, source.time_steps, source.outputs)
         low = lowering(source.model, spec)
         low.run()
         self._calls = {n: calls for n, calls in low.fired.items() if n not in modules}
