@@ -9,8 +9,7 @@ import numpy as np
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
-from qkf_deploy.ops import Output
-from qkf_deploy.ops.endpoints import Part
+from qkf_deploy.ir.part import Part
 
 #: Labels of all samples, if they are known, and how they were found.
 Labels = tuple[np.ndarray | None, tuple[str, ...]]
@@ -18,9 +17,8 @@ Labels = tuple[np.ndarray | None, tuple[str, ...]]
 
 def classes_of(graph: Graph) -> int | None:
     """How many classes a network tells apart; ``None`` if none of its outputs is one number per class."""
-    op, whole = graph.output.op, Part("output", graph.output.type.shape, 0)
-    parts = (isinstance(op, Output) and op.parts) or (whole,)
-    return next((part.size for part in parts if part.is_classes), None)
+    whole = Part("output", graph.output.type.shape, 0)
+    return next((part.size for part in graph.parts or (whole,) if part.is_classes), None)
 
 
 def checked(labels: np.ndarray, count: int, graph: Graph, where: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from qkf_deploy.display.overview import Overview, SelfDescribing, largest
 from qkf_deploy.display.tables import Field, summed, tabulate
 from qkf_deploy.errors import CheckFailed, GraphError, InputError
 from qkf_deploy.ir import Assumption, Graph, Node
-from qkf_deploy.ops import Neuron, Output
+from qkf_deploy.ops import Neuron
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record, Run, is_neuron
@@ -219,8 +219,8 @@ def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.
 
 def _largest(graph: Graph, outputs: np.ndarray) -> np.ndarray:
     """Index of the largest element of each image's output, int64 ``(B,)``: its class, for one number per class."""
-    flat, op = outputs.reshape(len(outputs), -1), graph.output.op
-    classes = next((part for part in op.parts if part.is_classes), None) if isinstance(op, Output) else None
+    flat = outputs.reshape(len(outputs), -1)
+    classes = next((part for part in graph.parts if part.is_classes), None)
     return (flat if classes is None else classes.of(flat)).reshape(len(flat), -1).argmax(axis=-1)
 
 

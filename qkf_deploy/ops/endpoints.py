@@ -12,6 +12,7 @@ import numpy as np
 
 from qkf_deploy.errors import GraphError, InputError
 from qkf_deploy.ir.operator import Arrays, Interval, Operator, Params, Types
+from qkf_deploy.ir.part import Part
 from qkf_deploy.ir.values import Kind, Timing, ValueType
 from qkf_deploy.ops.exact import broadcasts_to
 
@@ -66,35 +67,6 @@ class Input(Operator):
             raise GraphError("a real-valued input has no integer range", hint="quantize the graph first")
         ones = np.ones((1,) * len(self.shape), np.int64)
         return Interval(ones * low, ones * high)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several outputs, which lie side by side in the value of the output node.
-
-    Attributes:
-        name: as the model calls it.
-        shape: per image.
-        start: place of its first element.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def is_classes(self) -> bool:
-        """True for one number per class: a vector, axes of size 1 aside."""
-        return sum(n > 1 for n in self.shape) == 1
-
-    def of(self, outputs: np.ndarray) -> np.ndarray:
-        """This output ``(B, *shape)`` of all ``(B, elements)``."""
-        return outputs[:, self.start : self.start + self.size].reshape(len(outputs), *self.shape)
 
 
 @dataclass(frozen=True)

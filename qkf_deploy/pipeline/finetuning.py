@@ -17,7 +17,7 @@ from qkf_deploy.keywords import part, takes
 from qkf_deploy.models.builds import BUILDS
 from qkf_deploy.models.config import QKFormerConfig
 from qkf_deploy.models.lazy import import_torch_module
-from qkf_deploy.ops import Neuron, Output
+from qkf_deploy.ops import Neuron
 from qkf_deploy.options import QuantizeOptions, TraceOptions
 from qkf_deploy.passes.fold import fold
 from qkf_deploy.passes.quantize import quantize
@@ -140,7 +140,7 @@ def _trained(
     loop = import_torch_module("qkf_deploy.training.loop")
     quantized = import_torch_module("qkf_deploy.training.quantized")
     frames = graph.input_encoding == "frames"
-    if isinstance(graph.output.op, Output) and graph.output.op.parts:
+    if graph.parts:
         raise UsageError("networks of several outputs cannot be trained further", hint="trace it with its logits alone")
     channels, *size = graph.input.type.shape
     lead = (1, graph.time_steps) if frames else (1,)

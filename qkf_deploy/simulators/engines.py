@@ -15,7 +15,6 @@ import numpy as np
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import Output
 from qkf_deploy.options import EngineOptions
 from qkf_deploy.simulators import startup
 from qkf_deploy.simulators.run import Progress, Record, Run
@@ -147,13 +146,12 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
 
 def _with_parts(run: Engine, graph: Graph) -> Engine:
     """The engine; its results know the outputs of a graph that has several."""
-    op = graph.output.op
-    if not isinstance(op, Output) or not op.parts:
+    if not graph.parts:
         return run
 
     @functools.wraps(run)
     def named(*given: Any, **options: Any) -> Run:
-        return replace(run(*given, **options), parts=op.parts)
+        return replace(run(*given, **options), parts=graph.parts)
 
     return named
 

@@ -15,9 +15,9 @@ from qkf_deploy.display.overview import ROWS, Overview, SelfDescribing
 from qkf_deploy.display.tables import Field, tabulate
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.part import Part
 from qkf_deploy.ledger import Ledger, concatenate
 from qkf_deploy.ops import Mask
-from qkf_deploy.ops.endpoints import Part
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame

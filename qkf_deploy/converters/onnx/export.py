@@ -130,7 +130,7 @@ def _expose(emission: Emission, options: OnnxOptions) -> None:
         _expose_integer(emission, output, value, shape)
     else:
         writer.add_output(value.name, "logits", value.dtype, shape)
-        _expose_parts(emission, output, value.name, value.dtype, shape[0])
+        _expose_parts(emission, value.name, value.dtype, shape[0])
     for name in options.values:
         _expose_tensor(emission, name, "value", emission.values[name])
     for name in options.membranes:
@@ -145,13 +145,13 @@ def _expose_integer(emission: Emission, output: Node, value: Tensor, shape: tupl
         scale = writer.constant(output.params["scale"].astype(np.float64), "logits.scale")
         real = writer.op("Mul", [real, scale], "logits.scaled")
     writer.add_output(real, "logits", double, shape)
-    _expose_parts(emission, output, real, double, shape[0])
+    _expose_parts(emission, real, double, shape[0])
 
 
-def _expose_parts(emission: Emission, output: Node, logits: str, dtype: int, rows: int | str) -> None:
+def _expose_parts(emission: Emission, logits: str, dtype: int, rows: int | str) -> None:
     """Each of several outputs as one of its own, ``output/NAME``."""
     writer = emission.writer
-    for part in operator(output, Output).parts:
+    for part in emission.graph.parts:
         ends = [writer.ints([n]) for n in (part.start, part.start + part.size, 1)]
         cut = writer.op("Slice", [logits, *ends], f"logits.{part.name}")
         value = writer.reshape(cut, (-1, *part.shape), f"logits.{part.name}")

@@ -18,7 +18,6 @@ from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, wor
 from qkf_deploy.errors import UsageError
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
 from qkf_deploy.ir import Graph
-from qkf_deploy.ops import Output
 from qkf_deploy.simulators.inputs import normalize
 from qkf_deploy.simulators.run import is_neuron
 
@@ -107,10 +106,8 @@ def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph:
     with torch.no_grad(), quiet(), listed(model), _Float64():
         results: list[Any] = [model(x) for _ in range(calls)]
     found = [leaves(r) for r in results]
-    op = None if graph is None else graph.output.op
-    parts = op.parts if isinstance(op, Output) else ()
-    if parts:
-        flat = [_mean([r[part.name] for r in found], len(part.shape)).flatten(1) for part in parts]
+    if graph is not None and graph.parts:
+        flat = [_mean([r[part.name] for r in found], len(part.shape)).flatten(1) for part in graph.parts]
         return torch.cat(flat, 1).numpy()
     rank = 1 if graph is None else len(graph.output.type.shape)
     return _mean([next(iter(r.values())) for r in found], rank).numpy()

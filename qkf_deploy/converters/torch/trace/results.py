@@ -36,7 +36,7 @@ def emit_results(low: Lowering) -> None:
                 f"the model returns {len(refs)} results; the first one is the output (--outputs gives more: "
                 f"{', '.join(refs)}, or all)"
             )
-        low.add("output", Output(), (_result(low, refs[names[0]], "the model's first result"),))
+        low.add("output", Output(), (_result(low, refs[names[0]], "the model's result"),))
         return
     chosen = [n for n in names if low.is_traced(Ref(refs[n]))] if tuple(asked) == (ALL,) else list(asked)
     for name in chosen:
@@ -78,7 +78,10 @@ def _result(low: Lowering, ref: str, what: str) -> Operand:
         return Operand(
             low.add("readout", Readout(_one_of(step, low.loops.steps, low.steps)), (operand,), path="output")
         )
-    low.notices.append(f"{what} has one value per time step; the graph's is their mean over time")
+    if low.spec.outputs:
+        low.notices.append(f"{what} has one value per time step; the graph's is their mean over time")
+    else:
+        low.notices.append("the model returns one result per time step; the graph's logits are their mean over time")
     readout = low.add("readout", Readout(), (operand,), path="output")
     return Operand(low.add("mean", Scale(1.0 / steps), (readout,), path="output"))
 
