@@ -82,16 +82,12 @@ class TraceOptions(Options):
             "network [default: as the preset: imagenet 256 for an input of 224].",
             least=1,
             most=2**16,
-        ),
+        ),  # fmt: skip
     ] = None
     interpolation: Annotated[Interpolation | None, Help("Of --eval-resize [default: bicubic].")] = None
     class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
     outputs: Annotated[
-        Sequence[str],
-        Help(
-            "Which results of the model become outputs: names (keys or positions: logits,aux.0), that of the class "
-            "logits first, or all [default: the first one]."
-        ),
+        Sequence[str], Help("Results of the model that become outputs, class logits first: logits,aux.0; or all.")
     ] = ()
     factory_arguments: Annotated[
         Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
