@@ -70,19 +70,16 @@ class TraceOptions(Options):
             "time step. Found by trying; event frames must be said."
         ),
     ] = None
-    preset: Annotated[
-        str | None, Help("Pixel normalization, and resizing of image files: imagenet, cifar10 or none.")
-    ] = None
+    preset: Annotated[str | None, Help("Pixel normalization, and resizing of files: imagenet, cifar10 or none.")] = None
     mean: Annotated[Sequence[float] | None, Help("Mean per channel of pixels in 0..1: 0.485,0.456,0.406.")] = None
     std: Annotated[Sequence[float] | None, Help("Standard deviation per channel.")] = None
     eval_resize: Annotated[
         int | None,
         Help(
-            "Image files are scaled to this many pixels of the shorter side, then cropped in the centre. Kept with the "
-            "network [default: as the preset: imagenet 256 for an input of 224].",
+            "Image files are scaled to this many pixels of the shorter side, cropped in the centre [default: preset].",
             least=1,
             most=2**16,
-        ),  # fmt: skip
+        ),
     ] = None
     interpolation: Annotated[Interpolation | None, Help("Of --eval-resize [default: bicubic].")] = None
     class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
