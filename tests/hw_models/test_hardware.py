@@ -139,9 +139,11 @@ def test_break_even_is_where_both_need_the_same(case: tuple[Graph, Activity]) ->
         assert verdict.wins[bound] == (rate > 1)  # type: ignore[index]
 
 
-def test_the_twin_computes_once(case: tuple[Graph, Activity]) -> None:
+@pytest.mark.parametrize("name", CHIPS)
+def test_the_twin_computes_once(case: tuple[Graph, Activity], name: str) -> None:
     graph, activity = case
-    verdict = qd.dense_twin(graph, activity, qd.hardware(graph, activity, "fpga-array"))
+    verdict = qd.dense_twin(graph, activity, qd.hardware(graph, activity, name))
+    assert verdict.twin.unpriced == ()
     twin = {u.name: u.choice.best.work for u in verdict.twin.units}
     assert {w.dataflow for w in twin.values()} <= {"", "dense"}
     assert all(len(w.steps) == 1 for w in twin.values())

@@ -118,7 +118,7 @@ def left_out(graph: Graph, found: tuple[Layer, ...], chip: Chip, mapping: CoreMa
 
 def _choose(common: Setting, layer: Layer, placement: Placement | None, goal: Goal, only: Collection[str]) -> Choice:
     chip = common.chip
-    core = placement.core if placement else chip.cores[0]
+    core = next(c for c in chip.cores if c.kind == placement.core.kind) if placement else chip.cores[0]
     if only:
         core = replace(core, dataflows=tuple(d for d in core.dataflows if d in only))
     cores = placement.cores if placement else core.count
