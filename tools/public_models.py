@@ -7,13 +7,14 @@ https://github.com/OWNER/NAME CLONES/OWNER__NAME` and `git checkout COMMIT`); no
 project. Each model runs in a process of its own, with random weights and batch norms that make it fire:
 
 1. traced as `qkf-deploy trace` does, from its own file or from the few lines shown;
-2. every neuron output of the float graph against the torch model in float64, two images, equality;
+2. every neuron output of the float graph against the torch model in float64, equality;
 3. quantized to 8 bits: logits and counts of the reference, the event and the torch engine, equality, and priced.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Result:
     Attributes:
         problem: why it is not proven; empty where everything is equal.
         refused: True if the tracer or the quantizer said so, with a typed error.
-        neurons, outputs, spikes, differ: neurons, their outputs over two images, those that fire, those that differ.
+        neurons, outputs, spikes, differ: neurons, their outputs over one image, those that fire, those that differ.
         logits: largest difference of the float logits.
         engines: that gave equal integers.
         seconds: in all; of tracing.
@@ -141,6 +142,7 @@ def _proven(model: Model, clones: Path) -> Result:
         source = resolve_source(text, options)
         images = _images(source)
         _awake(source, images, model.gain)
+        images = images[:1]
         start = time.monotonic()
         graph = qd.fold(trace_source(source))
         tracing = time.monotonic() - start
@@ -220,7 +222,7 @@ def _awake(source: Any, images: Any, gain: float) -> None:
 # -- all of them --------------------------------------------------------------------------------------------------
 
 
-def results(chosen: list[Model], clones: Path) -> Iterator[Result]:
+def results(chosen: list[Model], clones: Path) -> Iterator[tuple[Model, Result]]:
     """Each in a process of its own, which what has been imported is copied into."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["qkf_deploy.converters.torch.run", "qkf_deploy.simulators.event", "torch.export"])
@@ -240,7 +242,7 @@ def results(chosen: list[Model], clones: Path) -> Iterator[Result]:
         process.kill()
         result = replace(result, seconds=time.monotonic() - start)
         sys.stderr.write(f"{model.name}: {result.problem or 'proven'} ({result.seconds:.1f} s)\n")
-        yield result
+        yield model, result
 
 
 def _child(model: Model, clones: Path, answer: Connection) -> None:
@@ -262,7 +264,7 @@ def page(rows: list[tuple[Model, Result]]) -> str:
         "",
         "Written by `python tools/public_models.py CLONES --output docs/public-models.md`, which reads",
         "`tools/public_models.toml` (repository, commit, file, factory, sizes; some need `pip install einops`). Each",
-        "file is used as published, with random weights and small inputs; two images. *Outputs*: all values of all",
+        "file is used as published, with random weights and a small random image. *Outputs*: all values of all",
         "neurons and time steps, compared with the torch model in float64; *differ*: those that are not equal.",
         "*Engines*: the integer network gives the same logits and the same counts in the reference, the event and the",
         "torch engine.",
@@ -318,9 +320,15 @@ def main() -> int:
     parser.add_argument("clones", type=Path)
     parser.add_argument("--only", default="", help="models whose name, repository or file contains this")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--results", type=Path, help="JSON file; models that it has are not run again")
     given = parser.parse_args()
     chosen = [m for m in models() if given.only.lower() in f"{m.name} {m.repository} {m.file}".lower()]
-    rows = list(zip(chosen, results(chosen, given.clones), strict=True))
+    known: dict[str, Any] = json.loads(given.results.read_text()) if given.results and given.results.exists() else {}
+    for model, result in results([m for m in chosen if repr(m) not in known], given.clones):
+        known[repr(model)] = asdict(result)
+        if given.results:
+            given.results.write_text(json.dumps(known), encoding="utf-8")
+    rows = [(m, Result(**known[repr(m)])) for m in chosen]
     text = page(rows)
     if given.output:
         given.output.write_text(text, encoding="utf-8")

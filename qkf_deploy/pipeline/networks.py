@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
     from qkf_deploy.converters.torch.source import Source
+    from qkf_deploy.converters.torch.trace import NeuronModule
+    from qkf_deploy.ops import Neuron
 
 
 @takes(TraceOptions)
@@ -71,6 +74,24 @@ def trace_source(resolved: Source) -> Graph:
         assumptions=resolved.assumptions,
         notices=(*resolved.notices, *graph.notices),
     ).verify()
+
+
+@checked
+def register_neuron(class_path: str, recognizer: Callable[[Any], Neuron | NeuronModule]) -> None:
+    """Say what a neuron class computes, for every trace that follows; its objects are tried beside what is said.
+
+    Args:
+        class_path: ``module.ClassName`` of the class (its subclasses are not covered).
+        recognizer: from an object to a :class:`qkf_deploy.ops.Neuron`, where the first axis of its input is time, or to
+            a ``qkf_deploy.converters.torch.trace.NeuronModule``, which also knows values per channel and classes that
+            are called once per step.
+
+    Raises:
+        MissingComponent: torch or SpikingJelly is not installed.
+    """
+    from qkf_deploy.models.lazy import import_torch_module
+
+    import_torch_module("qkf_deploy.converters.torch.trace").register_neuron(class_path, recognizer)
 
 
 @takes(ImportOptions)

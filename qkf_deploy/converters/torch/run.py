@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
 from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace.capture import leaves, named_modules, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
+from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.converters.torch.trace.told import telling
-from qkf_deploy.converters.torch.trace.written.replay import Replay, widened
+from qkf_deploy.converters.torch.trace.written.replay import Replay
 from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, working_copy
 from qkf_deploy.errors import UsageError
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
@@ -75,14 +75,6 @@ def _written(replay: Replay, source: Source, model: torch.nn.Module, rest: Kept,
     return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
 
 
-class _Float64(TorchFunctionMode):
-    """What a model makes in float32 by name, such as ``(v > 1).float()``, is float64."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        func = torch.Tensor.double if func is torch.Tensor.float else func
-        return func(*widened(list(args)), **{k: widened(v) for k, v in (kwargs or {}).items()})
-
-
 def _keep(kept: list[np.ndarray]) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
     """A hook that keeps what a module returns, as it is now: the model may add to it in place."""
     return lambda _module, _inputs, out: kept.append(out.detach().numpy().copy())
@@ -103,7 +95,7 @@ def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph:
     model returns it; several outputs side by side."""
     _reset(model, rest)
     torch.set_default_dtype(torch.float64)
-    with torch.no_grad(), quiet(), listed(model), _Float64():
+    with torch.no_grad(), quiet(), listed(model), Float64():
         results: list[Any] = [model(x) for _ in range(calls)]
     found = [leaves(r) for r in results]
     if graph is not None and graph.parts:

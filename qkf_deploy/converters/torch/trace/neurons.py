@@ -37,23 +37,31 @@ class NeuronModule:
         return self.multi_step or self.op.decay == 0.0
 
 
-Recognizer = Callable[[Any], NeuronModule]
+#: From an object to what it computes; an operator alone means that the first axis is time.
+Recognizer = Callable[[Any], NeuronModule | Neuron]
 _REGISTERED: dict[str, Recognizer] = {}
 
 
 def register_neuron(class_path: str, recognizer: Recognizer) -> None:
-    """Teach the tracer a neuron class.
+    """Teach the tracer a neuron class; where a model is traced, its objects are tried beside what is said of them.
 
     Args:
         class_path: ``module.ClassName`` of the class (its subclasses are not covered).
-        recognizer: from an instance to its :class:`NeuronModule`; may raise UnsupportedError.
+        recognizer: from an instance to its :class:`NeuronModule`, or to a :class:`qkf_deploy.ops.Neuron` where the
+            first axis of its input is time; may raise UnsupportedError.
 
     Example:
         >>> def mine(module):
-        ...     return NeuronModule(Neuron(tau=module.tau, v_threshold=1.0, v_reset=0.0), multi_step=True)
+        ...     return Neuron(tau=module.tau, v_threshold=1.0, v_reset=0.0)
         >>> register_neuron("mypackage.neurons.MyLIF", mine)
     """
     _REGISTERED[class_path] = recognizer
+
+
+def is_described(module: Any) -> bool:
+    """True for an object of a class that somebody registered or told."""
+    cls = type(module)
+    return f"{cls.__module__}.{cls.__qualname__}" in _REGISTERED or told_of(cls) is not None
 
 
 def recognize(module: Any) -> NeuronModule | None:
@@ -64,9 +72,10 @@ def recognize(module: Any) -> NeuronModule | None:
     """
     registered = _REGISTERED.get(f"{type(module).__module__}.{type(module).__qualname__}")
     if registered is not None:
-        return registered(module)
+        found = registered(module)
+        return NeuronModule(found, multi_step=True) if isinstance(found, Neuron) else found
     told = told_of(type(module))
     if told is not None:
         return NeuronModule(*told.neuron(module))
-    found = spikingjelly_neuron(module)
-    return None if found is None else NeuronModule(found.op, found.multi_step, found.params, found.notices)
+    known = spikingjelly_neuron(module)
+    return None if known is None else NeuronModule(known.op, known.multi_step, known.params, known.notices)

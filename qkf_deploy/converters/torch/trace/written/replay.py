@@ -14,7 +14,8 @@ from qkf_deploy.converters.torch.trace.capture import TRACE_BATCH, export
 from qkf_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from qkf_deploy.converters.torch.trace.lowering import InputLayout
+    from qkf_deploy.converters.torch.trace.precision import widened
+from qkf_deploy.converters.torch.trace.lowering import InputLayout
 
 
 class Replay:
@@ -53,16 +54,6 @@ class Replay:
             interpreter.run(x)
         fired = {n: np.concatenate([_fired(interpreter.kept, c) for c in calls]) for n, calls in self._calls.items()}
         return {name: spikes.reshape(-1, self._sizes[name]) for name, spikes in fired.items()}
-
-
-def widened(value: Any) -> Any:
-    """An argument with every float type in it float64."""
-    if isinstance(value, torch.dtype) and value.is_floating_point:
-        return torch.float64
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):  # a shape stays what it is
-        wider = [widened(v) for v in value]
-        return tuple(wider) if isinstance(value, tuple) else wider
-    return value
 
 
 def _result(call: str) -> tuple[str, bool]:
