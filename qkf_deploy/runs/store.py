@@ -16,7 +16,7 @@ from typing import Any
 
 from qkf_deploy import limits
 from qkf_deploy.errors import InputError, damage
-from qkf_deploy.ledger import Ledger
+from qkf_deploy.ledger import COUNT_CLASSES, Ledger
 from qkf_deploy.runs import database
 from qkf_deploy.runs.locking import locked, unlock
 from qkf_deploy.runs.packing import same
@@ -266,6 +266,8 @@ class Store:
                 raise InputError("a run of no samples")
             if not isinstance(network, str) or not isinstance(data, str) or not isinstance(head["config"], dict):
                 raise InputError("digests or settings")
+            if head.get("counts") != list(COUNT_CLASSES):  # rows know them by their place
+                raise InputError("its counts are those of another version", hint=database.AGAIN)
             return Head(
                 network=network,
                 data=data,
@@ -334,7 +336,7 @@ def write(
             described = _dump(
                 {
                     "config": dict(head.config), "ledger": head.ledger.to_dict(), "graph": head.graph,
-                    "widths": list(head.widths), "class_names": list(head.class_names),
+                    "widths": list(head.widths), "class_names": list(head.class_names), "counts": list(COUNT_CLASSES),
                     "provenance": dict(head.provenance), "notices": list(head.notices),
                 }
             )  # fmt: skip

@@ -267,6 +267,8 @@ def test_read_only_folders_can_be_read(rows: list[Row], head: Head, tmp_path: Pa
         ("UPDATE run SET samples = 2", "out of order"),
         ("UPDATE run SET head = '['", "JSON"),
         ("UPDATE run SET head = '{}'", "missing"),
+        ("UPDATE run SET head = json_remove(head, '$.counts')", "counts are those of another version"),
+        ("UPDATE run SET head = json_remove(head, '$.counts[0]')", "counts are those of another version"),
         ("UPDATE run SET gates = '7'", "gates"),
         ("UPDATE sample SET position = -1 WHERE position = 0", "out of order"),
         ("UPDATE sample SET top = '[1.5]'", "sample 0"),
