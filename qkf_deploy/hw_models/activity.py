@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ir.values import Kind, Timing
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, Readout
@@ -92,7 +93,12 @@ def measure_activity(graph: Graph, values: Mapping[str, np.ndarray]) -> Activity
     Args:
         graph: integer graph.
         values: of every node, the input included, ``(T or 1, B, *shape)``.
+
+    Raises:
+        UnsupportedError: attention over several time steps: what it does belongs to no single step.
     """
+    for name in graph.not_causal:
+        raise UnsupportedError("waits for several time steps, so its work cannot be told by steps", where=name)
     images = values[graph.input.name].shape[1]
     live = dict(_live_additions(graph, values))
     nodes = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from frontend_networks import assert_sound, traced
@@ -108,6 +109,8 @@ def test_the_graph_and_the_audit_say_what_is_not_causal() -> None:
     assert "readout" not in late
     assert "not causal, waits for later time steps: attn.matmul (chunks of 2)" in str(graph)
     assert graph.to_dict()["not_causal"] == late
+    with pytest.raises(UnsupportedError, match="work cannot be told by steps"):
+        qd.measure_activity(qd.quantize(graph), np.zeros((1, *graph.input.type.shape)), engine="reference")
     (finding,) = (f for f in audit(graph) if f.node == "attn.matmul")
     assert finding.severity == "warning"
     assert "must wait for all 2 time steps of a chunk" in finding.text

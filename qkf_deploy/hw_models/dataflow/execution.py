@@ -81,7 +81,8 @@ class Execution:
     def _fixed(self, tally: _Tally, node: Node, t: int) -> None:
         found = self.setting.activity.nodes[node.name]
         for name, operation in _FIXED.items():
-            tally.add(operation, found.at(name, t), node.op.kind)
+            counted = name if name in found.counts else name.replace("graded", "unary")  # drives have no events
+            tally.add(operation, found.at(counted, t), node.op.kind)
         if node.op.kind == "add" and (node.type.kind is Kind.DRIVE or not self.resident):
             tally.add("accumulate", found.at("residual_adds", t))  # of events: delivered one by one where resident
         tally.add("neuron", found.at("neuron_updates_driven", t) + found.at("neuron_updates_idle", t))
