@@ -8,7 +8,7 @@ import numpy as np
 
 from qkf_deploy.hw_models.mapping import CoreMapping
 from qkf_deploy.hw_models.timing.latency import Latency, latency
-from qkf_deploy.hw_models.timing.mesh import in_order
+from qkf_deploy.hw_models.timing.placing import by_traffic
 from qkf_deploy.hw_models.timing.steps import Schedule
 from qkf_deploy.hw_models.timing.traffic import measured_traffic
 from qkf_deploy.ir import Graph
@@ -17,7 +17,7 @@ from qkf_deploy.ir import Graph
 def schedule_of(
     graph: Graph, mapping: CoreMapping, values: Mapping[str, np.ndarray], image: int = 0, *, pipelined: bool = True
 ) -> Schedule:
-    """The work of every core and step for one image of a network whose layers have cores of their own.
+    """The work of every core and step for one image; every layer has cores of its own, placed by traffic.
 
     Args:
         graph: integer graph.
@@ -31,7 +31,7 @@ def schedule_of(
     """
     traffic = measured_traffic(graph, mapping, values, image)
     make = Schedule.pipelined if pipelined else Schedule.layer_by_layer
-    return make(mapping.chip, in_order(mapping.chip, traffic), traffic)
+    return make(mapping.chip, by_traffic(mapping.chip, traffic), traffic)
 
 
 def network_latency(
