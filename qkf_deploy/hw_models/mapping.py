@@ -8,7 +8,7 @@ beat it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,6 +16,8 @@ import networkx as nx
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.architecture.chip import Chip, Core
+from qkf_deploy.hw_models.core_limits import broken_rules, fits, memory_bits, synapses
+from qkf_deploy.hw_models.lowering import lowered
 from qkf_deploy.hw_models.reach import distinct_inputs
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
 from qkf_deploy.ir import Graph
@@ -34,6 +36,7 @@ class Placement:
         neurons_per_core, synapses_per_core, memory_per_core_bytes: of the fullest core.
         first_core: index of its first core over all chips.
         limits_broken: why it cannot be placed, empty where it can.
+        lowered: what the core does with neurons because it cannot do it otherwise.
     """
 
     unit: Unit
@@ -45,6 +48,7 @@ class Placement:
     memory_per_core_bytes: int
     first_core: int
     limits_broken: tuple[str, ...] = ()
+    lowered: tuple[str, ...] = ()
 
     @property
     def cores(self) -> int:
@@ -88,6 +92,11 @@ class CoreMapping:
     chips: int
 
     @property
+    def end(self) -> int:
+        """Number behind the last core in use; cores of kinds that are not used in order leave gaps."""
+        return max((p.first_core + p.cores for p in self.placements if p.cores), default=0)
+
+    @property
     def infeasible(self) -> tuple[Placement, ...]:
         """Units that break a limit."""
         return tuple(p for p in self.placements if p.limits_broken)
@@ -117,26 +126,88 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
     """
     if graph.arithmetic != "integer":
         raise UsageError("only integer networks can be mapped", hint="`qkf-deploy quantize` it first")
-    placements, next_core = [], 0
-    for unit in units(graph):
-        placement = place(graph, unit, chip.cores[0], next_core)
-        placements.append(placement)
-        next_core += placement.cores
-    chips = -(-next_core // chip.cores_per_chip)
-    traffic = _traffic(graph, tuple(placements), chip, ledger) if ledger is not None else ()
-    return CoreMapping(chip, tuple(placements), traffic, next_core, chips)
+    found, readers = units(graph), _readers(graph)
+    placed: dict[str, Placement] = {}
+    for unit in reversed(found):  # how many cores an event goes to is known when its readers are cut
+        targets = [placed[name] for name in readers[unit.name] if name in placed]
+        ways = [place(graph, unit, core, targets=targets) for core in chip.cores]
+        placed[unit.name] = min(ways, key=lambda p: (len(p.limits_broken), p.cores))
+    placements = _numbered(chip, [placed[unit.name] for unit in found])
+    traffic = _traffic(graph, placements, chip, ledger) if ledger is not None else ()
+    cores = sum(p.cores for p in placements)
+    chips = -(-CoreMapping(chip, placements, (), cores, 0).end // chip.cores_per_chip)
+    return CoreMapping(chip, placements, traffic, cores, chips)
 
 
-def place(graph: Graph, unit: Unit, core: Core, first_core: int = 0) -> Placement:
-    """The cut of one unit with the fewest cores; ties go to fewer tiles (events then reach fewer cores)."""
-    broken = _broken(graph, unit, core)
-    for _, tiles, channels in sorted(_cuts(unit, core)):
-        piece = _piece(unit, core, channels, tiles, first_core, broken)
+def place(graph: Graph, unit: Unit, core: Core, targets: Sequence[Placement] = ()) -> Placement:
+    """The cut of one unit with the fewest cores; ties go to fewer tiles (events then reach fewer cores).
+
+    Args:
+        graph: integer graph.
+        unit: of it.
+        core: the kind of core.
+        targets: the units that read it, already cut.
+    """
+    way = lowered(graph, unit, core)
+    broken = (*way.problems, *broken_rules(way.unit, core, len(targets)))
+    copies = sum(most_targets(target) for target in targets)
+    for _, tiles, channels in sorted(_cuts(way.unit, core)):
+        piece = _piece(way.unit, core, channels, tiles, broken, way.how)
+        if _sends(piece) * copies > (core.axons_out_max or math.inf):
+            continue
         limit = core.axons_in_max
         if limit is None or all(inputs <= limit for inputs in _inputs_of_pieces(graph, piece)):
             return piece
-    smallest = _piece(unit, core, 1, unit.positions, first_core, broken)
-    return replace(smallest, limits_broken=(*broken, _smallest_does_not_fit(graph, smallest, core)))
+    smallest = _piece(way.unit, core, 1, unit.positions, broken, way.how)
+    return replace(smallest, limits_broken=(*broken, _smallest_does_not_fit(graph, smallest, copies)))
+
+
+def _readers(graph: Graph) -> Mapping[str, tuple[str, ...]]:
+    """Units that the events of each unit go to; a gate's go to what it masks."""
+    found = units(graph)
+    owner = unit_of(found)
+    pairs = [
+        (u, unit.name) for unit in found for source in unit.sources for u, _ in event_sources(graph, source, owner)
+    ]
+    for node in graph:
+        if node.op.kind == "mask":
+            gate, masked = (event_sources(graph, o.node, owner)[0][0] for o in node.inputs)
+            pairs.append((gate, masked))
+    return {unit.name: tuple(dict.fromkeys(b for a, b in pairs if a == unit.name)) for unit in found}
+
+
+def _numbered(chip: Chip, placements: Sequence[Placement]) -> tuple[Placement, ...]:
+    """Cores of each kind in order of computation; with several kinds the cores of a unit are on one chip."""
+    used = dict.fromkeys((core.kind for core in chip.cores), 0)
+    out = []
+    for placement in placements:
+        kind, cores, count = placement.core.kind, placement.cores, placement.core.count
+        if len(chip.cores) > 1 and cores > count:
+            rule = f"{cores} cores of kind {kind}, a chip has {count}"
+            placement, cores = replace(placement, limits_broken=(rule,)), 0
+        if len(chip.cores) > 1 and cores > count - used[kind] % count:
+            used[kind] += count - used[kind] % count
+        offset = sum(core.count for core in chip.cores[: [c.kind for c in chip.cores].index(kind)])
+        of_chip, within = divmod(used[kind], count)
+        first = of_chip * chip.cores_per_chip + offset + within if len(chip.cores) > 1 else used[kind]
+        out.append(replace(placement, first_core=first))
+        used[kind] += cores
+    return tuple(out)
+
+
+def _sends(piece: Placement) -> int:
+    """Neurons of the fullest core that send events."""
+    return piece.neurons_per_core // piece.unit.neurons_per_output
+
+
+def most_targets(placement: Placement) -> int:
+    """Most cores of a unit that one event goes to: all groups of channels, and every tile that a window can touch."""
+    tiles, halo = placement.tiles, placement.unit.halo
+    if halo:
+        pooled = math.prod(out for _, out, _, _ in halo) != placement.unit.positions
+        reach = [-(-window // stride) + pooled for _, _, window, stride in halo]
+        tiles = min(tiles, math.prod(reach), 2 * reach[0] if len(reach) > 1 else tiles)
+    return placement.channel_groups * tiles
 
 
 def _cuts(unit: Unit, core: Core) -> Iterator[tuple[int, int, int]]:
@@ -178,7 +249,9 @@ def _tile_counts(unit: Unit) -> list[int]:
     return sorted({-(-unit.positions // size) for size in sizes if size <= unit.positions})
 
 
-def _piece(unit: Unit, core: Core, channels: int, tiles: int, first_core: int, broken: tuple[str, ...]) -> Placement:
+def _piece(
+    unit: Unit, core: Core, channels: int, tiles: int, broken: tuple[str, ...], how: tuple[str, ...]
+) -> Placement:
     groups = -(-unit.channels // channels)
     channels = -(-unit.channels // groups)  # equal pieces
     positions = -(-unit.positions // tiles)
@@ -187,26 +260,13 @@ def _piece(unit: Unit, core: Core, channels: int, tiles: int, first_core: int, b
         groups,
         tiles,
         core,
-        channels * positions,
-        _synapses(unit, core, channels, positions),
-        -(-sum(_memory_bits(unit, core, channels, positions)) // 8),
-        first_core,
+        channels * positions * unit.neurons_per_output,
+        synapses(unit, core, channels, positions),
+        -(-sum(memory_bits(unit, core, channels, positions)) // 8),
+        0,
         broken,
+        how,
     )
-
-
-def _synapses(unit: Unit, core: Core, channels: int, positions: int) -> int:
-    if core.share_convolution_weights:
-        return channels * unit.weights_per_channel
-    return channels * positions * unit.connections_per_neuron
-
-
-def _memory_bits(unit: Unit, core: Core, channels: int, positions: int) -> tuple[int, int]:
-    """Bits of weights (with biases and thresholds) and of state."""
-    weights = _synapses(unit, core, channels, positions) * unit.weight_bits + channels * unit.channel_bits
-    state = channels * positions * (unit.state_bits + unit.leftover_bits)
-    held = -(-unit.held_bits * channels * positions // (unit.channels * unit.positions))  # spread evenly
-    return weights, state + held
 
 
 def _channels_that_fit(unit: Unit, core: Core, positions: int) -> int:
@@ -214,37 +274,25 @@ def _channels_that_fit(unit: Unit, core: Core, positions: int) -> int:
     low, high = 0, unit.channels
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _fits(unit, core, middle, positions) else (low, middle - 1)
+        low, high = (middle, high) if fits(unit, core, middle, positions) else (low, middle - 1)
     return low
 
 
-def _fits(unit: Unit, core: Core, channels: int, positions: int) -> bool:
-    synapses = _synapses(unit, core, channels, positions)
-    return (
-        channels * positions <= core.neurons_max
-        and (core.synapses_max is None or synapses <= core.synapses_max)
-        and not core.memory_problem(*_memory_bits(unit, core, channels, positions))
-    )
-
-
-def _broken(graph: Graph, unit: Unit, core: Core) -> tuple[str, ...]:
-    problems = []
-    unsupported = sorted({graph[n].op.kind for n in unit.nodes} - core.supports - {"input", "output"})
-    if unsupported:
-        problems.append(f"not supported: {', '.join(unsupported)}")
-    if unit.weight_bits > core.weight_bits_max:
-        problems.append(f"{unit.weight_bits}-bit weights, at most {core.weight_bits_max}")
-    if unit.state_bits > core.state_bits_max:
-        problems.append(f"{unit.state_bits}-bit state, at most {core.state_bits_max}")
-    if core.fan_in_max is not None and unit.connections_per_neuron > core.fan_in_max:
-        problems.append(f"fan-in {unit.connections_per_neuron}, at most {core.fan_in_max}")
-    return tuple(problems)
-
-
-def _smallest_does_not_fit(graph: Graph, piece: Placement, core: Core) -> str:
+def _smallest_does_not_fit(graph: Graph, piece: Placement, copies: int) -> str:
+    """The rule that a single neuron breaks."""
+    unit, core = piece.unit, piece.core
+    if unit.neurons_per_output > core.neurons_max:
+        return f"one product needs {unit.neurons_per_output} neurons, at most {core.neurons_max} per core"
     if core.synapses_max is not None and piece.synapses_per_core > core.synapses_max:
         return f"one neuron needs {piece.synapses_per_core} synapses, at most {core.synapses_max} per core"
-    if problem := core.memory_problem(*_memory_bits(piece.unit, core, 1, 1)):
+    bits = piece.synapses_per_core * unit.weight_bits
+    if core.synapse_bits_max is not None and bits > core.synapse_bits_max:
+        return f"one neuron needs {bits} synapse bits, at most {core.synapse_bits_max} per core"
+    if core.biases_max is not None and unit.biases_per_channel > core.biases_max:
+        return f"one neuron needs {unit.biases_per_channel} biases, at most {core.biases_max} per core"
+    if core.axons_out_max is not None and copies > core.axons_out_max:
+        return f"one neuron sends to {copies} cores, at most {core.axons_out_max} (neuron, core) pairs per core"
+    if problem := core.memory_problem(*memory_bits(piece.unit, core, 1, 1)):
         return f"one neuron needs {problem}"
     return f"one neuron reads {most_inputs(graph, piece)} distinct inputs, at most {core.axons_in_max} per core"
 

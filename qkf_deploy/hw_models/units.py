@@ -29,6 +29,8 @@ class Unit:
         leftover_bits: membranes stored for one output, all steps, where they differ between positions.
         halo: per spatial axis (places in, size out, window, stride), for events that reach several tiles.
         sources: nodes whose events it reads.
+        biases_per_channel: stored biases (several where a bias depends on the border).
+        neurons_per_output: more than one where a core has to execute an operation with neurons.
         held_bits: values of the whole unit that wait for later time steps, as attention over chunks of steps does.
     """
 
@@ -44,6 +46,8 @@ class Unit:
     halo: tuple[tuple[int, int, int, int], ...] = ()
     sources: tuple[str, ...] = field(default=())
     leftover_bits: int = 0
+    biases_per_channel: int = 0
+    neurons_per_output: int = 1
     held_bits: int = 0
 
 
@@ -97,8 +101,14 @@ def _unit(graph: Graph, head: Node, nodes: list[Node]) -> Unit:
         state_bits=_state_bits(graph, head),
         halo=tuple(_halo(graph, nodes)),
         sources=tuple(dict.fromkeys(o.node for n in nodes for o in n.inputs if o.node not in inside)),
+        biases_per_channel=sum(n.params["bias"].size // max(len(n.params["bias"]), 1) for n in nodes if _has_bias(n)),
         leftover_bits=0 if _same_everywhere(head) else _leftover_bits(head),
     )
+
+
+def _has_bias(node: Node) -> bool:
+    bias = node.params.get("bias")
+    return bias is not None and bias.ndim > 0 and bias.size > 0
 
 
 def _channel_bits(node: Node) -> int:

@@ -53,6 +53,7 @@ def summary(mapping: CoreMapping) -> str:
     ]
     if mapping.infeasible:
         lines.append(f"not mappable: {', '.join(p.unit.name for p in mapping.infeasible)}")
+    lines += [f"done with neurons: {how}" for p in mapping.placements if p.cores for how in p.lowered]
     lines.append("assumptions:")
     lines += [f"  - {a}" for a in _assumptions(mapping)]
     return "\n".join(lines) + "\n"

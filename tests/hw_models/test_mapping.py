@@ -65,9 +65,9 @@ def test_generic_chip_takes_the_whole_network(network: DigitsNetwork) -> None:
 def test_loihi2_names_what_it_cannot_do(network: DigitsNetwork) -> None:
     mapping = map_network(network.integer_graph, load_chip("loihi2"), network.ledger)
     problems = {p.unit.name: p.limits_broken for p in mapping.infeasible}
-    assert problems["stage3.0.ssa.matmul"] == ("not supported: matmul",)
-    assert problems["patch_embed2.proj4_lif"] == ("not supported: max_pool",)
-    assert len(problems) == 4
+    assert problems["stage3.0.ssa.matmul#2"] == ("not supported: matmul (of counts: no AND)",)
+    assert problems["patch_embed2.proj4_lif"] == ("not supported: max_pool (a maximum of drives is no OR)",)
+    assert len(problems) == 3
     text = render_mapping(mapping, "table")
     assert "not mappable: patch_embed2.proj4_lif" in text
     assert "192 KiB" in text
@@ -165,6 +165,7 @@ def test_unshared_convolutions_store_every_connection(network: DigitsNetwork) ->
         ({"state_bits_max": 8}, "14-bit state, at most 8"),
         ({"buffers": with_memory(CORE, 100).buffers}, "bytes, a core has 100"),
         ({"synapses_max": 100}, "one neuron needs 144 synapses"),
+        ({"synapse_bits_max": 1151}, "one neuron needs 1152 synapse bits, at most 1151 per core"),
     ],
 )
 def test_limits_are_named(network: DigitsNetwork, change: dict[str, Any], text: str) -> None:

@@ -19,8 +19,8 @@ def by_traffic(chip: Chip, traffic: Traffic) -> Mesh:
     """Places such that messages x hops is small; never more than in order of computation.
 
     Cores go along a snake over the tiles in the order of a walk through the heaviest links (maximum spanning tree);
-    from there, and from the order of computation, places are exchanged while that shortens the ways. Only cores of one kind
-    exchange places. With multicast the ways to several targets are counted apart.
+    from there, and from the order of computation, places are exchanged while that shortens the ways. Only cores of one
+    kind exchange places. With multicast the ways to several targets are counted apart.
 
     Raises:
         UsageError: the chip file says nothing of a network.

@@ -12,9 +12,9 @@ from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement
 from qkf_deploy.hw_models.reach import connections
 from qkf_deploy.hw_models.units import Unit, depths
-from qkf_deploy.ir import Graph, Operand
+from qkf_deploy.ir import Graph, Node, Operand
 from qkf_deploy.ir.values import Kind, Timing
-from qkf_deploy.ops import Add, Mask, MaxPool
+from qkf_deploy.ops import Add, Concat, Mask, MaxPool
 from qkf_deploy.ops.geometry import Axis
 
 INPUT = "input"
@@ -116,7 +116,7 @@ class Emission:
     Attributes:
         node: whose neurons fire.
         events: of its elements, bool ``(T, size)``: those that are sent on.
-        elements: index of the element at each place of what is seen, ``(*shape)``.
+        elements: index of the element at each place of what is seen, ``(*shape)``; -1 where it is none of this node.
     """
 
     node: str
@@ -133,12 +133,12 @@ class Emission:
 
     def seen(self) -> np.ndarray:
         """Where an event is seen, ``(T, *shape)``."""
-        return self.events[:, self.elements]
+        return self.events[:, np.maximum(self.elements, 0)] & (self.elements >= 0)
 
     def where(self, opened: np.ndarray) -> Emission:
         """The events that an open gate ``(T, *shape)`` lets pass."""
         passed = np.zeros_like(self.events)
-        np.logical_or.at(passed.T, self.elements.reshape(-1), (self.seen() & opened).reshape(len(passed), -1).T)
+        np.logical_or.at(passed.T, self.elements[self.elements >= 0], (self.seen() & opened)[:, self.elements >= 0].T)
         return replace(self, events=passed)
 
 
@@ -173,7 +173,7 @@ class _Builder:
         self.owner = {node: p.unit.name for p in mapping.placements for node in p.unit.nodes}
 
     def traffic(self) -> Traffic:
-        cores = self.mapping.cores + 1
+        cores = self.mapping.end + 1
         stages = depths(self.graph, tuple(p.unit for p in self.mapping.placements))
         unit, stage = [INPUT] * cores, np.zeros(cores, np.int64)
         neurons, comparisons = np.zeros(cores, np.int64), np.zeros(cores, np.int64)
@@ -183,14 +183,22 @@ class _Builder:
             events = self.events_of(placement.unit.name)
             if self.graph[placement.unit.name].type.timing is Timing.IMAGE:
                 events = np.zeros_like(events)  # a result is read out, nothing fires
+            ands = self.and_events(placement)
             for core in range(placement.first_core, placement.first_core + placement.cores):
                 unit[core], stage[core] = placement.unit.name, stages[placement.unit.name]
-                neurons[core] = int((held == core).sum())
-                comparisons[core] = self.comparisons(placement.unit) * neurons[core] // held.size
-                fired[:, core] = events[:, held.reshape(-1) == core].sum(axis=1)
+                neurons[core] = int((held == core).sum()) * placement.unit.neurons_per_output
+                comparisons[core] = self.comparisons(placement.unit) * int((held == core).sum()) // held.size
+                fired[:, core] = (events + ands)[:, held.reshape(-1) == core].sum(axis=1)
         fired[:, -1] = self.events_of(self.graph.input.name).sum(axis=1)
         sends = [send for placement in self.mapping.placements for send in self.into(placement)]
         return Traffic(tuple(unit), stage, neurons, comparisons, fired, (*sends, *self.into_gates()))
+
+    def and_events(self, placement: Placement) -> np.ndarray:
+        """AND neurons that fire for each sum of a product, ``(T or 1, size)``: as many as the sum counts."""
+        if placement.unit.neurons_per_output == 1:
+            return np.zeros((1, 1), np.int64)
+        value = self.values[placement.unit.name][:, self.image]
+        return value.reshape(len(value), -1).astype(np.int64)
 
     def comparisons(self, unit: Unit) -> int:
         """Comparisons of max pooling of what the unit itself computes, at one step."""
@@ -204,7 +212,7 @@ class _Builder:
         """Core of each element of the value of a node, ``(*shape)``."""
         shape = self.graph[node].type.shape
         if self.graph[node].op.kind == "input":
-            return np.full(shape, self.mapping.cores)
+            return np.full(shape, self.mapping.end)
         return pieces(self.placed[self.owner[node]]).reshape(shape)
 
     def events_of(self, node: str) -> np.ndarray:
@@ -233,6 +241,8 @@ class _Builder:
             found = [Emission(node.name, self.events_of(node.name), elements)]
         elif isinstance(node.op, Add):
             found = [emission for source in node.inputs for emission in self.emissions(source)]
+        elif isinstance(node.op, Concat):
+            found = [e for number in range(len(node.inputs)) for e in self.joined(node, number)]
         else:
             gate, masked = node.inputs
             opened = np.zeros((self.graph.time_steps, *node.type.shape), bool)
@@ -241,6 +251,13 @@ class _Builder:
             opened ^= isinstance(node.op, Mask) and node.op.invert
             found = [emission.where(opened) for emission in self.emissions(masked)]
         return [emission.seen_through(operand) for emission in found]
+
+    def joined(self, node: Node, number: int) -> Iterator[Emission]:
+        """Events of one operand of a concatenation, as its result shows them."""
+        absent = [np.full(t.shape, -1) for t in self.graph.input_types(node)]
+        for emission in self.emissions(node.inputs[number]):
+            parts = [*absent[:number], emission.elements, *absent[number + 1 :]]
+            yield replace(emission, elements=np.concatenate(parts, axis=getattr(node.op, "axis", 0)))
 
     def into(self, placement: Placement) -> Iterator[Send]:
         """What one unit receives."""
@@ -252,6 +269,7 @@ class _Builder:
                 if not same:
                     known.append((emission, {}))
                 kinds = (same or [known[-1][1]])[0]
+                work = "" if placement.lowered and work in ("and", "compare") else work  # neurons add what comes
                 kinds[work] = kinds.get(work, 0) + self.spread(emission, counts)
         for emission, kinds in known:
             yield from self.sends(emission, kinds, targets)
@@ -259,7 +277,8 @@ class _Builder:
     def spread(self, emission: Emission, counts: np.ndarray) -> np.ndarray:
         """Counts ``(targets, *shape seen)`` moved to the elements of the node, ``(targets, size)``."""
         out = np.zeros((len(counts), self.graph[emission.node].type.size), np.int64)
-        np.add.at(out.T, emission.elements.reshape(-1), counts.reshape(len(counts), -1).T)
+        here = emission.elements >= 0
+        np.add.at(out.T, emission.elements[here], counts[:, here].T)
         return out
 
     def sends(self, emission: Emission, kinds: Mapping[str, np.ndarray], targets: range) -> Iterator[Send]:
