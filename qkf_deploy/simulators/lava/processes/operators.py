@@ -86,6 +86,13 @@ class PyUnary(PySending):
     x: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
 
 
+class PyPair(PySending):
+    """Two operands that are alike."""
+
+    a: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+    b: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
+
+
 @on_cpu(Synapse)
 class PySynapse(PyUnary):
     """:class:`Synapse` on CPU."""
@@ -136,15 +143,12 @@ class PyReadout(PyUnary):
 
 
 @on_cpu(Add)
-class PyAdd(PySending):
+class PyAdd(PyPair):
     """:class:`Add` on CPU."""
-
-    a: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
-    b: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
 
 
 @on_cpu(Concat)
-class PyConcat(PyAdd):
+class PyConcat(PyPair):
     """:class:`Concat` on CPU."""
 
 
