@@ -46,6 +46,7 @@ from qkf_deploy.pipeline.networks import (
     widths,
     with_time_steps,
 )
+from qkf_deploy.pipeline.over_time import OverTime, over_time
 from qkf_deploy.pipeline.record import read_record
 from qkf_deploy.pipeline.running import (
     default_batch,
@@ -74,6 +75,7 @@ __all__ = [
     "Graph",
     "Ledger",
     "Outcome",
+    "OverTime",
     "QkfError",
     "Run",
     "RunFile",
@@ -113,6 +115,7 @@ __all__ = [
     "measure_network_use",
     "movement",
     "or_gates",
+    "over_time",
     "price",
     "price_rates",
     "quantize",

@@ -176,6 +176,9 @@ def each(command: str, folder: Path) -> list[list[str]]:
 
 #: Command lines whose options are wrong.
 OPTIONS = """
+simulate float.qkf images.npy --every-step -o run2.sqlite
+simulate float.qkf images.npy --every-step --engine event
+simulate float.qkf nothing.npy --every-step
 nonsense
 run
 run float.qkf

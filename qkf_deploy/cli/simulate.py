@@ -34,6 +34,11 @@ from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFor
     "--event-format", type=click.Choice(get_args(EventFormat)), default="npz", show_default=True, help="aer is text."
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes shown per image.")
+@click.option(
+    "--every-step",
+    is_flag=True,
+    help="Accuracy after each time step, in memory that does not grow with T; no counts.",
+)
 @options_of(EngineOptions)
 @options_of(DataOptions)
 @format_option
@@ -47,6 +52,7 @@ def simulate(
     events: Path | None,
     event_format: EventFormat,
     top: int,
+    every_step: bool,
     fmt: TableFormat,
     **options: Any,
 ) -> None:
@@ -64,8 +70,14 @@ def simulate(
         raise UsageError("--record keeps values for --save and --events", hint="add --save values.npz")
     if membranes and save is None:
         raise UsageError("--membranes keeps membranes for --save", hint="add --save values.npz")
+    if every_step and (output or save or events or membranes or record or options["engine"] != "auto"):
+        raise UsageError("--every-step keeps nothing and has an engine of its own", hint="leave the other options out")
     graph = qd.load(network)
     given = qd.load_images(images, graph, **part(options, DataOptions))
+    if every_step:
+        notices(given.notices)
+        show(qd.over_time(graph, given.array, given.labels).sheet(), fmt)
+        return
     wanted = [*record, *(["gates"] if output else []), *(["events"] if events else [])]
     with progress("simulating") as tick:
         run = qd.simulate(graph, given.array, record=wanted, membranes=membranes, progress=tick, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -55,6 +56,22 @@ def with_time_steps(graph: Graph, time_steps: int) -> Graph:
         provenance={**graph.provenance, "steps": f"{time_steps} instead of {graph.time_steps}"},
     )
     return fold(out)
+
+
+def means_over_time(graph: Graph, after: Sequence[Node]) -> frozenset[str]:
+    """Sums over time that stand for a mean; where nothing behind them adds a bias, none: that changes no answer.
+
+    Args:
+        graph: float or integer.
+        after: its nodes behind the sums.
+
+    Raises:
+        UnsupportedError: whether one is a mean cannot be told.
+    """
+    if not any("bias" in node.params for node in after):
+        return frozenset()
+    plain = [n for n in after if isinstance(n.op, Readout) and not n.op.weights]
+    return frozenset(node.name for node in plain if _is_mean(graph, node))
 
 
 def _check(graph: Graph) -> None:
