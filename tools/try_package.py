@@ -137,7 +137,7 @@ def main() -> int:
         said.write_text(f"{time.perf_counter() - start:.0f} s\n{demo.stdout}")
     seconds, *shown = said.read_text().splitlines()
     rows = [tried(base / "qkf-deploy", c, e, work / "out" / "demo", work) for c, e in COMMANDS.items()]
-    last = next(line for line in shown if "integer network" in line).strip()
+    last = next(line for line in shown if line.startswith("8-bit integer network"))
     text = (
         f"Wheel {wheel.stat().st_size / 1e6:.1f} MB, sdist {sdist.stat().st_size / 1e6:.1f} MB; the base install takes "
         f"{megabytes(folder / 'base')} MB, with all it needs.\n\n"

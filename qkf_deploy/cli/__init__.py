@@ -19,6 +19,7 @@ import click
 
 from qkf_deploy import limits
 from qkf_deploy.cli.common import ClosedPipe
+from qkf_deploy.cli.talk import talk_options
 from qkf_deploy.errors import InputError, QkfError
 from qkf_deploy.simulators import startup
 
@@ -103,9 +104,13 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="qkf-deploy", prog_name="qkf-deploy")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error.")
 @click.option("--memory", envvar="QKF_MEMORY", metavar="SIZE", help="Memory one input may take [default: 1G].")
+@talk_options(hidden=False)
 @click.pass_context
 def group(ctx: click.Context, debug: bool, memory: str | None) -> None:
-    """Spiking transformers from a trained checkpoint to exact integer networks, operation counts and energy."""
+    """Spiking transformers from a trained checkpoint to exact integer networks, operation counts and energy.
+
+    -q, -v and --rows may also stand behind the command.
+    """
     ctx.obj = {"debug": debug}
     if memory is not None:
         ctx.with_resource(limits.memory_limit(memory))

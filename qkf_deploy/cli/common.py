@@ -14,6 +14,7 @@ import click
 import qkf_deploy as qd
 from qkf_deploy.cli.options import Decorator
 from qkf_deploy.cli.outputs import Command, Output, Place
+from qkf_deploy.cli.talk import ProgressLines, is_quiet, is_verbose
 from qkf_deploy.options import TableFormat
 
 if TYPE_CHECKING:
@@ -88,24 +89,31 @@ def show(sheet: Sheet, fmt: TableFormat, notes: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A notice, on stderr."""
-    click.echo(f"note: {text}", err=True)
+    """A notice, on stderr; none with --quiet."""
+    if not is_quiet():
+        click.echo(f"note: {text}", err=True)
 
 
 def notices(texts: tuple[str, ...]) -> None:
-    """Notices, on stderr, the first few in full."""
-    for text in texts[:8]:
+    """Notices, on stderr: the first few, with --verbose all."""
+    most = len(texts) if is_verbose() else 8
+    for text in texts[:most]:
         note(text)
-    if len(texts) > 8:
-        note(f"... and {len(texts) - 8} more (`qkf-deploy inspect` shows all)")
+    if len(texts) > most:
+        note(f"... and {len(texts) - most} more (-v shows all, and `qkf-deploy inspect`)")
 
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr (only on a terminal); yields a function of (done, total)."""
+    """Progress on stderr, a bar on a terminal, else a line now and then; yields a function of (done, total)."""
     with messages():
-        if not sys.stderr.isatty():
+        if is_quiet():
             yield lambda done, total: None
+            return
+        if not sys.stderr.isatty():
+            lines = ProgressLines(what)
+            yield lines.tick
+            lines.end()
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from qkf_deploy.cli.talk import talk_parameters
 from qkf_deploy.errors import InputError, UsageError
 
 
@@ -37,6 +38,7 @@ class Command(click.Command):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.params += talk_parameters(hidden=True)
         if any(isinstance(p.type, Output) and not p.type.folder for p in self.params):
             force = click.Option(["--force"], is_flag=True, expose_value=False, callback=_keep, help=_FORCE)
             self.params.append(force)

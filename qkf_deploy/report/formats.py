@@ -12,7 +12,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, get_args
 
-from qkf_deploy.display.tables import Cell, Sheet, printable, to_text
+from qkf_deploy.display.screen import on_screen
+from qkf_deploy.display.tables import Cell, Sheet, printable
 from qkf_deploy.errors import UsageError
 from qkf_deploy.options import TableFormat
 from qkf_deploy.report.latex import latex_notes, to_latex
@@ -28,7 +29,7 @@ def check_format(fmt: str) -> None:
 
 def for_people(fmt: str) -> Callable[[Sheet], str]:
     """How a table is drawn that a person reads: as text, Markdown or LaTeX."""
-    return {"table": to_text, "md": to_markdown, "latex": to_latex}[fmt]
+    return {"table": on_screen, "md": to_markdown, "latex": to_latex}[fmt]
 
 
 def below(fmt: str, text: str) -> str:
