@@ -7,14 +7,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from netbuild import conv_taps, drive_type, interval, signed_network
+from netbuild import conv_taps, drive_type, interval, random_pixels, signed_network
 
 import qkf_deploy as qd
 from qkf_deploy import ops
 from qkf_deploy.errors import GraphError
 from qkf_deploy.ir import Interval
 from qkf_deploy.ir.values import Kind, Timing, ValueType
-from qkf_deploy.simulators import reference
+from qkf_deploy.simulators import engines, reference
 from qkf_deploy.simulators.inputs import encode
 from qkf_deploy.simulators.run import Record
 
@@ -177,3 +177,18 @@ def test_integers_give_the_float_spikes(seed: int) -> None:
     for name in names:
         assert np.array_equal(runs[0].spikes[name], runs[1].spikes[name]), name
         assert runs[0].spikes[name].min() < 0 or name == "gate"
+
+
+@pytest.mark.parametrize(("seed", "bits"), [(0, 8), (1, 2), (2, 4), (3, 16), (4, 24)])
+def test_random_networks_in_every_engine(seed: int, bits: int) -> None:
+    """Every value, membrane and count; black and white images among them."""
+    graph = qd.quantize(signed_network(seed), bits)
+    x = encode(graph, random_pixels(seed, (2, SIZE, SIZE), 5))[0]
+    record = Record.of(graph, "all", "all")
+    wanted = reference.run(graph, x, record)
+    for engine in ("event", "torch", "onnx"):
+        for form in ("step", "sequence") if engine == "onnx" else ("",):
+            found = engines.get(engine, graph, {"form": form} if form else {})(graph, x, record, None)
+            assert found.ledger == wanted.ledger, engine
+            for kept, expected in ((found.values, wanted.values), (found.membranes, wanted.membranes)):
+                assert all(np.array_equal(kept[name], value) for name, value in expected.items()), engine
