@@ -22,7 +22,7 @@ from qkf_deploy.hw_models.timing.latency import REASONS, latency
 from qkf_deploy.hw_models.timing.mesh import EAST, NORTH, Mesh, in_order
 from qkf_deploy.hw_models.timing.steps import Schedule, step_energy, step_times
 from qkf_deploy.hw_models.timing.traffic import Traffic, measured_traffic
-from qkf_deploy.ops import Add
+from qkf_deploy.ops import Add, Concat
 
 #: Cores with few neurons: units are cut into pieces.
 SMALL = replace(LOIHI, cores=(replace(LOIHI.cores[0], neurons_max=48),))
@@ -33,7 +33,8 @@ def digits(network: DigitsNetwork) -> Traffic:
     return traffic_of(network.integer_graph, network.pixels[:1], LOIHI)
 
 
-def test_golden_three_layers() -> None:
+@pytest.mark.parametrize("chip", [LOIHI, qd.load_chip("loihi1")], ids=lambda chip: chip.id)
+def test_golden_three_layers(chip: Chip) -> None:
     """Energy and time of SANA-FE's own formulae, by hand: 3 and 2 neurons, 4 classes, T = 4, on three tiles.
 
     One position, so an input event meets 3 synapses of conv a, one of a 2 of conv b, one of b is added once.
@@ -45,10 +46,10 @@ def test_golden_three_layers() -> None:
         "b": np.array([[1, 0], [1, 1], [0, 0], [0, 1]]),
     }
     shaped = {name: spikes[:, None, :, None, None] for name, spikes in values.items()}
-    traffic = measured_traffic(graph, map_network(graph, LOIHI), shaped)
+    traffic = measured_traffic(graph, map_network(graph, chip), shaped)
     assert traffic.unit == ("a", "b", "head", "input")
     # a on tile (0, 0), where the input arrives; b on tile (1, 1), two hops away; the head on tile (1, 0), one from b
-    schedule = pipelined(LOIHI, traffic, (0, 36, 4, -1))
+    schedule = pipelined(chip, traffic, (0, 36, 4, -1))
     assert schedule.steps == 4 + 3
     assert step_energy(schedule) == {
         "neurons": 7 * 9 * (Fraction("51.2") + Fraction("21.6")) + (6 + 4) * Fraction("69.3"),
@@ -110,6 +111,25 @@ def test_each_neuron_sends_once_to_a_core_that_reads_it_twice() -> None:
     assert sum(s.operations("conv").sum() for s in into) == sum(
         run.ledger[name].total("ac_unary") for name in ("left", "right")
     )
+
+
+def test_maps_side_by_side_send_what_they_hold() -> None:
+    """Two maps along channels, one of them twice: an event of the doubled one is one message that causes both."""
+    net = Net(0, (2, 4, 4), frames=True)
+    a, b = net.lif("a", net.conv("conv_a", "input", 3)), net.lif("b", net.conv("conv_b", "input", 2))
+    both = net.add("both", Concat(0), net.add("ab", Concat(0), a, b), a)
+    net.head(net.lif("c", net.conv("conv_c", both, 4)))
+    graph = qd.quantize(net.build())
+    images = frames(graph)
+    run = qd.simulate(graph, images, engine="reference", record=["a", "b"])
+    for chip in (LOIHI, SMALL):
+        traffic = traffic_of(graph, images, chip)
+        into = {name: [s for s in traffic.sends if traffic.unit[s.source] == name] for name in "ab"}
+        additions = sum(s.operations("conv").sum() for sends in into.values() for s in sends)
+        assert additions == run.ledger["conv_c"].total("ac_unary")
+        if chip is LOIHI:
+            for name, sends in into.items():
+                assert sum(s.events.sum() for s in sends) == (run.values[name] != 0).sum() > 0
 
 
 def test_events_that_nobody_reads_are_not_sent() -> None:
