@@ -78,7 +78,7 @@ def resolve(source: Any, options: TraceOptions) -> Source:
     with telling(neurons):
         found = _resolved(source, options)
     check_used(neurons, found.model)
-    return replace(found, neurons=neurons, outputs=tuple(options.outputs))
+    return replace(found, neurons=neurons, outputs=tuple(options.outputs or ()))
 
 
 def _resolved(source: Any, options: TraceOptions) -> Source:
