@@ -88,10 +88,15 @@ class Deep(nn.Module):
         x = x.permute(1, 2, 0, 3, 4)
         x = self.max(x) if self.form == "max pool" else self.avg(x) if self.form == "average pool" else x
         x = self.lif(self.bn(self.conv(x)).permute(2, 0, 1, 3, 4))
+        if self.form == "adaptive pool per channel":
+            return self.fc(nn.functional.adaptive_avg_pool3d(x, (None, 1, 1)).flatten(2)).mean(0)
         return self.fc(x.mean((3, 4))).mean(0)
 
 
-@pytest.mark.parametrize("form", ["convolution", "max pool", "average pool", "pool per channel"])
+FORMS = ["convolution", "max pool", "average pool", "pool per channel", "adaptive pool per channel"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_layers_of_three_dimensions_that_leave_the_steps_alone(form: str) -> None:
     assert_sound(traced(Deep(form), image_size=8, time_steps=3))
 

@@ -56,23 +56,26 @@ def avg_pool(low: Lowering, call: Call) -> Symbol:
     return low.scaled(call, _pooled(low, call, "avgpool", SumPool(kernel, stride, padding), rank), 1.0 / divisor)
 
 
-@rule("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")
+@rule("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default")
 def adaptive_avg_pool(low: Lowering, call: Call) -> Symbol:
-    """Average pooling to a given size, where all windows are equal."""
+    """Average pooling to a given size, where all windows are equal; a 3-d pool that leaves its first axis alone."""
     x = low.symbol(call.args[0])
-    rank = 1 if "1d" in call.target else 2
-    target = per_axis(call.args[1], rank)
+    rank = int(call.target.partition("d.")[0][-1])
     spatial = x.shape[-rank:]
+    target = tuple(n if t is None else t for n, t in zip(spatial, per_axis(call.args[1], rank), strict=True))
+    if rank == 3:
+        if target[0] != spatial[0]:
+            raise UnsupportedError("3-d pooling over depth or time", hint="an output of (None, h, w) is a 2-d pool")
+        rank, spatial, target = 2, spatial[1:], target[1:]
     if any(n % t for n, t in zip(spatial, target, strict=True)):
         raise UnsupportedError(
             f"adaptive pooling from {spatial} to {target} with windows of different size",
             hint="choose an image size whose last feature map is a multiple of the pool's output",
         )
     kernel = tuple(n // t for n, t in zip(spatial, target, strict=True))
-    layout = batch_first(x, rank + 1)
     if math.prod(kernel) == 1:
         return x
-    summed = low.emit(call, "avgpool", SumPool(kernel, kernel, (0,) * rank), (x,), layout)
+    summed = _pooled(low, call, "avgpool", SumPool(kernel, kernel, (0,) * rank), rank)
     return low.scaled(call, summed, 1.0 / math.prod(kernel))
 
 
