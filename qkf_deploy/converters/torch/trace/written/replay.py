@@ -11,11 +11,11 @@ import torch
 from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace import InputSpec, lowering
 from qkf_deploy.converters.torch.trace.capture import TRACE_BATCH, export
+from qkf_deploy.converters.torch.trace.precision import widened
 from qkf_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from qkf_deploy.converters.torch.trace.precision import widened
-from qkf_deploy.converters.torch.trace.lowering import InputLayout
+    from qkf_deploy.converters.torch.trace.lowering import InputLayout
 
 
 class Replay:
