@@ -112,7 +112,8 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
 def _frames(x: np.ndarray, op: Input, graph: Graph) -> np.ndarray:
     counts = np.rint(x)
     if (counts != x).any() or (counts < 0).any() or (counts > op.high).any():
-        raise InputError(f"event frames must be whole numbers from 0 to {op.high}")
+        hint = f"sum events, do not average them; for counts above {op.high} bin them into more frames"
+        raise InputError(f"event frames must be whole numbers from 0 to {op.high}", hint=hint)
     dtype = np.int64 if graph.arithmetic == "integer" else np.float64
     return np.ascontiguousarray(np.swapaxes(counts.astype(dtype), 0, 1))
 

@@ -10,7 +10,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import nn
 
 import qkf_deploy as qd
-from qkf_deploy.errors import UsageError
+from qkf_deploy.errors import InputError, UsageError
 
 
 class Frames(nn.Module):
@@ -80,6 +80,17 @@ def test_any_shape(model: type[nn.Module], options: dict[str, object], shape: tu
     integer = assert_exact(net.graph, net.images)
     reference, onnx = (qd.simulate(integer, net.images, engine=e).raw_output for e in ("reference", "onnx"))
     assert np.array_equal(reference, onnx)
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 256, 3000])
+def test_fractions_and_counts_beyond_the_range_are_refused(value: float) -> None:
+    net = traced(Frames(), image_size=(6, 9), time_steps=3, input="frames")
+    frames = net.images.copy()
+    frames[0, 1, 0, 2, 3] = value
+    for graph in (net.graph, qd.quantize(net.graph, 8)):
+        with pytest.raises(InputError, match="must be whole numbers from 0 to 255") as caught:
+            qd.simulate(graph, frames)
+        assert "sum events, do not average them; for counts above 255 bin them" in str(caught.value.hint)
 
 
 class Part(nn.Module):

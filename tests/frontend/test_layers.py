@@ -145,6 +145,11 @@ def test_layers_in_every_engine() -> None:
         run = qd.simulate(integer, net.images, engine=engine)
         assert np.array_equal(run.raw_output, wanted.raw_output), engine
     assert qd.simulate(integer, net.images, engine="torch").ledger.to_dict() == wanted.ledger.to_dict()
+    energy = qd.price(wanted.ledger, "horowitz45-int8-acc32")
+    rows = {layer.name for layer in wanted.ledger}
+    assert {n.name for n in integer if n.op.kind == "concat"} <= rows
+    assert energy.total_energy_pj > 0
+    assert qd.map_network(integer, "generic-digital", wanted.ledger).placements
 
 
 class Encoding(nn.Module):
