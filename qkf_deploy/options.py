@@ -84,8 +84,9 @@ class TraceOptions(Options):
     interpolation: Annotated[Interpolation | None, Help("Of --eval-resize [default: bicubic].")] = None
     class_names: Annotated[Sequence[str], Help("Labels of the logits.", command_line=False)] = ()
     outputs: Annotated[
-        Sequence[str], Help("Results of the model that become outputs, class logits first: logits,aux.0; or all.")
-    ] = ()
+        Sequence[str] | None,
+        Help("Results of the model that become outputs, class logits first: logits,aux.0; or all."),
+    ] = None
     factory_arguments: Annotated[
         Mapping[str, Any], Help("Argument of a factory.", flags=("--factory-arg",), metavar="NAME=VALUE")
     ] = field(default_factory=dict[str, Any])

@@ -318,7 +318,6 @@ def _over_space_and_time(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {
-    "STSA": (_over_space_and_time, "time"),
     "bipolar": (lambda q, k, v: torch.sign(q - k) * v, "sign has no spiking or integer form|subtracts"),
     "softmax": (lambda q, k, v: ((q.mT @ k).softmax(-1) @ v.mT).mT, "softmax has no spiking or integer form"),
     "counts gated by more spikes": (
@@ -327,6 +326,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {
     ),
     "counts times counts": (lambda q, k, v: (q + k) * (k + v), "multiplies count and count values"),
 }
+
+
+def test_attention_over_space_and_time_has_a_form() -> None:
+    assert_faithful(traced(Net(Attention(_over_space_and_time)), image_size=8))
 
 
 @pytest.mark.parametrize("name", REFUSED)
