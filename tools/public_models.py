@@ -124,7 +124,8 @@ def prove(model: Model, clones: Path) -> Result:
     try:
         return _proven(model, clones)
     except QkfError as error:
-        return Result(" ".join(str(error).split()), refused=True)
+        text = str(error).replace(f"{clones.absolute()}/", "")
+        return Result(" ".join(text.split()), refused=True)
 
 
 def _proven(model: Model, clones: Path) -> Result:
@@ -264,8 +265,8 @@ def page(rows: list[tuple[Model, Result]]) -> str:
         "",
         "Written by `python tools/public_models.py CLONES --output docs/public-models.md`, which reads",
         "`tools/public_models.toml` (repository, commit, file, factory, sizes; some need `pip install einops`). Each",
-        "file is used as published, with random weights and a small random image. *Outputs*: all values of all",
-        "neurons and time steps, compared with the torch model in float64; *differ*: those that are not equal.",
+        "file is used as published, with random weights, on one or two small random images. *Outputs*: all values of",
+        "all neurons and time steps, compared with the torch model in float64; *differ*: those that are not equal.",
         "*Engines*: the integer network gives the same logits and the same counts in the reference, the event and the",
         "torch engine.",
         "",
