@@ -143,5 +143,5 @@ def test_neurons_without_an_exact_form_are_refused_all_at_once() -> None:
 
 def test_attention_over_time_is_refused_by_name() -> None:
     model = call_factory(ZOO + "masnn:att_ms_resnet18", {"num_classes": 5, "T": 2}, {})[0]
-    with pytest.raises(UnsupportedError, match=r"attention\.ca\.avg_pool: adaptive_avg_pool3d has no spiking"):
+    with pytest.raises(UnsupportedError, match=r"attention\.ca\.avg_pool: 3-d pooling over depth or time"):
         traced(model, image_size=64)
