@@ -136,6 +136,15 @@ def test_other_shapes_and_errors_are_named() -> None:
         described(Broken, lambda _: RIGHT)
 
 
+def test_one_pixel_meets_its_threshold_too() -> None:
+    class One(Odd):
+        """The same, in a network of one pixel."""
+
+    qd.register_neuron(f"{One.__module__}.{One.__qualname__}", lambda _: Neuron(None, 1.0, 0.0, decay=0.5))
+    with pytest.raises(UnsupportedError, match="One computes otherwise"):
+        qd.trace(Net(One()), image_size=3)
+
+
 def test_the_object_is_as_it_was() -> None:
     net = described(Odd, lambda _: RIGHT)
     assert net.source.model.lif.v == 0.0

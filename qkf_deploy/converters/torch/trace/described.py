@@ -81,7 +81,9 @@ def _drives(op: Neuron, shape: tuple[int, ...]) -> np.ndarray:
     levels = op.levels({})
     unit = float(levels.v_threshold - levels.base) * (op.tau if op.tau is not None and op.decay_input else 1.0)
     quarters = rng.integers(-4, 9, shape) / 4 * unit
-    return np.where(rng.random(shape) < 0.5, quarters, rng.normal(size=shape) * unit)
+    drives = np.where(rng.random(shape) < 0.5, quarters, rng.normal(size=shape) * unit)
+    drives[0].flat[::3] = unit  # however small it is, some reach the threshold at once
+    return drives
 
 
 def _parameters(neuron: NeuronModule, step: tuple[int, ...]) -> dict[str, np.ndarray]:
