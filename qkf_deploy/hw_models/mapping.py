@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import networkx as nx
+import numpy as np
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.architecture.chip import Chip, Core
 from qkf_deploy.hw_models.core_limits import broken_rules, fits, memory_bits, synapses
 from qkf_deploy.hw_models.lowering import lowered
-from qkf_deploy.hw_models.reach import distinct_inputs
+from qkf_deploy.hw_models.reach import distinct_inputs, groups_that_read
+from qkf_deploy.hw_models.read_events import frame_events, share_read
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
-from qkf_deploy.ir import Graph
+from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ledger import Ledger
 
@@ -62,7 +64,7 @@ class Traffic:
 
     Attributes:
         source, target: unit names.
-        events: events that leave the source for this target.
+        events: events that leave the source for this target; those that it does not read are not sent.
         messages: the same, once per core of the target that needs them.
         between_chips: messages whose target core is on another chip, source cores taken as equally busy.
     """
@@ -301,36 +303,63 @@ def _traffic(graph: Graph, placements: tuple[Placement, ...], chip: Chip, ledger
     by_name = {p.unit.name: p for p in placements if p.cores}
     owner = unit_of(tuple(p.unit for p in placements))
     flows: nx.DiGraph = nx.DiGraph()
-    for placement in by_name.values():
-        for source in placement.unit.sources:
-            for unit, node in event_sources(graph, source, owner):
-                _flow(flows, unit, placement.unit.name, _events(graph, ledger, node))
-    for node in graph:  # a gate's spikes go to the core that holds what it masks
+    for goal in by_name.values():
+        for source in goal.unit.sources:
+            groups = groups_that_read(graph, goal.unit, goal.channel_groups, source)
+            copies = Fraction(int(groups.sum()), max(int(np.count_nonzero(groups)), 1)) * tiles_reached(goal)
+            origins = tuple(dict.fromkeys(event_sources(graph, source, owner)))
+            sent = {node: _events(graph, ledger, node) for _, node in origins}
+            share = share_read(graph, ledger, goal.unit, source, groups, sent)
+            for unit, node in origins:
+                _flow(flows, unit, goal.unit.name, sent[node] * share, copies)
+    for node in graph:  # a gate's spikes go to the cores that hold what it masks
         if node.op.kind == "mask":
             gate, masked = (event_sources(graph, o.node, owner)[0] for o in node.inputs)
-            _flow(flows, gate[0], masked[0], _events(graph, ledger, gate[1]))
-    return tuple(_edge(a, b, d["events"], by_name, chip) for a, b, d in flows.edges(data=True) if b in by_name)
+            if masked[0] in by_name:
+                copies = _cores_behind_gate(graph, node, by_name[masked[0]])
+                _flow(flows, gate[0], masked[0], _events(graph, ledger, gate[1]), copies)
+    return tuple(_edge(a, b, d["events"], d["messages"], by_name, chip) for a, b, d in flows.edges(data=True))
 
 
-def _flow(flows: nx.DiGraph, source: str, target: str, events: Fraction) -> None:
-    known = flows.get_edge_data(source, target, {"events": Fraction(0)})["events"]
-    flows.add_edge(source, target, events=known + events)
+def _flow(flows: nx.DiGraph, source: str, target: str, events: Fraction, copies: Fraction) -> None:
+    known = flows.get_edge_data(source, target, {"events": Fraction(0), "messages": Fraction(0)})
+    flows.add_edge(source, target, events=known["events"] + events, messages=known["messages"] + events * copies)
+
+
+def _cores_behind_gate(graph: Graph, node: Node, goal: Placement) -> Fraction:
+    """Mean number of cores that hold what one element of a gate masks."""
+    gate, masked = node.inputs
+    if masked.node != goal.unit.name:
+        return Fraction(goal.channel_groups)
+    held = pieces(goal).reshape(graph[masked.node].type.shape)
+    held = held if masked.view is None else masked.view.apply(held, lead=0)
+    wide = np.arange(graph.operand_type(gate).size).reshape(graph.operand_type(gate).shape)
+    pairs = np.stack([np.broadcast_to(wide, held.shape).reshape(-1), held.reshape(-1)])
+    return Fraction(np.unique(pairs, axis=1).shape[1], wide.size)
+
+
+def pieces(placement: Placement) -> np.ndarray:
+    """Core of each (channel, position) of a unit."""
+    unit = placement.unit
+    channels, positions = -(-unit.channels // placement.channel_groups), -(-unit.positions // placement.tiles)
+    group, tile = np.arange(unit.channels) // channels, np.arange(unit.positions) // positions
+    return placement.first_core + group[:, None] * placement.tiles + tile[None, :]
 
 
 def _events(graph: Graph, ledger: Ledger, node: str) -> Fraction:
+    kind, size = graph[node].type.kind, graph[node].type.size
     if graph[node].op.kind == "input":
-        return Fraction(graph[node].type.size * (ledger.time_steps if graph.input_encoding == "frames" else 1))
-    if graph[node].type.kind is Kind.DRIVE:  # a membrane shortcut sends every value at every step
-        return Fraction(graph[node].type.size * ledger.time_steps)
+        return frame_events(graph, ledger) if graph.input_encoding == "frames" else Fraction(size)
+    if kind is Kind.DRIVE:  # a membrane shortcut sends every value at every step
+        return Fraction(size * ledger.time_steps)
     return Fraction(ledger[node].total("events_out_graded"), ledger.images)
 
 
-def _edge(source: str, target: str, events: Fraction, placed: Mapping[str, Placement], chip: Chip) -> Traffic:
-    goal = placed[target]
-    copies = goal.channel_groups * tiles_reached(goal)
-    messages = events * copies
-    origin = placed.get(source)
-    return Traffic(source, target, events, messages, messages * _other_chip(origin, goal, chip))
+def _edge(
+    source: str, target: str, events: Fraction, messages: Fraction, placed: Mapping[str, Placement], chip: Chip
+) -> Traffic:
+    away = _other_chip(placed.get(source), placed[target], chip)
+    return Traffic(source, target, events, messages, messages * away)
 
 
 def tiles_reached(placement: Placement) -> Fraction:

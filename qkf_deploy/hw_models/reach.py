@@ -81,6 +81,21 @@ def connections(graph: Graph, unit: Unit, piece: np.ndarray) -> Iterator[tuple[O
             source |= _behind_view(operand, reads > 0, source.shape)
 
 
+def groups_that_read(graph: Graph, unit: Unit, groups: int, source: str) -> np.ndarray:
+    """How many groups of channels of a unit read each element of a node, int64 in the shape of its value."""
+    shape, channels = graph[source].type.shape, -(-unit.channels // groups)
+    out = np.zeros(shape, np.int64)
+    for first in range(0, unit.channels, channels):
+        piece = np.zeros((unit.channels, unit.positions), bool)
+        piece[first : first + channels] = True
+        seen = np.zeros(shape, bool)
+        for operand, _, counts in connections(graph, unit, piece):
+            if operand.node == source:
+                seen |= _behind_view(operand, counts > 0, shape)
+        out += seen
+    return out
+
+
 def _work(graph: Graph, node: Node, operand: Operand) -> str:
     if isinstance(node.op, Conv | Linear):
         return "multiply" if graph[operand.node].type.kind is Kind.REAL else node.op.kind

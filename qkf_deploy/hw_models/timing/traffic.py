@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qkf_deploy.errors import UnsupportedError, UsageError
-from qkf_deploy.hw_models.mapping import CoreMapping, Placement
+from qkf_deploy.hw_models.mapping import CoreMapping, Placement, pieces
 from qkf_deploy.hw_models.reach import connections
 from qkf_deploy.hw_models.units import Unit, depths
 from qkf_deploy.ir import Graph, Node, Operand
@@ -312,14 +312,6 @@ class _Builder:
                     # a gate is narrower than what it masks: its elements are repeated over the rest
                     wide = replace(emission, elements=np.broadcast_to(emission.elements, node.type.shape))
                     yield from self.sends(emission, {"and": self.spread(wide, counts)}, targets)
-
-
-def pieces(placement: Placement) -> np.ndarray:
-    """Core of each (channel, position) of a unit."""
-    unit = placement.unit
-    channels, positions = -(-unit.channels // placement.channel_groups), -(-unit.positions // placement.tiles)
-    group, tile = np.arange(unit.channels) // channels, np.arange(unit.positions) // positions
-    return placement.first_core + group[:, None] * placement.tiles + tile[None, :]
 
 
 def _taps(axes: tuple[Axis, ...]) -> int:
