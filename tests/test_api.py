@@ -90,6 +90,10 @@ INPUTS = {
     "rank": (np.zeros((1, 2, 3, 9, 7), np.uint8), "the network takes"),
     "channels last": (np.zeros((2, 9, 7, 3), np.uint8), r"axis 1 \(C\) is 9, not 3.*\n.*channels are last"),
     "grey": (np.zeros((2, 1, 9, 7), np.uint8), r"axis 1 \(C\) is 1, not 3.*\n.*grey images"),
+    "channels and size": (
+        np.zeros((2, 6, 8, 8), np.uint8),
+        r"axis 1 \(C\) is 6, not 3.*\n.*convert the input to 3 channels",
+    ),
     "empty": (np.zeros((0, 3, 9, 7), np.uint8), "the input is empty"),
     "integers": (np.zeros((2, 3, 9, 7), np.int64), "images of type int64"),
     "text": (np.full((2, 3, 9, 7), "a"), "the input has type <U1"),

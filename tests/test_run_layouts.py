@@ -94,7 +94,7 @@ def test_dvs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = np.random.default_rng(0).poisson(0.4, (4, 6, 2, 32, 32)).astype(np.uint8)
     checkpoint("dvs.pth", "qkformer-2-256-dvs128", frames, image_size=32, num_classes=2)
     np.savez("frames.npz", frames=frames, labels=np.arange(4) % 2)
-    assert "--image-size 32" in said("dvs.pth frames.npz", capsys)
+    assert "--image-size 32 --time-steps 6" in said("dvs.pth frames.npz", capsys)
     assert "--time-steps 6" in said("dvs.pth frames.npz --image-size 32", capsys)
     run = made("dvs.pth frames.npz --image-size 32 --time-steps 6", 4)
     assert run.labels == (0, 1, 0, 1)

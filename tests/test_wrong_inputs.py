@@ -392,6 +392,7 @@ calibrate float.qkf images.npy -o out.qkf --sample 4
 calibrate integer.qkf images.npy -o out.qkf --bits 4
 demo --bits x
 demo --output read_only
+demo -o read_only
 models --format nothing
 doctor --format nothing
 """

@@ -15,7 +15,7 @@ _CHECKPOINT = Path(__file__).parents[1] / "models" / "qkformer_digits.safetensor
 
 
 @command()
-@click.option("--output", type=PATH, default=Path("out/demo"), show_default=True)
+@click.option("-o", "--output", type=PATH, default=Path("out/demo"), show_default=True, help="Folder for the files.")
 @click.option("--checkpoint", type=PATH, default=_CHECKPOINT, help="Digits checkpoint.")
 @click.option("--bits", default=8, show_default=True, help="Bits per weight.")
 @format_option

@@ -95,7 +95,7 @@ def _refuse_contradictions(target: Target, annotated: bool, partitioned: bool, c
     if annotated and partitioned:
         raise UsageError("--annotated and --partitioned are two ways to go on; choose one")
     if target != "nir" and (annotated or partitioned):
-        raise UsageError("--annotated and --partitioned are about NIR", hint="--to nir")
+        raise UsageError("--annotated, --partitioned and --chains are about NIR", hint="--to nir")
     if check and target in get_args(RunFormat):
         raise UsageError("--check is about networks")
     if check and target == "sana-fe":

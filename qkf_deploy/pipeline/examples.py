@@ -29,7 +29,10 @@ def labelled(path: str | Path, graph: Graph, options: DataOptions, role: Part) -
         found = open_dataset(path, graph, reading)
     if found.labels is None or (found.labels < 0).any():
         missing = "have no labels" if found.labels is None else "have images without a label"
-        raise InputError(f"the images {missing}", where=str(path), hint="folders named like classes, or --labels")
+        why = [notice.removeprefix("no labels") for notice in found.notices if notice.startswith("no labels: ")]
+        raise InputError(
+            "".join([f"the images {missing}", *why]), where=str(path), hint="folders named like classes, or --labels"
+        )
     return Labelled(found, graph.class_names)
 
 

@@ -91,10 +91,11 @@ def _joined(sides: Sheet, differences: Sheet) -> Sheet:
 
 
 def drawn(sheets: Sequence[Sheet], sentences: Sequence[str], fmt: TableFormat) -> str:
-    """Tables for people, and what to know of them first."""
-    draw = for_people(fmt)
+    """Tables for people, and what to know of them first; for LaTeX below, a file begins with the packages it needs."""
+    tables = [for_people(fmt)(sheet) for sheet in sheets]
     said = "".join(f"- {sentence}\n" for sentence in sentences)
-    return "\n".join([*([below(fmt, said)] if said else []), *(draw(sheet) for sheet in sheets)])
+    notes = [below(fmt, said)] if said else []
+    return "\n".join([*tables, *notes] if fmt == "latex" else [*notes, *tables])
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
             return "the channel axis is missing: add it with x[..., None, :, :]"
         if given[-2:] == tuple(size) and given[-3:-2] == (1,):
             return f"grey images for {channels} channels: repeat them with numpy.repeat(x, {channels}, axis=-3)"
+        if given[-4:-3] and channels not in (*given[-3:-2], *given[-1:]):
+            return f"convert the input to {channels} channel{'s' * (channels != 1)}, before height and width"
     if graph.input_encoding == "frames":
         if len(given) == len(shape) + 2 and given[0] == graph.time_steps and given[2:] == shape:
             return "time is first: swap it with the batch, x.swapaxes(0, 1)"
@@ -106,6 +108,9 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
             steps = f" --time-steps {given[-4]}" if len(given) > len(shape) else " another --time-steps"
             return f"bin the events into {graph.time_steps} frames, or trace the network with{steps}"
     size = f" {given[-1]}" if given[-2:-1] == given[-1:] else ""
+    steps = next(iter(given[-len(shape) - 1 : -len(shape)]), graph.time_steps)
+    if graph.input_encoding == "frames" and steps != graph.time_steps:
+        return f"trace the network with --image-size{size} --time-steps {steps}, or bin the events again"
     return f"resize the images, or trace the network with --image-size{size}"
 
 

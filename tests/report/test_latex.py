@@ -16,6 +16,7 @@ from qkf_deploy.cli import run as command_line
 from qkf_deploy.display.tables import Column, Sheet
 from qkf_deploy.hw_models.pricing import price
 from qkf_deploy.report.comparison import render_comparison
+from qkf_deploy.report.evaluation_table import drawn
 from qkf_deploy.report.formats import for_people
 from qkf_deploy.report.latex import latex_notes, to_latex
 from qkf_deploy.report.tables import render_energy
@@ -64,6 +65,14 @@ def test_hostile_text_stays_text() -> None:
     text = to_latex(Sheet(evil, (Column("a", evil, True),), ((evil,),))) + latex_notes(evil)
     assert "\\input" not in text
     assert "\x1b" not in text
+
+
+def test_the_packages_stand_first() -> None:
+    sheet = Sheet("t", (Column("a", "a"),), ((1,),))
+    text = drawn([sheet, sheet], ["4 of 6 answers changed"], "latex")
+    assert text.startswith("% \\usepackage")
+    assert text.count("4 of 6 answers changed") == 1
+    assert drawn([sheet], ["4 of 6 answers changed"], "md").startswith("- 4 of 6")
 
 
 def test_long_tables_break_over_pages() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -83,6 +84,11 @@ def test_what_cannot_be_trained(images: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "beyond.npz", images=np.zeros((4, 1, 8, 8), np.uint8), labels=np.arange(4))
     with pytest.raises(InputError, match="no labels"):
         qd.train("qkformer-digits", tmp_path / "unlabelled.npz", out, image_size=8, classes=3)
+    for name in ("a", "b"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "folders" / name / "0.png")
+    with pytest.raises(InputError, match="no labels: 2 folders are not the network's 3 classes"):
+        qd.train("qkformer-digits", tmp_path / "folders", out, image_size=8, classes=3)
     with pytest.raises(InputError, match="label 3"):
         qd.train("qkformer-digits", tmp_path / "beyond.npz", out, image_size=8, classes=3)
     with pytest.raises(InputError, match="8"):
