@@ -23,8 +23,9 @@ from qkf_deploy.errors import InputError
 from qkf_deploy.evaluation.pace import Pace
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
+from qkf_deploy.passes.carry import chained
 from qkf_deploy.runs.content import rows
-from qkf_deploy.runs.first import look
+from qkf_deploy.runs.first import SAMPLES, look
 from qkf_deploy.runs.store import Row
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
@@ -118,12 +119,18 @@ class Bench:
             raise InputError("another data set, or none, is here", where=self.job.data_path)
         return self.dataset.read(indices)
 
+    def needed(self, indices: Sequence[int]) -> Sequence[int]:
+        """What a shard reads: the first one all samples that are looked at, whatever runs together."""
+        if indices[0] or self.dataset is None or chained(self.graph):
+            return indices
+        return range(max(indices[-1] + 1, min(SAMPLES, len(self.dataset))))
+
     def run(self, indices: Sequence[int], samples: Samples | None = None) -> ShardResult:
         """Rows of some samples, which are whole batches.
 
         Args:
             indices: ascending positions in the data set.
-            samples: of these positions, where this process cannot read them itself.
+            samples: of :meth:`needed` positions, where this process cannot read them itself.
         """
         fixed = (self._batch(batch, samples) for batch in _batches(indices, self.job.batch))
         parts = list(fixed if self._pace is None else self._paced(indices, samples, self._pace))
@@ -156,8 +163,16 @@ class Bench:
         run = self.engine(self.graph, inputs, Record(), None)
         # What the values of a batch look like is said of the first one alone: every batch would say it otherwise.
         said = (*samples.notices, *(notices if first else ()), *run.notices)
-        gates = tuple(look(self.graph, self.engine, samples.array).tables()) if first else ()
+        gates = self._looked_at(indices, samples, given) if first else ()
         return ShardResult(tuple(indices), tuple(self._rows(indices, samples, run)), said, gates)
+
+    def _looked_at(
+        self, batch: Sequence[int], samples: Samples, given: Samples | None
+    ) -> tuple[Mapping[str, Any], ...]:
+        if not chained(self.graph):
+            more = self.read(self.needed(batch)[:SAMPLES]) if given is None else given
+            samples = _encoded(self.graph, _only(more, range(SAMPLES)))[0]
+        return tuple(look(self.graph, self.engine, samples.array, len(batch)).tables())
 
     def _rows(self, indices: Sequence[int], samples: Samples, run: Run | None) -> Iterator[Row]:
         """Names and labels are added by who has the data set: they need not travel."""

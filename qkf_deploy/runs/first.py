@@ -15,10 +15,12 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.simulators.engines import Engine
 from qkf_deploy.simulators.inputs import encode
-from qkf_deploy.simulators.run import Record, Run, is_neuron
+from qkf_deploy.simulators.run import Record, Run, is_neuron, join
 
-#: Samples and neuron outputs that are looked at, at most; the first sample is looked at up to ``_LARGEST``.
-_SAMPLES, _OUTPUTS, _LARGEST = 16, 2**24, 2**26
+#: Samples that are looked at, at most.
+SAMPLES = 16
+#: Neuron outputs that are looked at, at most; the first sample is looked at up to ``_LARGEST``.
+_OUTPUTS, _LARGEST = 2**24, 2**26
 #: Pixels and channels of an input that is kept.
 _PIXELS, _CHANNELS = 2**20, 4
 #: Classes of firing rates: never, ten tenths of (0, 1), always.
@@ -55,19 +57,21 @@ class Shown:
         return [*self.gates, *([self.input] if self.input else []), *self.activity]
 
 
-def look(graph: Graph, engine: Engine, array: np.ndarray) -> Shown:
+def look(graph: Graph, engine: Engine, array: np.ndarray, together: int) -> Shown:
     """Run the first samples once more, with what their neurons do kept.
 
     Args:
         graph: the network.
         engine: what runs it.
         array: the first samples as :func:`encode` takes them, at least one.
+        together: how many of them run together, at most.
     """
     neurons = [node.name for node in graph if is_neuron(node.op.kind)]
     outputs = sum(graph[name].type.size for name in neurons) * graph.time_steps
-    count = max(1, min(_SAMPLES, len(array), _OUTPUTS // max(outputs, 1)))
+    count = max(1, min(SAMPLES, len(array), _OUTPUTS // max(outputs, 1)))
     kept = neurons if outputs * count <= _LARGEST else "gates"
-    run = engine(graph, encode(graph, array[:count])[0], Record.of(graph, kept), None)
+    inputs, record = encode(graph, array[:count])[0], Record.of(graph, kept)
+    run = join([engine(graph, inputs[:, at : at + together], record, None) for at in range(0, count, together)])
     seen = activity(graph, run) if kept is neurons else []
     return Shown(tuple(gate_pictures(graph, run)), input_picture(array[0]), tuple(seen))
 

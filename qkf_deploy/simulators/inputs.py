@@ -107,7 +107,7 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
         if given[-len(shape) :] == shape:
             steps = f" --time-steps {given[-4]}" if len(given) > len(shape) else " another --time-steps"
             return f"bin the events into {graph.time_steps} frames, or trace the network with{steps}"
-    size = f" {given[-1]}" if given[-2:-1] == given[-1:] else ""
+    size = f" {given[-1]}" if len(given) > 1 and given[-2] == given[-1] else ""
     steps = next(iter(given[-len(shape) - 1 : -len(shape)]), graph.time_steps)
     if graph.input_encoding == "frames" and steps != graph.time_steps:
         return f"trace the network with --image-size{size} --time-steps {steps}, or bin the events again"

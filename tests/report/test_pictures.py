@@ -54,14 +54,14 @@ def test_the_first_sample_is_kept(run: RunFile) -> None:
 
 
 def test_firing_is_that_of_the_neurons(run: RunFile) -> None:
-    """Of the two images that one batch looks at, neuron by neuron."""
+    """Of all five images, whatever batches they run in, neuron by neuron."""
     graph, images = qd.quantize(small_transformer(0), 8), random_pixels(0, (3, 9, 7), 5)
     neurons = [n.name for n in graph if n.op.kind == "integer_neuron"]
-    values = qd.simulate(graph, images[:2], record=neurons, engine="reference").values
+    values = qd.simulate(graph, images, record=neurons, engine="reference").values
     assert [row["node"] for row in run.activity] == neurons
     for row in run.activity:
         fired = (values[row["node"]] != 0).mean(axis=(0, 1)).ravel()
-        assert row["images"] == 2
+        assert row["images"] == 5
         assert row["neurons"] == fired.size
         assert row["rates"][0] == (fired == 0).sum()
         assert row["rates"][-1] == (fired == 1).sum()

@@ -237,7 +237,7 @@ class _Desk:
                     yield result
 
     def _submit(self, shard: tuple[int, ...]) -> Future[ShardResult | None]:
-        samples = self._bench.read(shard) if self._sending else None
+        samples = self._bench.read(self._bench.needed(shard)) if self._sending else None
         name = f"samples {shard[0]} to {shard[-1]}, {secrets.token_hex(4)}"
         return self._client.submit(run_shard, self._bench.job.key, shard, samples, key=name, pure=False)
 
