@@ -62,7 +62,7 @@ WRITERS = {
     "tables": "export run.sqlite --to csv -o out",
     "hardware": "hardware integer.qkf images.npy --chip fpga-array --engine reference --explore cores -o out.csv",
     "figure": "paper gated.qkf digits.npz --engine reference --figure out.png",
-    "demo": "demo --checkpoint gated.safetensors --output out",
+    "demo": "demo --checkpoint gated.safetensors -o out",
     "train": "train --arch qkformer-digits --data digits.npz --epochs 2 --batch-size 2 --threads 1 -o out.safetensors",
     "finetune": "finetune gated.safetensors --data digits.npz --bits 3 --start 0 --epochs 2 --batch-size 2 --threads 1 "
     "-o out.safetensors",

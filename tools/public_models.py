@@ -289,7 +289,7 @@ def page(rows: list[tuple[Model, Result]]) -> str:
     if shown:
         lines += ["", "## Factories", "", "Files without a function or class that builds the model from its arguments."]
     for m in shown:
-        lines += ["", f"{m.name}:", "", "```python", m.lines.strip(), "```"]
+        lines += ["", f"{m.name}:", "", "<!-- not run: needs a clone -->", "```python", m.lines.strip(), "```"]
     return "\n".join(lines) + "\n"
 
 
