@@ -1,4 +1,4 @@
-"""Compilations are announced once; kernels in the cache are dropped when any code they may have used changes."""
+"""Compilations are announced; kernels in the cache are dropped when any code they may have used changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 import qkf_deploy
+from qkf_deploy.simulators.event import cpu
 from qkf_deploy.simulators.event.kernels.compiling import _OnCompile, sources_stamp
+from qkf_deploy.simulators.event.kernels.event_synapse import width_tag
 from qkf_deploy.simulators.event.kernels.streams import totals
 
 _LOGGER = "qkf_deploy.simulators.event"
@@ -34,6 +36,21 @@ def test_first_compilation_is_logged_once(caplog: pytest.LogCaptureFixture) -> N
     assert [r.getMessage() for r in caplog.records] == ["compiling kernels for AVX2, once"]
 
 
+def test_a_long_compilation_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    now = 10.0
+    listener = _OnCompile("AVX2", lambda: now)
+    with caplog.at_level(logging.INFO, _LOGGER):
+        for now in (10.0, 11.9, 12.1, 14.0, 14.2):
+            listener.on_start(_compiling(totals.py_func))
+            listener.on_end(_compiling(np.dot))
+            listener.on_end(_compiling(totals.py_func))
+    assert [r.getMessage() for r in caplog.records] == [
+        "compiling kernels for AVX2, once",
+        "compiling kernels: 2 functions done, now totals",
+        "compiling kernels: 4 functions done, now totals",
+    ]
+
+
 def test_kernels_of_others_are_not_announced(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, _LOGGER):
         _OnCompile("AVX2").on_start(_compiling(np.dot))
@@ -42,6 +59,11 @@ def test_kernels_of_others_are_not_announced(caplog: pytest.LogCaptureFixture) -
 
 def test_a_kernel_is_stamped_with_all_sources() -> None:
     assert totals._cache._cache_file._source_stamp[1] == sources_stamp()
+
+
+def test_vector_code_is_compiled_by_tile_width_and_plain_loops_once() -> None:
+    assert [len(width_tag(cpu.AVX2, units)) for units in (1, 2, 3, 4, 6)] == [1, 2, 3, 4, 6]
+    assert {width_tag(cpu.PLAIN, units) for units in (1, 2, 3, 4, 6)} == {(0,)}
 
 
 _ADD = """

@@ -20,7 +20,7 @@ from qkf_deploy.simulators.event.kernels.alignment import aligned
 from qkf_deploy.simulators.event.kernels.arguments import Events, Neurons, Outputs, Shape
 from qkf_deploy.simulators.event.kernels.dense import TILE
 from qkf_deploy.simulators.event.kernels.dense_synapse import dense_synapse
-from qkf_deploy.simulators.event.kernels.event_synapse import event_synapse
+from qkf_deploy.simulators.event.kernels.event_synapse import event_synapse, width_tag
 from qkf_deploy.simulators.event.kernels.fire import SOFT
 from qkf_deploy.simulators.event.kernels.gather import UNIT
 from qkf_deploy.simulators.event.neurons import NeuronForm, PooledNeuron
@@ -198,10 +198,10 @@ class SynapseLayer:
             listed.ptr, listed.sums, listed.idx, listed.val, listed.largest, by_line, self.magnitude,
             self.bias_magnitude, limit, stride, tried16,
         )  # fmt: skip
-        shape = self._shape(x, pack.units)
+        shape, width = self._shape(x, pack.units), width_tag(self.isa, pack.units)
 
         def produce(out: Outputs, p0: int, p1: int) -> tuple[int, int]:
-            return event_synapse(tag, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
+            return event_synapse(tag, width, events, shape, neurons, w.ypos, w.first_columns, pack.data, out, p0, p1)
 
         wide = (lambda: self._events(x, narrow=False)) if drive16 else None
         hard = self.form is not None and not self.form.form[SOFT]

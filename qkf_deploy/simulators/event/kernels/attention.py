@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qkf_deploy.simulators.event.kernels.alignment import scratch
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import fire
 from qkf_deploy.simulators.event.kernels.fire16 import fire16
@@ -103,7 +104,7 @@ def channel_gate(
     return driven
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _take_head(stream: np.ndarray, first: int, masks: np.ndarray, out: np.ndarray) -> None:
     """Bits of all rows from ``first`` on, moved to the start of the rows of ``out`` and masked, word by word."""
     word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
@@ -114,7 +115,7 @@ def _take_head(stream: np.ndarray, first: int, masks: np.ndarray, out: np.ndarra
             out[row, i] = ((np.uint64(stream[row, word + i]) | above) >> shift) & np.uint64(masks[i])
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _put_head(bits: np.ndarray, first: int, stream: np.ndarray) -> None:
     """OR all rows of ``bits`` into a stream from bit ``first`` on; none of them lies beyond the row."""
     word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
@@ -125,7 +126,7 @@ def _put_head(bits: np.ndarray, first: int, stream: np.ndarray) -> None:
             stream[row, min(word + i + 1, last)] |= np.uint32(moved >> np.uint64(32))
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _context(
     isa: np.generic, k: np.ndarray, v: np.ndarray, steps: int, t: int, ones: np.ndarray, context: np.ndarray
 ) -> None:
@@ -160,7 +161,7 @@ class _Neurons(NamedTuple):
     drive: np.ndarray
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _mix(
     isa: np.generic, q: np.ndarray, steps: int, t: int, of_row: np.ndarray, neurons: _Neurons, context: np.ndarray,
     mixed: np.ndarray, spikes: np.ndarray, stats: np.ndarray,
@@ -191,7 +192,7 @@ def _mix(
     stats[t, MIXED_NONZERO] += nonzero
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _sum_rows(dim: int, context: np.ndarray, of_row: np.ndarray, stats: np.ndarray, t: int) -> None:
     """Sums and non-zero elements of the rows of ``context``."""
     for i in range(dim):
@@ -240,8 +241,10 @@ def self_attention(
         scratch(32 * words, np.int32),
     )
     for first in range(0, theta.shape[0], dim):
-        neurons.theta[:dim] = theta[first : first + dim]
-        neurons.theta16[: min(dim, theta16.shape[0])] = theta16[first : first + dim]
+        for c in range(dim):  # not by slices: the error of unequal ones takes longer to compile than all else here
+            neurons.theta[c] = theta[first + c]
+            if narrow:
+                neurons.theta16[c] = theta16[first + c]
         neurons.state[:], neurons.state16[:] = 0, 0
         _take_head(q, first, masks, q_bits)
         _take_head(k, first, masks, k_bits)

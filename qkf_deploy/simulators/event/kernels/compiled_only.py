@@ -20,8 +20,8 @@ Builder = Any
 Value = Any
 
 #: Compile options of inner functions: they borrow their arrays, since counting references (atomically) at every call
-#: would cost more than the work on a tile.
-BORROW: Any = {"nogil": True, "_nrt": False}
+#: would cost more than the work on a tile. Nor are they called from elsewhere: no wrappers are compiled for that.
+BORROW: Any = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def by_type(**options: Any) -> Callable[[Callable[..., Any]], Any]:

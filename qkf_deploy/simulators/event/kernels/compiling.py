@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from qkf_deploy.simulators.event.kernels.disk import CheckedFiles, not_stored
 
 _PACKAGE = __name__.rpartition(".")[0]
 _logger = logging.getLogger(_PACKAGE)
+#: Seconds between two words on what is being compiled.
+_PAUSE = 2.0
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -29,7 +33,8 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = njit(nogil=True, **options)(function)
+        settings: Any = {"nogil": True, "no_cfunc_wrapper": True, **options}
+        dispatcher: Any = njit(**settings)(function)
         try:
             dispatcher.enable_caching()
         except RuntimeError:  # numba found no folder that can be written
@@ -55,22 +60,34 @@ def sources_stamp() -> str:
 class _OnCompile(event.Listener):
     """numba reports a compilation only if the kernel was not in its cache."""
 
-    def __init__(self, instructions: str) -> None:
-        self._instructions, self._said = instructions, False
+    def __init__(self, instructions: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._instructions, self._clock = instructions, clock
+        self._done, self._said_at = 0, -math.inf
 
     def on_start(self, event: Any) -> None:
-        function = event.data["dispatcher"].py_func
-        if not self._said and function.__module__.startswith(_PACKAGE):
-            self._said = True
+        function, now = event.data["dispatcher"].py_func, self._clock()
+        if not _is_ours(function) or now < self._said_at + _PAUSE:
+            return
+        if self._said_at < 0:
             _logger.info("compiling kernels for %s, once", self._instructions)
+        else:
+            name = function.__qualname__.split(".")[0]
+            _logger.info("compiling kernels: %d functions done, now %s", self._done, name)
+        self._said_at = now
 
     def on_end(self, event: Any) -> None:
-        return
+        self._done += _is_ours(event.data["dispatcher"].py_func)
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    return function.__module__.startswith(_PACKAGE)
 
 
 @cache
 def announce(instructions: str) -> None:
-    """Log the first compilation of a kernel of this package at level INFO; further calls change nothing.
+    """Log compilations of kernels of this package at level INFO, the first and then one every few seconds.
+
+    Further calls change nothing.
 
     Args:
         instructions: name of the instruction set, for the message.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.kernels import vector_ir as v
 from qkf_deploy.simulators.event.kernels.alignment import scratch
 from qkf_deploy.simulators.event.kernels.arguments import Block, Events, Neurons, Outputs, Shape, bias_at
@@ -23,15 +24,23 @@ BLOCK_ROWS = 800
 _CACHED_BYTES = 512 * 1024
 
 
-@by_type(prefer_literal=True, jit_options=BORROW)
+def width_tag(isa: Isa, units: int) -> tuple[int, ...]:
+    """What tells :func:`event_synapse` the width of a tile: as many items as units, so that the *type* says it.
+
+    Vector code is written per tile width, and compiled for those that a network has. Plain loops serve all.
+    """
+    return (0,) * (units if isa.vector_bytes else 1)
+
+
+@by_type(jit_options=BORROW)
 def gather_tile(
-    isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
+    isa: Any, width: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
     """One tile of output channels for all rows of a block.
 
     Args:
         isa: instruction set tag.
-        units: ``shape.units`` as a literal: vector code is written per tile width.
+        width: tile width tag.
         weights: s8 ``(tiles, n)``.
         tile: which one.
 
@@ -39,11 +48,12 @@ def gather_tile(
         Non-zero drives met by neurons; at least :data:`SPOILT` if 16-bit drives were asked for and are not enough.
     """
     if isa == v.PLAIN:
-        return lambda isa, units, events, shape, neurons, weights, tile, block, out: _plain_tile(
+        return lambda isa, width, events, shape, neurons, weights, tile, block, out: _plain_tile(
             isa, events, shape, neurons, weights, tile, block, out
         )
+    units = width.count  # a literal in the code below
 
-    def vectorized(isa, units, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
+    def vectorized(isa, width, events, shape, neurons, weights, tile, block, out):  # type: ignore[no-untyped-def]
         if events.narrow and block.fits and not shape.by_strip:
             return _narrow_tile(isa, units, events, shape, neurons, weights, tile, block, out)
         fused = out.spikes.shape[0] > 0
@@ -56,7 +66,7 @@ def gather_tile(
     return vectorized
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _weights_ahead(weights: np.ndarray, tile: int, block: Block) -> Any:
     """(address of the next tile's weights, bytes to ask for at each pixel so that all are there when it begins)."""
     size = weights.shape[1] if block.cold and tile + 1 < weights.shape[0] else 0
@@ -241,7 +251,7 @@ def _fire_tile(units: Any, form: Any, drives: Any, states: Any, thresholds: Any,
     return vectorized
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _plain_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
@@ -278,13 +288,14 @@ def _plain_tile(
 
 @kernel()
 def event_synapse(
-    isa: np.generic, events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray, first_columns: np.ndarray,
-    weights: np.ndarray, out: Outputs, p0: int, p1: int,
+    isa: np.generic, width: tuple[int, ...], events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray,
+    first_columns: np.ndarray, weights: np.ndarray, out: Outputs, p0: int, p1: int,
 ) -> Any:  # fmt: skip
     """Output pixels ``p0 .. p1`` of a convolution without dilation along x (a linear layer on tokens is a 1 x 1 one).
 
     Args:
         isa: instruction set tag.
+        width: :func:`width_tag` of ``shape.units``.
         events: the input; by line if the window is wider than one column.
         shape: sizes.
         neurons: bias and neuron.
@@ -297,13 +308,13 @@ def event_synapse(
         (non-zero drives met by the neurons, events gathered); the first is at least
         :data:`qkf_deploy.simulators.event.kernels.fire.SPOILT` if 16-bit drives were asked for and are not enough.
     """
-    steps, width, strips, units = shape.steps, 32 * shape.units, ypos.shape[1] * shape.parts, shape.units
+    steps, columns, strips = shape.steps, 32 * shape.units, ypos.shape[1] * shape.parts
     pixels = max(1, BLOCK_ROWS // steps)
     strip_segments, sums = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros(pixels * steps, np.int32)
     strip_sums, one_each = np.zeros(strip_segments.shape[0], np.int32), np.arange(strip_segments.shape[0] + 1)
-    kept = width * (pixels * steps if shape.by_strip else 1)
+    kept = columns * (pixels * steps if shape.by_strip else 1)
     x16, x, moved = scratch(kept, np.int16), scratch(kept, np.int32), np.empty(pixels * steps, np.uint8)
-    m16, m = scratch(width, np.int16), scratch(width, np.int32)
+    m16, m = scratch(columns, np.int16), scratch(columns, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)
@@ -317,16 +328,7 @@ def event_synapse(
         block = Block(b0, b1, strips, fits, cold, segments, starts, sums, m16, m, x16, x, moved)
         v.prefetch(v.address(weights), weights.shape[1] if cold else 0)
         for k in range(weights.shape[0]):
-            if units == 6:
-                driven += gather_tile(isa, 6, events, shape, neurons, weights, k, block, out)
-            elif units == 4:
-                driven += gather_tile(isa, 4, events, shape, neurons, weights, k, block, out)
-            elif units == 3:
-                driven += gather_tile(isa, 3, events, shape, neurons, weights, k, block, out)
-            elif units == 2:
-                driven += gather_tile(isa, 2, events, shape, neurons, weights, k, block, out)
-            else:
-                driven += gather_tile(isa, 1, events, shape, neurons, weights, k, block, out)
+            driven += gather_tile(isa, width, events, shape, neurons, weights, k, block, out)
     if out.spikes.shape[0] > 0:
         count_spikes(out.spikes, (p0 - out.origin) * steps, (p1 - out.origin) * steps, out.fired)
     return driven, gathered

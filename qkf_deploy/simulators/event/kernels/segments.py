@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.simulators.event.kernels.arguments import Events, Neurons, Shape
+from qkf_deploy.simulators.event.kernels.compiled_only import BORROW
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import SHIFT
 
@@ -17,7 +18,7 @@ _UNKNOWN = -1
 _GROUP = 16
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int, share: int) -> None:
     """Divide the segment at ``at`` into parts of ``share / 65536`` of its pairs; to divide would take longer."""
     start, pairs, weights = segments[at, 0], np.int64(segments[at, 1]), segments[at, 2]
@@ -28,7 +29,7 @@ def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int
         segments[at + part, 2], strip_sums[at + part], first = weights, _UNKNOWN, last
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def block_segments(
     events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray,
     strip_sums: np.ndarray, sums: np.ndarray,
@@ -63,7 +64,7 @@ def block_segments(
     return gathered
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _sum_of_group(values: np.ndarray, at: int) -> Any:
     """Sum of the values from ``at`` on; with unsigned indices, which need no test, the loop becomes vector code."""
     total, first = np.int64(0), np.uint64(at)
@@ -72,7 +73,7 @@ def _sum_of_group(values: np.ndarray, at: int) -> Any:
     return total
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
     if events.largest == 1:
@@ -92,7 +93,7 @@ def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     return (at - start) // 2, total
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: int) -> Any:
     """Sum of the values of a strip, as :func:`_pairs_that_fit` counts them."""
     if strip_sums[s] != _UNKNOWN and events.largest > 1:
@@ -100,7 +101,7 @@ def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: 
     return _pairs_that_fit(events, np.int64(segments[s, 0]), np.int64(segments[s, 1]), np.int64(_INT32))[1]
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _most_pieces(
     events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, strips: int
 ) -> Any:
@@ -153,7 +154,7 @@ def checked_segments(
     return out
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def all_fits(events: Events, steps: int, neurons: Neurons, fused: bool, rows: int, sums: np.ndarray) -> Any:
     """True if bounds on the sums and, if fused, charges of each pixel, step by step, fit 16 bits."""
     bound, shift = np.int64(0), neurons.form[SHIFT]

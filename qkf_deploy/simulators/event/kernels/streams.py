@@ -72,7 +72,7 @@ def totals(isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_pe
     return graded
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def count_spikes(spikes: np.ndarray, r0: int, r1: int, per_step: np.ndarray) -> None:
     """Add the spikes of the rows ``r0 .. r1``, of whole pixels, to their number at each step, int64 ``(T,)``."""
     steps = per_step.shape[0]
@@ -188,7 +188,7 @@ def _pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) 
     return vectorized
 
 
-@kernel(_nrt=False)
+@kernel(**BORROW)
 def _under_window(
     origin: int, lines: np.ndarray, columns: np.ndarray, height_in: int, width_in: int, elements: int,
     starts: np.ndarray,
