@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 import qkf_deploy as qd
 from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.cli.outputs import Output
 from qkf_deploy.errors import UsageError
-from qkf_deploy.keywords import part
+from qkf_deploy.keywords import keywords, part
 from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFormat
+
+#: What --every-step can be given with.
+_BESIDE_EVERY_STEP = {"network", "images", "every_step", "fmt", *(keyword.name for keyword in keywords(DataOptions))}
 
 
 @command()
@@ -37,7 +41,8 @@ from qkf_deploy.options import DataOptions, EngineOptions, EventFormat, TableFor
 @click.option(
     "--every-step",
     is_flag=True,
-    help="Accuracy after each time step, in memory that does not grow with T; no counts.",
+    help="Accuracy after 1, 2, 4, 8 ... time steps and after the last one, in memory that does not grow with T; no "
+    "counts. No other engine, nothing kept.",
 )
 @options_of(EngineOptions)
 @options_of(DataOptions)
@@ -70,8 +75,8 @@ def simulate(
         raise UsageError("--record keeps values for --save and --events", hint="add --save values.npz")
     if membranes and save is None:
         raise UsageError("--membranes keeps membranes for --save", hint="add --save values.npz")
-    if every_step and (output or save or events or membranes or record or options["engine"] != "auto"):
-        raise UsageError("--every-step keeps nothing and has an engine of its own", hint="leave the other options out")
+    if every_step:
+        _check_alone(click.get_current_context())
     graph = qd.load(network)
     given = qd.load_images(images, graph, **part(options, DataOptions))
     if every_step:
@@ -93,3 +98,18 @@ def simulate(
         about = {"names": given.names, "labels": given.labels, "data": given.digest}
         qd.save_run(graph, run, output, image=given.array[0], **about)
         note(f"wrote {output}")
+
+
+def _check_alone(context: click.Context) -> None:
+    """Raises UsageError for options that --every-step has no use for."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in _BESIDE_EVERY_STEP
+        and context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"--every-step keeps nothing and has an engine of its own, it takes no {', '.join(given)}",
+            hint="leave the other options out",
+        )

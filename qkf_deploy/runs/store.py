@@ -266,26 +266,27 @@ class Store:
                 raise InputError("a run of no samples")
             if not isinstance(network, str) or not isinstance(data, str) or not isinstance(head["config"], dict):
                 raise InputError("digests or settings")
-            if head.get("counts") != list(COUNT_CLASSES):  # rows know them by their place
-                raise InputError("its counts are those of another version", hint=database.AGAIN)
-            return Head(
-                network=network,
-                data=data,
-                config=head["config"],
-                samples=samples,
-                ledger=Ledger.from_dict(head["ledger"]),
-                graph=head["graph"],
-                widths=tuple(head["widths"]),
-                class_names=tuple(map(str, head["class_names"])),
-                provenance={str(k): str(v) for k, v in head["provenance"].items()},
-                notices=tuple(map(str, head["notices"])),
-            )
+            if head.get("counts") == list(COUNT_CLASSES):  # rows know them by their place
+                return Head(
+                    network=network,
+                    data=data,
+                    config=head["config"],
+                    samples=samples,
+                    ledger=Ledger.from_dict(head["ledger"]),
+                    graph=head["graph"],
+                    widths=tuple(head["widths"]),
+                    class_names=tuple(map(str, head["class_names"])),
+                    provenance={str(k): str(v) for k, v in head["provenance"].items()},
+                    notices=tuple(map(str, head["notices"])),
+                )
         except KeyError as error:
             raise InputError(f"a damaged run file: {damage(error)}", where=str(self.path)) from error
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError("a damaged run file: its description", where=str(self.path)) from error
         except InputError as error:
             raise InputError(f"a damaged run file: {error.message}", where=str(self.path), hint=error.hint) from error
+        words = "its counts are those of another version of qkf-deploy"
+        raise InputError(words, where=str(self.path), hint=database.AGAIN)
 
     def _row(self, found: Sequence[Any]) -> Row:
         index, name, label, prediction, top, error, counts = found

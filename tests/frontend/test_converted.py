@@ -148,8 +148,13 @@ def test_the_command_shows_a_table(tmp_path: Path) -> None:
     shown = CliRunner().invoke(group, [*arguments, "--format", "csv"])
     assert shown.exit_code == 0, shown.output
     assert [row.split(",")[0] for row in shown.stdout.splitlines()] == ["time_steps", "1", "2", "4", "6"]
-    refused = CliRunner().invoke(group, [*arguments, "--save", str(tmp_path / "out.npz")])
-    assert isinstance(refused.exception, UsageError)
+    asked = ["--save", "--engine", "--precision", "--threads", "--device", "--timeout", "--top", "--event-format"]
+    for option, value in zip(asked, ["out.npz", "auto", "float32", "1", "cpu", "3", "5", "npz"], strict=True):
+        refused = CliRunner().invoke(group, [*arguments, option, value])
+        assert isinstance(refused.exception, UsageError), option
+        assert option in str(refused.exception)
+    described = CliRunner().invoke(group, ["simulate", "--help"]).output
+    assert "1, 2, 4, 8" in described and "after each time step" not in described
 
 
 def test_refused() -> None:
