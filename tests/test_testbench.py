@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import qkf_deploy as qd
-from qkf_deploy.converters.memory_files import signed_bits
 from qkf_deploy.datasets.digits import Digits
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ops.exact import signed_bits
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "examples" / "testbench" / "testbench.py"
@@ -89,7 +89,7 @@ def test_the_example_in_numbers(digits_int8: Graph, folder: Path) -> None:
 
 
 def test_widths_of_memory_files() -> None:
-    assert [signed_bits(np.array(v)) for v in ([0], [1], [-1], [127], [-128], [128], [-129])] == [1, 2, 1, 8, 8, 9, 9]
+    assert [signed_bits(v, v) for v in (0, 1, -1, 127, -128, 128, -129)] == [1, 2, 1, 8, 8, 9, 9]
 
 
 def test_float_networks_have_no_memories(tmp_path: Path) -> None:

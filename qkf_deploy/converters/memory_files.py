@@ -10,11 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qkf_deploy.converters.event_streams import stems
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.writing import new_folder
 
 _MANIFEST = "manifest.json"
@@ -43,7 +42,7 @@ def export_memory(graph: Graph, folder: str | Path) -> Path:
     entries: list[dict[str, Any]] = []
     with new_folder(Path(folder)) as temporary:
         for parameter, (values, bits) in found.items():
-            width = max(bits or 1, signed_bits(values))
+            width = max(bits or 1, signed_bits(int(values.min()), int(values.max())))
             digits = -(-width // 4)
             mask = (1 << width) - 1
             lines = "".join(f"{int(v) & mask:0{digits}x}\n" for v in values.reshape(-1).tolist())
@@ -55,9 +54,3 @@ def export_memory(graph: Graph, folder: str | Path) -> Path:
             )  # fmt: skip
         (temporary / _MANIFEST).write_text(json.dumps({"version": 1, "files": entries}, indent=1) + "\n")
     return Path(folder) / _MANIFEST
-
-
-def signed_bits(values: np.ndarray) -> int:
-    """Bits of the two's complement that hold every value."""
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    return 1 + max(max(high, 0).bit_length(), max(~low, 0).bit_length())

@@ -50,8 +50,7 @@ def _mask(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 def _matmul(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
-    y, chunk = xs[0] @ xs[1], node.op.steps_awaited
-    return y if chunk == 1 else over_chunks(y, chunk)
+    return over_chunks(xs[0] @ xs[1], node.op.steps_awaited)
 
 
 def _sum(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
@@ -64,9 +63,8 @@ def _sum(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
 def _readout(node: Node, xs: Sequence[Tensor], steps: int) -> Tensor:
     op = node.op
     if isinstance(op, Readout) and op.weights:
-        return (xs[0] * torch.tensor(op.weights, dtype=xs[0].dtype).reshape(-1, *[1] * (xs[0].ndim - 1))).sum(
-            0, keepdim=True
-        )
+        weights = xs[0].new_tensor(op.weights).reshape(-1, *[1] * (xs[0].ndim - 1))
+        return (xs[0] * weights).sum(0, keepdim=True)
     return xs[0].sum(0, keepdim=True) * (steps // xs[0].shape[0])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import qkf_deploy as qd
 from qkf_deploy.errors import GraphError, UnsupportedError
 from qkf_deploy.ops import Readout
+from qkf_deploy.training.operators import STEPS as TRAINED
 
 STEPS = 4
 WEIGHTS = torch.tensor([0.125, -0.25, 0.5, 1.25], dtype=torch.float64)
@@ -100,3 +101,11 @@ def test_weights_belong_to_their_steps() -> None:
         qd.with_time_steps(graph, 3)
     with pytest.raises(GraphError, match="4 weights in a network of 3 time steps"):
         type(graph)(**{**vars(graph), "time_steps": 3}).verify()
+
+
+def test_weights_are_where_the_trained_values_are() -> None:
+    """On another device than the CPU; ``meta`` has shapes and no numbers."""
+    graph = qd.trace(Net(lambda y: y[-1]), image_size=6)
+    (readout,) = (n for n in graph if n.op.kind == "readout")
+    values = torch.empty(4, 2, *graph.operand_type(readout.inputs[0]).shape, device="meta")
+    assert TRAINED["readout"](readout, [values], 4).shape == (1, 2, *readout.type.shape)

@@ -187,7 +187,7 @@ def shift(e: Emission, node: Node) -> Tensor:
 
 
 def matmul(e: Emission, node: Node) -> Tensor:
-    """MatMul of two activations; over chunks of time steps ReduceSum over the stacked steps, repeated by Expand."""
+    """MatMul of two activations; over chunks of time steps ReduceSum over the stacked steps, repeated by Tile."""
     dtype, w, chunk = e.dtype(node), e.writer, node.op.steps_awaited
     if chunk > 1 and e.stateful:
         raise UnsupportedError(
@@ -222,9 +222,9 @@ def readout(e: Emission, node: Node) -> Tensor:
     operand = node.inputs[0]
     x = e.operand(operand, dtype, node.name)
     shape, weights = node.type.shape, operator(node, Readout).weights
-    if weights:
-        x = w.op("Mul", [x, _weight_of_step(e, node, weights, dtype)], f"{node.name}.weighted")
     if e.stateful:
+        if weights:
+            x = w.op("Mul", [x, _weight_of_this_step(e, node, weights, dtype)], f"{node.name}.weighted")
         state_type = TensorProto.INT64 if e.integer else dtype
         state = w.add_input(f"{node.name}/sum_in", state_type, ("batch", *shape))
         y = w.op("Add", [w.cast(state, dtype) if state_type != dtype else state, x], node.name)
@@ -232,30 +232,23 @@ def readout(e: Emission, node: Node) -> Tensor:
             w.cast(y, state_type) if state_type != dtype else y, f"{node.name}/sum_out", state_type, ("batch", *shape)
         )
     elif e.values[operand.node].steps == 1:
-        y = x if weights else w.op("Mul", [x, w.number(e.graph.time_steps, dtype)], node.name)
+        y = w.op("Mul", [x, w.number(sum(weights) if weights else e.graph.time_steps, dtype)], node.name)
     else:
         stacked = w.reshape(x, (e.steps, -1, *shape), f"{node.name}.stacked")
+        if weights:
+            by_step = w.stored(np.array(weights).reshape(-1, 1, *[1] * len(shape)), dtype, f"{node.name}.step_weight")
+            stacked = w.op("Mul", [stacked, by_step], f"{node.name}.weighted")
         y = w.op("ReduceSum", [stacked, w.ints([0])], node.name, keepdims=0)
     return Tensor(y, dtype, 1)
 
 
-def _weight_of_step(e: Emission, node: Node, weights: Sequence[float], dtype: int) -> str:
-    """What the operand is multiplied with: in the single-step form a state counts the steps; of a value that does not
-    change, in the other form, the sum."""
-    w, name, rank = e.writer, f"{node.name}.step_weight", len(node.type.shape)
-    if e.stateful:
-        step = w.add_input(f"{node.name}/step_in", TensorProto.INT64, ("batch",))
-        w.add_output(w.op("Add", [step, w.ints([1])], name), f"{node.name}/step_out", TensorProto.INT64, ("batch",))
-        chosen = w.op("Gather", [w.stored(np.array(weights), dtype, name), step], name, axis=0)
-        return w.reshape(chosen, (-1, *[1] * rank), name)
-    if e.values[node.inputs[0].node].steps == 1:
-        return w.number(sum(weights), dtype)
-    stacked = w.stored(np.array(weights).reshape(-1, 1, *[1] * rank), dtype, name)
-    ones = w.op(
-        "Shape", [w.reshape(e.operand(node.inputs[0], dtype, node.name), (e.steps, -1, *node.type.shape), name)], name
-    )
-    full = w.op("Expand", [stacked, ones], name)
-    return w.reshape(full, (-1, *node.type.shape), name)
+def _weight_of_this_step(e: Emission, node: Node, weights: Sequence[float], dtype: int) -> str:
+    """What the operand is multiplied with in the single-step form, where a state counts the steps."""
+    w, name = e.writer, f"{node.name}.step_weight"
+    step = w.add_input(f"{node.name}/step_in", TensorProto.INT64, ("batch",))
+    w.add_output(w.op("Add", [step, w.ints([1])], name), f"{node.name}/step_out", TensorProto.INT64, ("batch",))
+    chosen = w.op("Gather", [w.stored(np.array(weights), dtype, name), step], name, axis=0)
+    return w.reshape(chosen, (-1, *[1] * len(node.type.shape)), name)
 
 
 def forward(e: Emission, node: Node) -> Tensor:
