@@ -63,7 +63,7 @@ def _absorbed(node: Node, reader: Node, borders: bool) -> Node | None:
     op, target = node.op, reader.op
     if not isinstance(op, Conv) or op.groups != node.type.shape[0] or node.params["weight"].size != op.groups:
         return None
-    if not isinstance(target, Conv | Linear) or any(s != 1 for s in op.stride) or any(op.padding):
+    if not isinstance(target, Conv | Linear) or any(s != 1 for s in op.stride) or any(op.padding) or op.spread:
         return None
     view = reader.inputs[0].view
     scale = node.params["weight"].astype(np.float64).reshape(-1)

@@ -14,10 +14,11 @@ from qkf_deploy.converters import formats
 from qkf_deploy.converters.nir import lowering
 from qkf_deploy.converters.nir.export import nir_bytes, offenders
 from qkf_deploy.converters.nir.partition import plan
-from qkf_deploy.converters.onnx.export import build_onnx, unsupported_reasons
+from qkf_deploy.converters.onnx.export import OnnxOptions, build_onnx, unsupported_reasons
+from qkf_deploy.converters.onnx.file import OPERATORS as KNOWN
 from qkf_deploy.converters.onnx.ops import LOWERINGS
-from qkf_deploy.ir import Graph
-from qkf_deploy.ops import OPERATORS
+from qkf_deploy.ir import Graph, GraphBuilder
+from qkf_deploy.ops import OPERATORS, Neuron
 from qkf_deploy.passes.quantize import QuantizeOptions, quantize
 
 DOCS = Path(__file__).parents[2] / "docs" / "interchange.md"
@@ -52,6 +53,31 @@ def test_every_operator_is_declared_for_every_format():
             cell = formats.support(operator, form)
             assert cell.verdict in ("yes", "partly", "no")
             assert cell.how
+
+
+def signed_pool(rng: np.random.Generator) -> Graph:
+    """A maximum of spikes of either polarity is no OR of them."""
+    graph, builder = ZOO["spike_pooling"](rng), GraphBuilder()
+    for n in graph:
+        op = replace(n.op, signed=True) if isinstance(n.op, Neuron) else n.op
+        builder.add(n.name, op, n.inputs, n.params, n.source)
+    return replace(graph, nodes=dict(builder.nodes)).verify()
+
+
+def test_spikes_of_either_polarity_are_no_truth_values():
+    graph = signed_pool(np.random.default_rng(0))
+    pools = [n.name for n in graph if n.op.kind == "max_pool"]
+    assert all(graph.operand_type(graph[name].inputs[0]).high == 1 for name in pools)
+    assert pools
+    planned = plan(graph)
+    assert not {n for part in planned.parts.values() for n in part.nodes} & set(pools)
+    assert all("max pooling of values that are not spikes" in planned.reasons[name] for name in pools)
+
+
+def test_onnx_files_have_the_operators_that_the_reader_knows():
+    graphs = [case(name, option) for name in ("membrane_shortcut", "odd_neurons", "ternary") for option in OPTIONS]
+    found = {n.op_type for g in graphs for n in build_onnx(g, OnnxOptions(form="sequence")).graph.node}
+    assert {"Greater", "Max", "Round", "Sign"} <= found <= KNOWN
 
 
 def test_the_cases_use_every_operator():

@@ -41,6 +41,11 @@ def pooled(net: Net, x: str, kernel: int = 2, padding: int = 0) -> str:
     return net.add("pool", SumPool((kernel,) * 2, (2, 2), (padding,) * 2), x)
 
 
+def transposed(net: Net, x: str) -> str:
+    """A gain per channel, and between its elements nothing."""
+    return net.conv("up", x, net.read(x)[0], 1, groups=net.read(x)[0], padding=0, spread=(2, 2))
+
+
 BODIES = {
     "re-parameterized block": (reparameterized, {"dw"}),
     "norm in front": (lambda n, x: n.conv("c1", n.bn("b", x), 8), {"c1"}),
@@ -51,6 +56,7 @@ BODIES = {
     "norm behind a mean": (lambda n, x: n.bn("b", n.add("s", Scale(0.25), pooled(n, n.conv("c1", x, 4)))), {"c1"}),
     "mean, then 1x1": (lambda n, x: n.conv("c2", n.add("s", Scale(0.25), pooled(n, n.conv("c1", x, 4))), 6, 1), {"c1"}),
     "strides": (lambda n, x: n.conv("c3", n.conv("c2", n.conv("c1", x, 4, 1, stride=2), 4), 6, 1, stride=2), {"c2"}),
+    "transposed 1x1": (lambda n, x: n.conv("c1", transposed(n, x), 8, stride=2, padding=0), {"up", "c1"}),
     "groups": (lambda n, x: n.conv("c2", n.conv("c1", x, 6, 1, groups=3), 12, groups=3), {"c2"}),
 }  # fmt: skip
 

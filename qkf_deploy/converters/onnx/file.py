@@ -18,22 +18,9 @@ from qkf_deploy.converters.onnx.export import OPSET
 from qkf_deploy.errors import InputError
 
 OPERATORS = frozenset(
-    {"Abs", "Add", "Cast", "Concat", "Conv", "Div", "Floor", "Gather", "GreaterOrEqual", "Identity"}
-    | {
-        "MatMul",
-        "MaxPool",
-        "Mul",
-        "Pad",
-        "ReduceSum",
-        "Reshape",
-        "Sign",
-        "Slice",
-        "Split",
-        "Sub",
-        "Tile",
-        "Transpose",
-        "Where",
-    }
+    {"Abs", "Add", "And", "Cast", "Concat", "Conv", "Div", "Equal", "Floor", "Gather", "Greater", "GreaterOrEqual"}
+    | {"Identity", "MatMul", "Max", "MaxPool", "Min", "Mul", "Or", "Pad", "ReduceSum", "Reshape", "Round", "Sign"}
+    | {"Slice", "Split", "Sub", "Tile", "Transpose", "Where"}
 )
 _MAX_BYTES = 2**31 - 1  # the limit of protobuf itself
 _MAX_NODES = 1_000_000
