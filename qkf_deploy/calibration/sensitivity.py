@@ -80,7 +80,8 @@ class _Trial:
         self.graph, self.setting = graph, setting
         self.names = [n.name for n in graph if isinstance(n.op, Conv | Linear)]
         self.sizes = {name: int(graph[name].params["weight"].size) for name in self.names}
-        self.real = setting.run(graph, setting.images).outputs
+        run = setting.run(graph, setting.images)
+        self.real, self.answers = run.outputs, _answers(run)
         spread = self.real - self.real.mean(axis=0)
         self.variance = float(np.square(spread).mean()) or 1.0
         self.done = 0
@@ -116,7 +117,7 @@ class _Trial:
 
     def point(self, layers: Sequence[LayerLoss], bits: Mapping[str, int], budget: float) -> Point:
         run = self._run(bits)
-        best, real = run.outputs.argmax(axis=1), self.real.argmax(axis=1)
+        best = _answers(run)
         labels = self.setting.labels
         return Point(
             budget,
@@ -124,7 +125,12 @@ class _Trial:
             sum(self.sizes[name] * b for name, b in bits.items()) / sum(self.sizes.values()),
             sum(layer.losses[bits[layer.name]] for layer in layers),
             self._loss(run),
-            float((best == real).mean()),
+            float((best == self.answers).mean()),
             None if labels is None else float((best == labels).mean()),
             dict(bits),
         )
+
+
+def _answers(run: Run) -> np.ndarray:
+    """The class of each image; of a map, that of each place."""
+    return run.predicted if run.classifies else run.outputs.argmax(axis=1)

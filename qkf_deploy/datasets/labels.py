@@ -9,7 +9,6 @@ import numpy as np
 
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
-from qkf_deploy.ir.part import Part
 
 #: Labels of all samples, if they are known, and how they were found.
 Labels = tuple[np.ndarray | None, tuple[str, ...]]
@@ -17,8 +16,7 @@ Labels = tuple[np.ndarray | None, tuple[str, ...]]
 
 def classes_of(graph: Graph) -> int | None:
     """How many classes a network tells apart; ``None`` if none of its outputs is one number per class."""
-    whole = Part("output", graph.output.type.shape, 0)
-    return next((part.size for part in graph.parts or (whole,) if part.is_classes), None)
+    return None if graph.classes is None else graph.classes.size
 
 
 def checked(labels: np.ndarray, count: int, graph: Graph, where: str) -> np.ndarray:

@@ -220,7 +220,7 @@ def _compare_batch(graph: Graph, images: np.ndarray, spikes: Spikes, logits: np.
 def _largest(graph: Graph, outputs: np.ndarray) -> np.ndarray:
     """Index of the largest element of each image's output, int64 ``(B,)``: its class, for one number per class."""
     flat = outputs.reshape(len(outputs), -1)
-    classes = next((part for part in graph.parts if part.is_classes), None)
+    classes = graph.classes
     return (flat if classes is None else classes.of(flat)).reshape(len(flat), -1).argmax(axis=-1)
 
 

@@ -17,7 +17,7 @@ from qkf_deploy.ir import summary
 from qkf_deploy.ir.assumption import Assumption, lines
 from qkf_deploy.ir.operator import Operator, Params
 from qkf_deploy.ir.parameters import check_integer_parameters
-from qkf_deploy.ir.part import Part
+from qkf_deploy.ir.part import Part, class_part
 from qkf_deploy.ir.schema import check_attributes
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ir.view import View
@@ -167,6 +167,11 @@ class Graph(SelfDescribing):
     def parts(self) -> tuple[Part, ...]:
         """The outputs, where there are several: they lie side by side in the output node's value."""
         return getattr(self.output.op, "parts", ())
+
+    @property
+    def classes(self) -> Part | None:
+        """The output that is one number per class: the first such one, ``None`` if there is none."""
+        return class_part(self.parts, self.output.type.shape)
 
     @property
     def assumed(self) -> tuple[str, ...]:

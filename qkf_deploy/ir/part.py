@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,3 +36,8 @@ class Part:
     def of(self, outputs: np.ndarray) -> np.ndarray:
         """This output ``(B, *shape)`` of all ``(B, elements)``."""
         return outputs[:, self.start : self.start + self.size].reshape(len(outputs), *self.shape)
+
+
+def class_part(parts: Sequence[Part], shape: tuple[int, ...]) -> Part | None:
+    """The first output that is one number per class, if any is; without ``parts`` the one output has that shape."""
+    return next((part for part in parts or (Part("output", shape, 0),) if part.is_classes), None)

@@ -99,7 +99,8 @@ def over_time(
     Raises:
         UsageError: a chunk without steps.
         InputError: images or labels that do not fit.
-        UnsupportedError: a network without a readout, or whose steps do not come one after the other.
+        UnsupportedError: a network without a readout, or without an output that is one number per class, or whose steps
+            do not come one after the other.
     """
     if chunk < 1:
         raise UsageError(f"chunk: {chunk}", hint="use 1 or more")

@@ -50,15 +50,22 @@ def check_content(run: RunFile) -> None:
 
 def _check_samples(run: RunFile) -> None:
     """Every sample has a class that exists, or none."""
-    outputs = run.graph["nodes"][-1]["shape"]
-    sizes = [n for n in outputs if isinstance(n, int) and n > 1]
-    classes = sizes[0] if len(sizes) == 1 else 0
+    classes = _classes(run.graph["nodes"][-1])
     for index, label, prediction, top in zip(run.indices, run.labels, run.predictions, run.top, strict=True):
         known = [c for c in (label if classes else None, prediction, *top) if c is not None]
         if any(c >= classes for c in known):
             raise InputError(f"a damaged run file: the classes of sample {index}")
     if run.class_names and len(run.class_names) != classes:
         raise InputError(f"a damaged run file: {len(run.class_names)} names of {classes} classes")
+
+
+def _classes(output: Mapping[str, Any]) -> int:
+    """How many classes the network tells apart: the size of its first output that is a vector; 0 if none is."""
+    for shape in output["attributes"].get("shapes") or [output["shape"]]:
+        sizes = [n for n in shape if isinstance(n, int) and n > 1] if isinstance(shape, list) else []
+        if len(sizes) == 1:
+            return sizes[0]
+    return 0
 
 
 def _check_graph(graph: Any) -> None:

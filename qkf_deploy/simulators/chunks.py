@@ -14,7 +14,7 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import IntegerNeuron, MatMul, Neuron, Output, Readout
+from qkf_deploy.ops import IntegerNeuron, Neuron, Output, Readout
 from qkf_deploy.passes.steps import means_over_time
 
 #: Called with (steps done, steps in all).
@@ -28,7 +28,7 @@ class Answers:
     Attributes:
         logits: of the last step, ``(B, *shape)``.
         raw_output: of the last step, ``(1, B, *shape)``: what the reference engine gives.
-        largest: index of the largest element of every output after every step, int64 ``(T, B)``.
+        largest: index of the largest class logit after every step, int64 ``(T, B)``.
     """
 
     logits: np.ndarray
@@ -48,8 +48,8 @@ def run(graph: Graph, inputs: np.ndarray, chunk: int = 16, progress: Progress | 
         progress: called after each chunk.
 
     Raises:
-        UnsupportedError: no readout, membranes that are carried from image to image, or a network whose steps do not
-            come one after the other (attention over time).
+        UnsupportedError: no readout, no output that is one number per class, membranes that are carried from image to
+            image, or a network whose steps do not come one after the other (attention over time).
     """
     walk = _Walk(graph, inputs)
     largest: list[np.ndarray] = []
@@ -72,8 +72,10 @@ class _Walk:
         self.after = [n for n in graph if n.type.timing is Timing.IMAGE]
         _check(graph, self.before)
         self.means = means_over_time(graph, self.after)
-        classes = next((part for part in graph.parts if part.is_classes), None)
-        self.classes = slice(None) if classes is None else slice(classes.start, classes.start + classes.size)
+        classes = graph.classes
+        if classes is None:
+            raise UnsupportedError("no output is one number per class: there are no answers", where=graph.output.name)
+        self.classes = slice(classes.start, classes.start + classes.size)
         self.states: dict[str, np.ndarray] = {}
         self.totals: dict[str, np.ndarray] = {}
         self.constant: dict[str, np.ndarray] = {}
@@ -140,5 +142,5 @@ def _check(graph: Graph, before: list[Node]) -> None:
     for node in before:
         if getattr(node.op, "carry", "own") == "official":
             raise UnsupportedError("its membrane goes from image to image, over all time steps", where=node.name)
-        if isinstance(node.op, MatMul) and node.op.chunk > 1:
+        if node.op.steps_awaited > 1:
             raise UnsupportedError("attention over time needs all of its steps at once", where=node.name)

@@ -15,7 +15,7 @@ from qkf_deploy.display.overview import ROWS, Overview, SelfDescribing
 from qkf_deploy.display.tables import Field, tabulate
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
-from qkf_deploy.ir.part import Part
+from qkf_deploy.ir.part import Part, class_part
 from qkf_deploy.ledger import Ledger, concatenate
 from qkf_deploy.ops import Mask
 
@@ -134,8 +134,7 @@ class Run(SelfDescribing):
     @property
     def _classes(self) -> Part | None:
         """The output that is one number per class: the first such one."""
-        whole = Part("output", self.output_shape, 0)
-        return next((part for part in self.parts or (whole,) if part.is_classes), None)
+        return class_part(self.parts, self.output_shape)
 
     @property
     def classifies(self) -> bool:

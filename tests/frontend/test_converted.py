@@ -154,7 +154,8 @@ def test_the_command_shows_a_table(tmp_path: Path) -> None:
         assert isinstance(refused.exception, UsageError), option
         assert option in str(refused.exception)
     described = CliRunner().invoke(group, ["simulate", "--help"]).output
-    assert "1, 2, 4, 8" in described and "after each time step" not in described
+    assert "1, 2, 4, 8" in described
+    assert "after each time step" not in described
 
 
 def test_refused() -> None:

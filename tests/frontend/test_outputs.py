@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 import qkf_deploy as qd
 from qkf_deploy.cli import group
-from qkf_deploy.errors import GraphError, InputError, UsageError
+from qkf_deploy.datasets.images import Images
+from qkf_deploy.errors import GraphError, InputError, UnsupportedError, UsageError
 from qkf_deploy.ir.values import Timing, ValueType
 from qkf_deploy.ops import Output
 
@@ -39,6 +41,8 @@ class Heads(nn.Module):
         logits, aux = self.fc(tokens).sum(0), self.aux(tokens)[-1]
         if self.form == "tuple":
             return logits, [aux, mask]
+        if self.form == "constant":
+            return torch.ones(1, 5), torch.zeros(1, 4)
         if self.form == "two":
             return logits, mask
         return {"mask": mask, "logits": logits} if self.form == "dict" else mask
@@ -92,6 +96,31 @@ def test_accuracy_is_that_of_the_class_logits() -> None:
     assert "--outputs 0,1.0,1.1" in str(caught.value.hint)
     with pytest.raises(UsageError, match="returns no 'boxes'"):
         heads("dict", "boxes")
+    with pytest.raises(UnsupportedError, match="no result of the model is a tensor computed from its input"):
+        heads("constant", "all")
+
+
+def test_names_of_classes_are_those_of_the_class_logits(tmp_path: Path) -> None:
+    net = heads("dict", "all")
+    graph = replace(qd.quantize(net.graph, 8), class_names=tuple("abcde"))
+    qd.save_run(graph, qd.simulate(graph, net.images), tmp_path / "run.sqlite")
+    assert qd.load_run(tmp_path / "run.sqlite").class_names == tuple("abcde")
+    wrong = replace(graph, class_names=tuple("abcdef"))
+    qd.save_run(wrong, qd.simulate(wrong, net.images), tmp_path / "wrong.sqlite")
+    with pytest.raises(InputError, match="6 names of 5 classes"):
+        qd.load_run(tmp_path / "wrong.sqlite")
+
+
+def test_answers_at_every_step_and_every_width_are_the_class_logits() -> None:
+    """Beside other outputs, which have larger numbers."""
+    net = heads("dict", "all")
+    answers = qd.simulate(net.graph, net.images).predicted
+    assert np.array_equal(qd.over_time(net.graph, net.images).predicted[-1], answers)
+    images = Images(net.images, [str(i) for i in answers], answers)
+    best = qd.sensitivity(net.graph, images, candidates=(24, 16)).report.curve[-1]
+    assert (best.accuracy, best.same_class) == (1.0, 1.0)
+    with pytest.raises(UnsupportedError, match="no output is one number per class"):
+        qd.over_time(heads("dict", "mask").graph, net.images)
 
 
 def test_without_being_asked_the_first_result_is_the_output() -> None:

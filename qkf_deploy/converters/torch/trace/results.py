@@ -39,12 +39,14 @@ def emit_results(low: Lowering) -> None:
         low.add("output", Output(), (_result(low, refs[names[0]], "the model's result"),))
         return
     chosen = [n for n in names if low.is_traced(Ref(refs[n]))] if tuple(asked) == (ALL,) else list(asked)
+    if not chosen:
+        raise UnsupportedError("no result of the model is a tensor computed from its input")
     for name in chosen:
         if name not in refs:
             raise UsageError(f"the model returns no {name!r}", hint=f"it returns {', '.join(refs)}")
     operands = [_result(low, refs[name], f"the result {name!r}") for name in chosen]
-    shapes = tuple(low.type_of(o).shape for o in operands)
-    vectors = [n for n, shape in zip(chosen, shapes, strict=True) if sum(k > 1 for k in shape) == 1]
+    op = Output(tuple(chosen), tuple(low.type_of(o).shape for o in operands))
+    vectors = [part.name for part in op.parts if part.is_classes]
     if tuple(asked) == (ALL,) and len(vectors) > 1:
         raise UsageError(
             f"{', '.join(vectors)} could all be class logits",
@@ -54,7 +56,7 @@ def emit_results(low: Lowering) -> None:
     joined = flat[0]
     for operand in flat[1:]:
         joined = Operand(low.add("cat", Concat(0), (joined, operand), path="output"))
-    low.add("output", Output(tuple(chosen), shapes), (joined,))
+    low.add("output", op, (joined,))
 
 
 def _flat(low: Lowering, operand: Operand) -> Operand:
