@@ -71,8 +71,11 @@ def _integer_dense(layer: LayerRecord, ledger: Ledger) -> PerImage:
 
 
 def _head_nonzero(layer: LayerRecord, ledger: Ledger) -> PerImage:
-    """Non-zero inputs of the classifier x outputs, weights taken as non-zero; every input where they are not events."""
-    if "events_in_graded" not in layer.counts or "head_macs" not in layer.counts:
+    """Non-zero inputs of the classifier x outputs, weights taken as non-zero; every input where they are not events.
+
+    A readout that gives each time step a weight multiplies as often as it is counted: it has no dense form.
+    """
+    if "events_in_graded" not in layer.counts or "head_macs" not in layer.counts or not layer.dense_macs:
         return class_counts(layer, ledger, "head_macs")
     fan_out = layer.dense_macs // elements_in(layer)
     return times(class_counts(layer, ledger, "events_in_graded"), fan_out)
