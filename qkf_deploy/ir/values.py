@@ -81,6 +81,11 @@ class ValueType:
         """True for events without a sign."""
         return self.kind in (Kind.SPIKE, Kind.COUNT)
 
+    @property
+    def is_binary(self) -> bool:
+        """True for events that are 0 or 1, whatever they are made of."""
+        return self.is_counts and self.high == 1
+
     @staticmethod
     def spikes(shape: tuple[int, ...]) -> ValueType:
         """Type of a neuron's output."""

@@ -30,7 +30,7 @@ from qkf_deploy.converters.nir.builder import (
 )
 from qkf_deploy.converters.nir.refusals import check_start, reset_voltage
 from qkf_deploy.errors import GraphError, UnsupportedError
-from qkf_deploy.ir import Graph, Node, ValueType, View, identity
+from qkf_deploy.ir import Graph, Node, View, identity
 from qkf_deploy.ops import Conv, IntegerNeuron, Linear, Mask, MaxPool, Neuron, Readout, Scale, Sum, SumPool
 
 Op = TypeVar("Op")
@@ -270,16 +270,12 @@ def _ones(weight: np.ndarray, shape: tuple[int, ...], kernel: tuple[int, ...], p
 def mask(e: Emission, node: Node) -> Placed:
     """A memoryless neuron of the sum: both spike (sum 2), or with ``invert`` only the value (difference 1)."""
     op, (gate, x) = operator(node, Mask), e.operands(node)
-    if not all(_is_binary(type_) for type_ in e.graph.input_types(node)):
+    if not all(t.is_binary for t in e.graph.input_types(node)):
         raise UnsupportedError("a gate on counts or signed events; only spikes can be gated by a neuron")
     spread = _spread(gate, x, -1.0 if op.invert else 1.0)
     wide = e.builder.add(node.name, spread, gate.sources, role="gate")
     both = Placed((*x.sources, wide), x.shape, x.view)
     return e.place(node, memoryless(x.shape, 0.5 if op.invert else 1.5), both, x.shape, x.view)
-
-
-def _is_binary(type_: ValueType) -> bool:
-    return type_.is_counts and type_.high == 1
 
 
 def _spread(gate: Placed, x: Placed, sign: float) -> object:
@@ -303,7 +299,7 @@ def _spread(gate: Placed, x: Placed, sign: float) -> object:
 def max_pool(e: Emission, node: Node) -> Placed:
     """Of spikes: an OR, that is a convolution of ones and a memoryless neuron. Of anything else: NIR has no maximum."""
     op, (x,) = operator(node, MaxPool), e.operands(node)
-    if not _is_binary(e.graph.input_types(node)[0]):
+    if not e.graph.input_types(node)[0].is_binary:
         raise UnsupportedError("max pooling of values that are not spikes; NIR has no maximum")
     window = e.builder.add(node.name, _window(op, x, node), x.sources, role="window")
     shape = node.type.shape
