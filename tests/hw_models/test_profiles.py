@@ -11,7 +11,7 @@ from netbuild import Net, random_pixels
 
 import qkf_deploy as qd
 from qkf_deploy.errors import ProfileError, UsageError
-from qkf_deploy.hw_models import load_profile, price, profile_names
+from qkf_deploy.hw_models import load_profile, profile_names
 from qkf_deploy.hw_models.quantities import QUANTITIES
 from qkf_deploy.hw_models.quantity import MEMORY_WORK
 from qkf_deploy.ops import Output, Readout
@@ -184,6 +184,6 @@ def test_a_weight_for_each_time_step_is_a_multiplication() -> None:
     net.add("readout", Readout((0.5, -1.0, 2.0)), "lif")
     net.add("output", Output())
     graph = net.build(3)
-    report = price(qd.simulate(graph, random_pixels(0, (3, 6, 6), 2)).ledger, "neurobench-2.3")
+    report = qd.price(qd.simulate(graph, random_pixels(0, (3, 6, 6), 2)).ledger, "neurobench-2.3")
     (row,) = (row for row in report.layers if row.layer == "readout")
     assert row.counts["head_macs_nonzero"] == 2 * 3 * 4 * 6 * 6
