@@ -61,8 +61,11 @@ def _check_samples(run: RunFile) -> None:
 
 def _classes(output: Mapping[str, Any]) -> int:
     """How many classes the network tells apart: the size of its first output that is a vector; 0 if none is."""
-    for shape in output["attributes"].get("shapes") or [output["shape"]]:
-        sizes = [n for n in shape if isinstance(n, int) and n > 1] if isinstance(shape, list) else []
+    shapes = output["attributes"].get("shapes", [])
+    _is(shapes, list | tuple, "the shapes of the outputs")
+    for shape in shapes or [output["shape"]]:
+        _is(shape, list | tuple, "the shape of an output")
+        sizes = [n for n in shape if isinstance(n, int) and n > 1]
         if len(sizes) == 1:
             return sizes[0]
     return 0

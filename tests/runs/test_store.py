@@ -251,6 +251,10 @@ def test_read_only_folders_can_be_read(rows: list[Row], head: Head, tmp_path: Pa
         folder.chmod(0o700)
 
 
+#: The output node in a run's description.
+_LAST = "$.graph.nodes[#-1]"
+
+
 @pytest.mark.parametrize(
     ("statement", "text"),
     [
@@ -282,6 +286,11 @@ def test_read_only_folders_can_be_read(rows: list[Row], head: Head, tmp_path: Pa
         ("UPDATE run SET network = x'00'", "digests or settings"),
         ("UPDATE run SET head = json_set(head, '$.config', json('[]'))", "digests or settings"),
         ("UPDATE run SET head = json_set(head, '$.class_names', json('[\"a\"]'))", "1 names of 10 classes"),
+        (f"UPDATE run SET head = json_set(head, '{_LAST}.attributes.shapes', 5)", "the shapes of the outputs is '5'"),
+        (
+            f"UPDATE run SET head = json_set(head, '{_LAST}.attributes.shapes', json('[5]'))",
+            "shape of an output is '5'",
+        ),
         ("UPDATE sample SET name = CAST(x'ff' AS TEXT)", "no UTF-8"),
         ("UPDATE sample SET top = 'x'", "JSON"),
         ("UPDATE sample SET prediction = -1", "sample 0"),
