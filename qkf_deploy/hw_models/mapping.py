@@ -18,11 +18,12 @@ import numpy as np
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.architecture.chip import Chip, Core
 from qkf_deploy.hw_models.core_limits import broken_rules, fits, memory_bits, synapses
+from qkf_deploy.hw_models.gates import cores_behind, gated
 from qkf_deploy.hw_models.lowering import lowered
 from qkf_deploy.hw_models.reach import distinct_inputs, groups_that_read
 from qkf_deploy.hw_models.read_events import frame_events, share_read
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
-from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ir import Graph
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ledger import Ledger
 
@@ -171,10 +172,7 @@ def _readers(graph: Graph) -> Mapping[str, tuple[str, ...]]:
     pairs = [
         (u, unit.name) for unit in found for source in unit.sources for u, _ in event_sources(graph, source, owner)
     ]
-    for node in graph:
-        if node.op.kind == "mask":
-            gate, masked = (event_sources(graph, o.node, owner)[0][0] for o in node.inputs)
-            pairs.append((gate, masked))
+    pairs += [(gate, masked) for _, (gate, _), masked in gated(graph, owner)]
     return {unit.name: tuple(dict.fromkeys(b for a, b in pairs if a == unit.name)) for unit in found}
 
 
@@ -311,31 +309,18 @@ def _traffic(graph: Graph, placements: tuple[Placement, ...], chip: Chip, ledger
             sent = {node: _events(graph, ledger, node) for _, node in origins}
             share = share_read(graph, ledger, goal.unit, source, groups, sent)
             for unit, node in origins:
-                _flow(flows, unit, goal.unit.name, sent[node] * share, copies)
-    for node in graph:  # a gate's spikes go to the cores that hold what it masks
-        if node.op.kind == "mask":
-            gate, masked = (event_sources(graph, o.node, owner)[0] for o in node.inputs)
-            if masked[0] in by_name:
-                copies = _cores_behind_gate(graph, node, by_name[masked[0]])
-                _flow(flows, gate[0], masked[0], _events(graph, ledger, gate[1]), copies)
+                _flow(flows, unit, goal.unit.name, _events_of(graph, ledger, unit, node, owner) * share, copies)
+    for node, (unit, gate), masked in gated(graph, owner):  # its spikes go to the cores that hold what it masks
+        if masked in by_name:
+            held = {masked: pieces(by_name[masked])}
+            copies = Fraction(cores_behind(graph, owner, node, gate, held), graph[gate].type.size)
+            _flow(flows, unit, masked, _events(graph, ledger, gate), copies)
     return tuple(_edge(a, b, d["events"], d["messages"], by_name, chip) for a, b, d in flows.edges(data=True))
 
 
 def _flow(flows: nx.DiGraph, source: str, target: str, events: Fraction, copies: Fraction) -> None:
     known = flows.get_edge_data(source, target, {"events": Fraction(0), "messages": Fraction(0)})
     flows.add_edge(source, target, events=known["events"] + events, messages=known["messages"] + events * copies)
-
-
-def _cores_behind_gate(graph: Graph, node: Node, goal: Placement) -> Fraction:
-    """Mean number of cores that hold what one element of a gate masks."""
-    gate, masked = node.inputs
-    if masked.node != goal.unit.name:
-        return Fraction(goal.channel_groups)
-    held = pieces(goal).reshape(graph[masked.node].type.shape)
-    held = held if masked.view is None else masked.view.apply(held, lead=0)
-    wide = np.arange(graph.operand_type(gate).size).reshape(graph.operand_type(gate).shape)
-    pairs = np.stack([np.broadcast_to(wide, held.shape).reshape(-1), held.reshape(-1)])
-    return Fraction(np.unique(pairs, axis=1).shape[1], wide.size)
 
 
 def pieces(placement: Placement) -> np.ndarray:
@@ -353,6 +338,20 @@ def _events(graph: Graph, ledger: Ledger, node: str) -> Fraction:
     if kind is Kind.DRIVE:  # a membrane shortcut sends every value at every step
         return Fraction(size * ledger.time_steps)
     return Fraction(ledger[node].total("events_out_graded"), ledger.images)
+
+
+def _events_of(graph: Graph, ledger: Ledger, unit: str, node: str, owner: Mapping[str, str]) -> Fraction:
+    """Events of one unit among those that make up the value of a node; behind a gate of a sum of several units, as
+    many of each as the gate lets pass of all."""
+    if node in owner or graph[node].op.kind != "mask":
+        return _events(graph, ledger, node)
+    masked = graph[node].inputs[1].node
+    inner = dict.fromkeys(event_sources(graph, masked, owner))
+    if len(inner) == 1:
+        return _events(graph, ledger, node)
+    met, passed = (ledger[name].total("events_out_unary") for name in (masked, node))
+    own = sum((_events_of(graph, ledger, u, n, owner) for u, n in inner if u == unit), Fraction(0))
+    return own * Fraction(passed, met) if met else Fraction(0)
 
 
 def _edge(

@@ -60,6 +60,8 @@ def read_view(path: str | Path) -> HardwareView:
         data = json.loads(read_whole(Path(path)), parse_constant=_no_number)
         if data["kind"] != "hardware":
             raise ValueError("kind")
+        if not _number(data["images"]):
+            raise ValueError("images")  # all below is per image: of none there is no mean
         components = {str(row["component"]): _number(row["nominal_energy_pj"]) for row in data["components"]}
         low, nominal, high = (
             sum(_number(row[f"{bound}_energy_pj"]) for row in data["components"])

@@ -38,9 +38,9 @@ def mesh_summary(time: Latency) -> str:
     whole = time.latency_ns
     waits = ", ".join(f"{name} {percent(ns / whole)}" for name, ns in time.reason_ns.items())
     lines = [
-        f"on the mesh, a pipeline of {len(time.step_ns)} steps: {si(whole / 10**9)}s for an image, "
+        f"on the mesh, a pipeline of {len(time.step_ns)} steps: {si(whole / 10**9, 's')} for an image, "
         f"{si(time.images_per_second)} images/s in a stream; waiting for {waits}; "
-        f"at least {si(float(time.bound_ns.sum()) / 10**9)}s; "
+        f"at least {si(float(time.bound_ns.sum()) / 10**9, 's')}; "
         f"messages and hops {float(time.network_pj) / 10**9:.4g} mJ "
         "(not in the energy above)"
     ]

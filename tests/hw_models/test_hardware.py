@@ -224,7 +224,12 @@ def test_the_view_in_reports_and_comparisons(tmp_path: Path, capsys: pytest.Capt
         "{}",
         text.replace('"cores": 16', '"cores": NaN'),
         text.replace("hardware", "x"),
+        text.replace('"images": 2', '"images": 0'),
+        text.replace('"images": 2,', ""),
     ):
+        assert bad != text
         shown.write_text(bad)
+        assert command(["compare", run, other, "--hardware", str(shown)]) == 3
+        assert "no result of the hardware model" in capsys.readouterr().err
         assert command(["report", run, "--hardware", str(shown), "-o", str(page), "--force"]) == 3
         assert "no result of the hardware model" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from qkf_deploy.hw_models.architecture.chip import Chip
 from qkf_deploy.hw_models.mapping import map_network
 from qkf_deploy.hw_models.timing.traffic import measured_traffic
 from qkf_deploy.ir import Graph
-from qkf_deploy.ops import Add
+from qkf_deploy.ops import Add, Concat, Mask
 
 SMALL = replace(LOIHI, cores=(replace(LOIHI.cores[0], neurons_max=48),))
 Flows = Mapping[tuple[str, str], Fraction]
@@ -75,3 +75,25 @@ def test_events_that_nobody_reads() -> None:
     for pair in (("a", "one"), ("a", "twice"), ("input", "first"), ("input", "a")):
         assert summed[pair] == followed[pair] > 0, pair
     assert summed["a", "two"] + summed["b", "two"] == followed["a", "two"] + followed["b", "two"] > 0
+
+
+@pytest.mark.parametrize("chip", [LOIHI, SMALL], ids=["whole", "cut"])
+def test_gates_of_what_several_units_hold(chip: Chip) -> None:
+    """A gate goes to every unit behind a sum and behind a concatenation, once where one is behind it twice."""
+    net = Net(3, (2, 4, 4), frames=True)
+    a, b, gate = (net.lif(name, net.conv(f"{name}_conv", "input", 8 if name != "gate" else 1)) for name in
+                  ("a", "b", "gate"))  # fmt: skip
+    of_sum = net.add("of_sum", Mask(), gate, net.add("ab", Add(), a, b))
+    of_both = net.add("of_both", Mask(), gate, net.add("beside", Concat(), a, b))
+    of_twice = net.add("of_twice", Mask(), gate, net.add("aa", Add(), a, a))
+    two_gates = net.add("two_gates", Mask(), net.add("gates", Concat(), a, b), of_both)
+    ends = [net.lif(f"{x}_lif", net.conv(f"{x}_end", x, 2)) for x in (of_sum, of_both, of_twice, two_gates)]
+    net.head(net.add("all", Add(), net.add("l", Add(), *ends[:2]), net.add("r", Add(), *ends[2:])))
+    graph = qd.quantize(net.build())
+    summed, followed = both(graph, frames(graph), chip)
+    assert summed.keys() == followed.keys()
+    for pair in (("gate", "a"), ("gate", "b"), ("a", "a"), ("a", "b"), ("b", "b")):
+        assert summed.get(pair) == followed.get(pair), pair
+    if chip is LOIHI:
+        passed = [sum(flows[x, "of_sum_lif"] for x in "ab") for flows in (summed, followed)]
+        assert passed[0] == passed[1] > 0

@@ -11,6 +11,7 @@ from timed import LOIHI, frames, pipelined, three_layers, traffic_of
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run
+from qkf_deploy.display.numbers import si
 from qkf_deploy.hw_models.timing.latency import latency
 from qkf_deploy.hw_models.timing.steps import step_energy
 from qkf_deploy.report.time_table import busy_sheet, mesh_record, mesh_summary
@@ -31,7 +32,10 @@ def test_tables_say_what_was_computed() -> None:
     assert record["bound_ns"] <= record["latency_ns"]
     assert [row["unit"] for row in record["cores"]] == ["a", "b", "head"]
     assert max(row["most_busy"] for row in busy_sheet(found).records()) == found.busy.max()
-    assert f"a pipeline of {schedule.steps} steps" in mesh_summary(found)
+    assert f"a pipeline of {schedule.steps} steps: {si(found.latency_ns / 10**9, 's')} for an image" in mesh_summary(
+        found
+    )
+    assert f"at least {si(float(found.bound_ns.sum()) / 10**9, 's')};" in mesh_summary(found)
     slower = qd.mapped_time(graph, images, LOIHI, pipelined=False)
     assert slower.latency_ns > found.latency_ns
 

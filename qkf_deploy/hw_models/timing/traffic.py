@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qkf_deploy.errors import UnsupportedError, UsageError
+from qkf_deploy.hw_models.gates import shown
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement, pieces
 from qkf_deploy.hw_models.reach import connections
 from qkf_deploy.hw_models.units import Unit, depths
-from qkf_deploy.ir import Graph, Node, Operand
+from qkf_deploy.ir import Graph, Operand
 from qkf_deploy.ir.values import Kind, Timing
 from qkf_deploy.ops import Add, Concat, Mask, MaxPool
 from qkf_deploy.ops.geometry import Axis
@@ -239,10 +240,12 @@ class _Builder:
         if node.name in self.owner or node.op.kind == "input":
             elements = np.arange(node.type.size).reshape(node.type.shape)
             found = [Emission(node.name, self.events_of(node.name), elements)]
-        elif isinstance(node.op, Add):
-            found = [emission for source in node.inputs for emission in self.emissions(source)]
-        elif isinstance(node.op, Concat):
-            found = [e for number in range(len(node.inputs)) for e in self.joined(node, number)]
+        elif isinstance(node.op, Add | Concat):
+            found = [
+                replace(emission, elements=shown(self.graph, node, number, emission.elements))
+                for number, source in enumerate(node.inputs)
+                for emission in self.emissions(source)
+            ]
         else:
             gate, masked = node.inputs
             opened = np.zeros((self.graph.time_steps, *node.type.shape), bool)
@@ -251,13 +254,6 @@ class _Builder:
             opened ^= isinstance(node.op, Mask) and node.op.invert
             found = [emission.where(opened) for emission in self.emissions(masked)]
         return [emission.seen_through(operand) for emission in found]
-
-    def joined(self, node: Node, number: int) -> Iterator[Emission]:
-        """Events of one operand of a concatenation, as its result shows them."""
-        absent = [np.full(t.shape, -1) for t in self.graph.input_types(node)]
-        for emission in self.emissions(node.inputs[number]):
-            parts = [*absent[:number], emission.elements, *absent[number + 1 :]]
-            yield replace(emission, elements=np.concatenate(parts, axis=getattr(node.op, "axis", 0)))
 
     def into(self, placement: Placement) -> Iterator[Send]:
         """What one unit receives."""
@@ -302,12 +298,16 @@ class _Builder:
             if not isinstance(node.op, Mask) or node.name in self.owner:
                 continue
             gate, masked = node.inputs
-            for behind in self.emissions(masked):
-                if self.graph[behind.node].op.kind == "input":
+            behind: dict[str, list[np.ndarray]] = {}
+            for emission in self.emissions(masked):
+                behind.setdefault(emission.node, []).append(emission.elements)
+            for name, ways in behind.items():  # met by several ways, sent once
+                if self.graph[name].op.kind == "input":
                     continue
-                held = self.cores_of(behind.node).reshape(-1)[behind.elements]
-                targets = range(int(held.min()), int(held.max()) + 1)
-                counts = np.stack([held == core for core in targets]).astype(np.int64)
+                cores = self.cores_of(name).reshape(-1)
+                held = np.stack([np.where(elements >= 0, cores[elements], -1) for elements in ways])
+                targets = range(int(cores.min()), int(cores.max()) + 1)
+                counts = np.stack([(held == core).sum(axis=0) for core in targets])
                 for emission in self.emissions(gate):
                     # a gate is narrower than what it masks: its elements are repeated over the rest
                     wide = replace(emission, elements=np.broadcast_to(emission.elements, node.type.shape))
