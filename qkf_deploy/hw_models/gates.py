@@ -18,7 +18,7 @@ def gated(graph: Graph, owner: Mapping[str, str]) -> Iterator[tuple[Node, tuple[
             yield from ((node, gate, unit) for gate in gates for unit in dict.fromkeys(u for u, _ in masked))
 
 
-def cores_behind(graph: Graph, owner: Mapping[str, str], node: Node, gate: str, held: Mapping[str, np.ndarray]) -> int:
+def cores_behind(graph: Graph, owner: Mapping[str, str], node: Node, gate: str, masked: str, cores: np.ndarray) -> int:
     """Pairs of an element of a gate and a core that holds something it masks.
 
     Args:
@@ -26,16 +26,16 @@ def cores_behind(graph: Graph, owner: Mapping[str, str], node: Node, gate: str, 
         owner: unit of every node that belongs to one.
         node: the mask.
         gate: node whose events open it.
-        held: name of one unit -> core of each of its elements.
+        masked: name of a unit behind it.
+        cores: core of each element of that unit.
     """
-    ((name, cores),) = held.items()
-    pairs = [np.zeros((2, 0), np.int64)]
+    found, most = [np.zeros(0, np.int64)], int(cores.max()) + 1
     for opening in places(graph, owner, node.inputs[0], gate):
-        for masked in places(graph, owner, node.inputs[1], name):
-            wide = np.broadcast_to(opening, masked.shape)
-            both = (wide >= 0) & (masked >= 0)
-            pairs.append(np.stack([wide[both], cores.reshape(-1)[masked[both]]]))
-    return np.unique(np.concatenate(pairs, axis=1), axis=1).shape[1]
+        for behind in places(graph, owner, node.inputs[1], masked):
+            wide = np.broadcast_to(opening, behind.shape)
+            both = (wide >= 0) & (behind >= 0)
+            found.append(np.unique(wide[both] * most + cores.reshape(-1)[behind[both]]))
+    return len(np.unique(np.concatenate(found)))
 
 
 def places(graph: Graph, owner: Mapping[str, str], operand: Operand, name: str) -> Iterator[np.ndarray]:

@@ -312,8 +312,8 @@ def _traffic(graph: Graph, placements: tuple[Placement, ...], chip: Chip, ledger
                 _flow(flows, unit, goal.unit.name, _events_of(graph, ledger, unit, node, owner) * share, copies)
     for node, (unit, gate), masked in gated(graph, owner):  # its spikes go to the cores that hold what it masks
         if masked in by_name:
-            held = {masked: pieces(by_name[masked])}
-            copies = Fraction(cores_behind(graph, owner, node, gate, held), graph[gate].type.size)
+            pairs = cores_behind(graph, owner, node, gate, masked, pieces(by_name[masked]))
+            copies = Fraction(pairs, graph[gate].type.size)
             _flow(flows, unit, masked, _events(graph, ledger, gate), copies)
     return tuple(_edge(a, b, d["events"], d["messages"], by_name, chip) for a, b, d in flows.edges(data=True))
 
