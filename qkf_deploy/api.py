@@ -31,6 +31,7 @@ from qkf_deploy.pipeline.hardware import (
     measure_activity,
     measure_network_use,
 )
+from qkf_deploy.pipeline.inputs import Inputs, load_inputs
 from qkf_deploy.pipeline.networks import (
     audit,
     carry,
@@ -73,6 +74,7 @@ from qkf_deploy.simulators.run import Run
 
 __all__ = [
     "Graph",
+    "Inputs",
     "Ledger",
     "Outcome",
     "OverTime",
@@ -105,6 +107,7 @@ __all__ = [
     "load",
     "load_chip",
     "load_images",
+    "load_inputs",
     "load_profile",
     "load_run",
     "load_runs",

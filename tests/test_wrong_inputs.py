@@ -110,7 +110,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),
     ("hardware", "{}", "images.npy", "--chip", "fpga-array"): ("integer",),
-    ("hardware", "integer.qkf", "{}", "--chip", "fpga-array"): ("images",),
+    ("hardware", "integer.qkf", "{}", "--chip", "fpga-array"): ("images", "run"),
     ("paper", "{}", "images.npy"): ("float", "integer"),
     ("paper", "integer.qkf", "{}", "--figure", "out.png"): ("images",),
     ("export", "{}", "--to", "onnx", "-o", "out.onnx"): ("float", "integer"),
@@ -154,7 +154,15 @@ def test_damaged_networks(command: str, kit: Path, capfd: pytest.CaptureFixture[
     assert complaints(each(command, kit / "networks"), capfd, (0, 3)) == []
 
 
-@pytest.mark.parametrize("command", ["energy {}", "map integer.qkf --run {}", "compare run.sqlite {}"])
+RUNS = (
+    "energy {}",
+    "map integer.qkf --run {}",
+    "compare run.sqlite {}",
+    "hardware integer.qkf {} --chip fpga-array --no-twin",
+)
+
+
+@pytest.mark.parametrize("command", RUNS)
 def test_damaged_runs(command: str, kit: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A text in place of a text may pass; nothing else than a whole run or an error."""
     assert complaints(each(command, kit / "runs"), capfd, (0, 3)) == []

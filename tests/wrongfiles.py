@@ -103,6 +103,7 @@ def build(folder: Path) -> None:
     """Make everything in ``folder``."""
     _networks(folder)
     _images(folder)
+    _runs(folder)
     _plain_files(folder)
     _damaged_networks(folder)
     _damaged_runs(folder)
@@ -150,11 +151,15 @@ def _networks(folder: Path) -> None:
     qd.save(qd.quantize(network(seed=1), 8), folder / "other.qkf")
     qd.save(qd.quantize(network("scalar"), 8), folder / "scalar.qkf")
     qd.save(qd.quantize(network("vector"), 8, input="fixed", input_max=1.0), folder / "vector.qkf")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, *SIZE), dtype=np.uint8)
-    qd.save_run(integer, qd.simulate(integer, pixels), folder / "run.sqlite")
-    other = qd.load(folder / "other.qkf")
-    qd.save_run(other, qd.simulate(other, pixels), folder / "other_run.sqlite")
     qd.export_onnx(integer, folder / "net.onnx")
+
+
+def _runs(folder: Path) -> None:
+    for network, run in (("integer.qkf", "run.sqlite"), ("other.qkf", "other_run.sqlite")):
+        graph = qd.load(folder / network)
+        given = qd.load_images(folder / "images.npy", graph)
+        ran = qd.simulate(graph, given.array)
+        qd.save_run(graph, ran, folder / run, data=given.digest, place=given.place)
 
 
 def _images(folder: Path) -> None:

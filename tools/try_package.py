@@ -41,6 +41,7 @@ COMMANDS = {
     "energy --model spikingformer-8-512 --rates spikingformer-8-512": "",
     "compare two.sqlite run.sqlite": "",
     "map q.qkf --run run.sqlite": "",
+    "hardware q.qkf run.sqlite --chip fpga-array": "",
     "verify {d}/digits.int.qkf {d}/held_out.npz --limit 1 --against {d}/qkformer_digits.safetensors": "torch",
     "calibrate {d}/digits.qkf {d}/held_out.npz --bits 4 --limit 2 -o c.qkf": "torch",
     "sensitivity {d}/digits.qkf {d}/held_out.npz --sample 2 --bits 8,4": "data",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, emit, format_option, note, output_option, progress, show
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, output_option, progress, show
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
-from qkf_deploy.options import DataOptions, TableFormat
-from qkf_deploy.pipeline.hardware_options import HardwareOptions
-
-#: Options that say what images are.
-DATA = {field.name for field in fields(DataOptions)}
+from qkf_deploy.keywords import part
+from qkf_deploy.options import TableFormat
+from qkf_deploy.pipeline.hardware_options import HardwareOptions, InputOptions
 
 
 @command()
@@ -34,8 +31,12 @@ def hardware(
 ) -> None:  # fmt: skip
     """Energy by component and time of an integer network on a chip, every layer executed the best way.
 
+    IMAGES is a data set, or a run file of this network (`simulate -o`, `evaluate -o`): then the images that it is of,
+    read again from where they were and checked against its counts.
+
     \b
     Examples:
+      qkf-deploy hardware net.int.qkf run.sqlite --chip generic-digital
       qkf-deploy hardware net.int.qkf images/ --chip fpga-array
       qkf-deploy hardware net.int.qkf images/ --chip my.toml --explore dataflow,cores,buffers -o sweep.csv
     """
@@ -49,8 +50,10 @@ def hardware(
     where = qd.load_chip(chip)  # a wrong one is found before the long part
     goal = options.pop("goal")
     graph = qd.load(network)
+    given = qd.load_inputs(images, graph, **part(options, InputOptions))
+    notices(given.notices)
     with progress("simulating") as tick:
-        activity = qd.measure_activity(graph, images, progress=tick, **options)
+        activity = qd.measure_activity(graph, given, progress=tick, **options)
     if explore is not None:
         sheet = sweep_sheet(qd.explore_hardware(graph, activity, where, axes, goal))
         if output is None:
@@ -63,8 +66,7 @@ def hardware(
     meshed = where.execution == "resident" and where.network is not None and not graph.not_causal
     if meshed and not qd.map_network(graph, where).infeasible:
         with progress("following messages") as tick:
-            use = qd.measure_network_use(graph, images, where, progress=tick, **options)
-        first: dict[str, Any] = {name: value for name, value in options.items() if name in DATA} | {"limit": 1}
-        time = qd.mapped_time(graph, qd.load_images(images, graph, **first).array, where)
+            use = qd.measure_network_use(graph, given, where, progress=tick, **options)
+        time = qd.mapped_time(graph, given.array, where)
     found = qd.hardware(graph, activity, where, goal, use)
     emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt, time))

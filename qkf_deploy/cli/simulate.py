@@ -96,7 +96,7 @@ def simulate(
         emit(f"wrote {save}")
     if output is not None:
         about = {"names": given.names, "labels": given.labels, "data": given.digest}
-        qd.save_run(graph, run, output, image=given.array[0], **about)
+        qd.save_run(graph, run, output, image=given.array[0], place=given.place, **about)
         note(f"wrote {output}")
 
 

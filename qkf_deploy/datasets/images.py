@@ -26,6 +26,7 @@ class Images:
         labels: class indices ``(B,)`` where known.
         notices: what was done to the files that a user should know (16-bit pixels, orientation ...).
         dataset: where they come from.
+        options: how they were read.
     """
 
     array: np.ndarray
@@ -33,6 +34,14 @@ class Images:
     labels: np.ndarray | None = None
     notices: tuple[str, ...] = ()
     dataset: Dataset | None = None
+    options: DataOptions | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where they are and how they are read, as plain data; empty for images that come from no data set."""
+        if self.dataset is None or self.options is None:
+            return {}
+        return {"data_path": self.dataset.address, "data_options": self.options.stored()}
 
     @property
     def digest(self) -> str:
@@ -46,12 +55,13 @@ def load(path: str | Path, graph: Graph, **options: Any) -> Images:
     Raises:
         InputError: as there, or the first sample that cannot be read.
     """
-    data = open_dataset(path, graph, DataOptions(**options))
+    reading = DataOptions(**options)
+    data = open_dataset(path, graph, reading)
     count = len(data)
     data.check_memory(count)
     samples = [_sample(data, index) for index in range(count)]
     notices = dict.fromkeys([*data.notices, *(n for s in samples for n in s.notices)])
-    return Images(np.stack([s.array for s in samples]), data.names, data.labels, tuple(notices), data)
+    return Images(np.stack([s.array for s in samples]), data.names, data.labels, tuple(notices), data, reading)
 
 
 def _sample(data: Dataset, index: int) -> Sample:

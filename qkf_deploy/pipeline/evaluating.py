@@ -21,6 +21,7 @@ from qkf_deploy.ir.digest import digest
 from qkf_deploy.keywords import part, takes
 from qkf_deploy.options import DataOptions, EngineOptions, EvaluateOptions, ResumeOptions
 from qkf_deploy.passes.carry import chained, with_carry
+from qkf_deploy.pipeline.inputs import restored
 from qkf_deploy.pipeline.networks import load
 from qkf_deploy.pipeline.running import default_batch
 from qkf_deploy.runs import content
@@ -197,7 +198,7 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
     source = load(config["network_path"])
     if digest(source) != config["source"]:
         raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
-    dataset = open_dataset(config["data_path"], source, DataOptions(**config["data_options"]))
+    dataset = open_dataset(config["data_path"], source, restored(config["data_options"]))
     if dataset.digest != head.data:
         raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
     with (

@@ -11,12 +11,12 @@ import numpy as np
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import checked, part, takes
-from qkf_deploy.options import DataOptions
 from qkf_deploy.passes.carry import chained
 from qkf_deploy.pipeline.costs import load_chip
-from qkf_deploy.pipeline.hardware_options import ActivityOptions, Goal
+from qkf_deploy.pipeline.hardware_options import ActivityOptions, Goal, InputOptions
+from qkf_deploy.pipeline.inputs import Inputs, load_inputs
 from qkf_deploy.pipeline.networks import load
-from qkf_deploy.pipeline.running import as_batch, event_values, load_images, simulate
+from qkf_deploy.pipeline.running import as_batch, event_values, simulate
 from qkf_deploy.simulators import engines
 from qkf_deploy.simulators.inputs import encode
 
@@ -33,16 +33,18 @@ Found = TypeVar("Found")
 
 @takes(ActivityOptions)
 def measure_activity(
-    network: Graph | str | Path, images: str | Path | np.ndarray, options: ActivityOptions
+    network: Graph | str | Path, images: str | Path | np.ndarray | Inputs, options: ActivityOptions
 ) -> Activity:
     """What a network does on images at every step and in every tile of its layers.
 
     Args:
         network: an integer graph, or a ``.qkf`` file of one.
-        images: as :func:`load_images` or :func:`simulate` takes them.
+        images: as :func:`load_inputs` or :func:`simulate` takes them; a run file of this network stands for the images
+            that it is of.
 
     Raises:
-        UsageError: a float graph.
+        UsageError: a float graph, or a run that does not say where its images are.
+        InputError: a run of another network or of other images.
         InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
     """
     from qkf_deploy.hw_models import activity
@@ -57,13 +59,16 @@ def measure_activity(
 
 @takes(ActivityOptions)
 def measure_network_use(
-    network: Graph | str | Path, images: str | Path | np.ndarray, chip: Chip | str | Path, options: ActivityOptions
+    network: Graph | str | Path,
+    images: str | Path | np.ndarray | Inputs,
+    chip: Chip | str | Path,
+    options: ActivityOptions,
 ) -> NetworkUse:
     """Messages between the cores of a chip whose layers have cores of their own, and the time of every image.
 
     Args:
         network: an integer graph, or a ``.qkf`` file of one.
-        images: as :func:`load_images` or :func:`simulate` takes them.
+        images: as of :func:`measure_activity`.
         chip: a name, the path of a TOML file, or a loaded chip.
 
     Raises:
@@ -92,18 +97,20 @@ def _integer(network: Graph | str | Path) -> Graph:
 
 
 def _recorded(
-    graph: Graph, images: str | Path | np.ndarray, what: str, options: ActivityOptions
+    graph: Graph, images: str | Path | np.ndarray | Inputs, what: str, options: ActivityOptions
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Values of one image after another (of all at once where membranes go from image to image)."""
     if isinstance(images, np.ndarray):
-        pixels = as_batch(graph, images)[: options.limit]
-    else:
-        pixels = load_images(images, graph, **part(options, DataOptions)).array
+        images = Inputs(as_batch(graph, images)[: options.limit])
+    elif not isinstance(images, Inputs):
+        images = load_inputs(images, graph, **part(options, InputOptions))
+    pixels = images.array
     chosen: dict[str, Any] = {"engine": options.engine, **engines.given(options)}
-    size = len(pixels) if chained(graph) else 1
+    size = images.together or len(pixels) if chained(graph) else 1
     for start in range(0, len(pixels), size):
         batch = pixels[start : start + size]
         run = simulate(graph, batch, record=what, **chosen)
+        images.check(start, run.ledger)
         yield {**run.values, graph.input.name: encode(graph, batch)[0]}
         if options.progress is not None:
             options.progress(min(start + size, len(pixels)), len(pixels))

@@ -13,7 +13,14 @@ Goal = Literal["energy", "delay", "product"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivityOptions(DataOptions, EngineOptions):
+class InputOptions(DataOptions):
+    """How images are read, or which stored run says it."""
+
+    point: Annotated[str | None, Help("Number or name of a run, in a file that holds several.", metavar="POINT")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivityOptions(InputOptions, EngineOptions):
     """How a network is run for its activity by step and tile."""
 
     progress: Annotated[

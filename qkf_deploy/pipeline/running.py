@@ -111,6 +111,13 @@ def default_batch(graph: Graph) -> int:
     return max(1, _BATCH_ELEMENTS // (4 * largest))
 
 
+def is_stored(path: str | Path) -> bool:
+    """Whether a path is that of a run file, by what it holds or, where that cannot be told, by its name."""
+    from qkf_deploy.runs import database
+
+    return database.is_run(path) or Path(path).suffix in _RUNS
+
+
 @takes(MeasureOptions)
 def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, options: MeasureOptions) -> RunFile:
     """What a network does on images, in counts: read from a stored run, or found by running it.
@@ -126,9 +133,9 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
         UsageError: images with a run file, or a network without them.
         InputError, MissingComponent, ProofError: as of :func:`load`, :func:`load_images` and :func:`simulate`.
     """
-    from qkf_deploy.runs import content, database
+    from qkf_deploy.runs import content
 
-    if not isinstance(source, Graph) and (database.is_run(source) or Path(source).suffix in _RUNS):
+    if not isinstance(source, Graph) and is_stored(source):
         if images is not None:
             raise UsageError("a run file has its counts already", hint="leave IMAGES out, or give the .qkf file")
         for keyword in changed(options, "point", "progress"):
@@ -179,6 +186,7 @@ def save_run(
     labels: Sequence[int] | np.ndarray | None = None,
     data: str = "",
     image: np.ndarray | None = None,
+    place: Mapping[str, Any] | None = None,
 ) -> None:
     """Write predictions, counts, widths and provenance of a run, atomically.
 
@@ -190,6 +198,7 @@ def save_run(
         labels: class of each image, negative where unknown.
         data: digest of the data set.
         image: the first one as :func:`simulate` took it, to be shown beside the gates.
+        place: where the images are and how they are read: ``place`` of what :func:`load_images` gave.
 
     Raises:
         InputError: the place cannot be written, or not one name and label per image.
@@ -197,7 +206,7 @@ def save_run(
     from qkf_deploy.runs.content import About
     from qkf_deploy.runs.file import write_run
 
-    write_run(path, graph, run, About(names, labels, data, image))
+    write_run(path, graph, run, About(names, labels, data, image, place or {}))
 
 
 @checked

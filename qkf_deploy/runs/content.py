@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,14 @@ class About:
         labels: class of each image, negative where unknown; or ``None``.
         data: digest of the data set; empty where it is not known.
         image: the first one, for its picture.
+        place: ``data_path`` and ``data_options`` that the images are read again by; empty where they are not known.
     """
 
     names: Sequence[str] = ()
     labels: Sequence[int] | np.ndarray | None = None
     data: str = ""
     image: np.ndarray | None = None
+    place: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def head(graph: Graph, data: str, samples: int, config: Mapping[str, Any]) -> Head:
@@ -160,7 +162,7 @@ def rows(run: Run, about: About = About()) -> list[Row]:
 
 def stored(graph: Graph, run: Run, about: About = About()) -> RunFile:
     """What is kept of a network's run."""
-    described = head(graph, about.data, run.ledger.images, {})
+    described = head(graph, about.data, run.ledger.images, about.place)
     return content(described, rows(run, about), shown(graph, run, about).tables(), run.notices)
 
 

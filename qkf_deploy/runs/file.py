@@ -26,7 +26,7 @@ def write_run(path: str | Path, graph: Graph, run: Run, about: About = About()) 
     Raises:
         InputError: the place cannot be written.
     """
-    head = content.head(graph, about.data, run.ledger.images, {})
+    head = content.head(graph, about.data, run.ledger.images, about.place)
     store.write(path, [head], [content.rows(run, about)], [content.shown(graph, run, about).tables()], [run.notices])
 
 
