@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.keywords import part
 from qkf_deploy.options import TableFormat
 from qkf_deploy.pipeline.hardware_options import HardwareOptions, InputOptions
+
+if TYPE_CHECKING:
+    from qkf_deploy.hw_models.architecture.chip import Chip
+    from qkf_deploy.hw_models.timing.use import NetworkUse
 
 
 @command()
@@ -54,19 +58,23 @@ def hardware(
     notices(given.notices)
     with progress("simulating") as tick:
         activity = qd.measure_activity(graph, given, progress=tick, **options)
+
+    def follow(variant: Chip) -> NetworkUse | None:
+        meshed = variant.execution == "resident" and variant.network is not None and not graph.not_causal
+        if not meshed or qd.map_network(graph, variant).infeasible:
+            return None
+        with progress("following messages") as tick:
+            return qd.measure_network_use(graph, given, variant, progress=tick, **options)
+
     if explore is not None:
-        sheet = sweep_sheet(qd.explore_hardware(graph, activity, where, axes, goal))
+        sheet = sweep_sheet(qd.explore_hardware(graph, activity, where, axes, goal, follow))
         if output is None:
             show(sheet, fmt)
         else:
             write_atomically(output, to_csv(sheet).encode())
             note(f"{output}: {len(sheet.rows)} variants")
         return
-    time = use = None
-    meshed = where.execution == "resident" and where.network is not None and not graph.not_causal
-    if meshed and not qd.map_network(graph, where).infeasible:
-        with progress("following messages") as tick:
-            use = qd.measure_network_use(graph, given, where, progress=tick, **options)
-        time = qd.mapped_time(graph, given.array, where)
+    use = follow(where)
+    time = None if use is None else qd.mapped_time(graph, given.array, where)
     found = qd.hardware(graph, activity, where, goal, use)
     emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt, time))

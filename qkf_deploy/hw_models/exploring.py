@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.activity import Activity
-from qkf_deploy.hw_models.architecture.chip import Buffer, Chip, Core
+from qkf_deploy.hw_models.architecture.chip import Buffer, Chip, Core, Network
 from qkf_deploy.hw_models.dataflow.network import Goal
 from qkf_deploy.hw_models.hardware import Hardware, hardware
+from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.ir import Graph
 
+#: Messages of a network on a chip; ``None`` where they cannot be followed.
+Follow = Callable[[Chip], NetworkUse | None]
 #: What can be varied.
 AXES = ("dataflow", "cores", "buffers")
 _FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))
@@ -25,7 +29,8 @@ class Variant:
 
     Attributes:
         dataflow: the only one allowed, or ``best`` for each layer.
-        cores, buffers: factors on the number of cores and on the size of their buffers; prices stay as they are.
+        cores, buffers: factors on the number of cores and on the size of their buffers; prices stay as they are, and
+            a mesh has as many rows as the cores need.
         found: what the network needs there; ``None`` where it does not fit.
         problem: why it does not.
     """
@@ -38,9 +43,17 @@ class Variant:
 
 
 def explore(
-    graph: Graph, activity: Activity, chip: Chip, axes: Collection[str], *, goal: Goal = "energy"
-) -> tuple[Variant, ...]:
+    graph: Graph, activity: Activity, chip: Chip, axes: Collection[str], *, goal: Goal = "energy",
+    follow: Follow | None = None,
+) -> tuple[Variant, ...]:  # fmt: skip
     """Every combination of what is varied, the chip as it is among them.
+
+    Args:
+        graph, activity: of the network.
+        chip: what is varied.
+        axes: which of :data:`AXES`.
+        goal: as of :func:`hardware`.
+        follow: finds the messages between cores on a variant. Dataflows change none of them.
 
     Raises:
         UsageError: an axis that is unknown.
@@ -49,24 +62,39 @@ def explore(
         if axis not in AXES:
             raise UsageError(f"nothing to explore is called {axis!r}", hint=f"one of: {', '.join(AXES)}")
     flows = dict.fromkeys(flow for core in chip.cores for flow in core.dataflows)
-    choices = itertools.product(
-        ("best", *flows) if "dataflow" in axes else ("best",),
-        _FACTORS if "cores" in axes else (Fraction(1),),
-        _FACTORS if "buffers" in axes else (Fraction(1),),
+    dataflows = ("best", *flows) if "dataflow" in axes else ("best",)
+    sizes = itertools.product(
+        _FACTORS if "cores" in axes else (Fraction(1),), _FACTORS if "buffers" in axes else (Fraction(1),)
     )
-    return tuple(_variants(graph, activity, chip, choices, goal))
+    found = [_variants(graph, activity, chip, dataflows, *size, goal, follow) for size in sizes]
+    return tuple(itertools.chain.from_iterable(zip(*found, strict=True)))
 
 
 def _variants(
-    graph: Graph, activity: Activity, chip: Chip, choices: Iterator[tuple[str, Fraction, Fraction]], goal: Goal
-) -> Iterator[Variant]:
-    for dataflow, cores, buffers in choices:
-        other = replace(chip, cores=tuple(_core(core, cores, buffers) for core in chip.cores))
+    graph: Graph, activity: Activity, chip: Chip, dataflows: Iterable[str], cores: Fraction, buffers: Fraction,
+    goal: Goal, follow: Follow | None,
+) -> Iterator[Variant]:  # fmt: skip
+    """All dataflows on a chip of one size."""
+    other = _sized(chip, cores, buffers)
+    messages = functools.cache(lambda: follow(other) if follow is not None else None)
+    for dataflow in dataflows:
         only = () if dataflow == "best" else (dataflow,)
         try:
-            yield Variant(dataflow, cores, buffers, hardware(graph, activity, other, goal=goal, only=only))
+            found = hardware(graph, activity, other, goal=goal, only=only, use=messages())
         except UsageError as error:
             yield Variant(dataflow, cores, buffers, None, error.message)
+        else:
+            yield Variant(dataflow, cores, buffers, found)
+
+
+def _sized(chip: Chip, cores: Fraction, buffers: Fraction) -> Chip:
+    other = replace(chip, cores=tuple(_core(core, cores, buffers) for core in chip.cores))
+    mesh = chip.network
+    return other if mesh is None or cores == 1 else replace(other, network=_mesh(mesh, other.cores_per_chip))
+
+
+def _mesh(mesh: Network, cores: int) -> Network:
+    return replace(mesh, rows=-(-cores // (mesh.columns * mesh.cores_per_tile)))
 
 
 def _core(core: Core, cores: Fraction, buffers: Fraction) -> Core:

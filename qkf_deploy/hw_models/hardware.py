@@ -145,10 +145,44 @@ class Hardware:
         they work (dense layers would wait for each other and send other messages)."""
         return self.pj if self.chip.execution != "resident" else total(tuple(u.pj for u in self.units))
 
+    @cached_property
+    def unpriced_counts(self) -> Mapping[str, int]:
+        """Work that occurs and has no price in the chip file, with how much of it there is; of all images."""
+        out: dict[str, int] = {}
+        for part in self.parts:
+            if part.pj is None:
+                name = f"{part.component}: {part.what}"
+                out[name] = out.get(name, 0) + part.count
+        return dict(sorted(out.items()))
+
     @property
     def unpriced(self) -> tuple[str, ...]:
-        """Work that occurs and has no price in the chip file."""
-        return tuple(sorted({f"{p.component}: {p.what}" for p in self.parts if p.pj is None}))
+        """Names of :attr:`unpriced_counts`."""
+        return tuple(self.unpriced_counts)
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Everything that is not in the energy, in words."""
+        out = [f"{len(self.left_out)} units without a place"] if self.left_out else []
+        out += ["the network between cores"] if self.mapping is not None and self.use is None else []
+        out += ["neurons that stand for other operations"] if any(self.stand_ins) else []
+        out += ["work without a price"] if self.unpriced_counts else []
+        return (*out, *([f"static power of {', '.join(self.powerless)}"] if self.powerless else []))
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """What cores do with neurons because they cannot do it otherwise: no update of these neurons is in here."""
+        places = self.mapping.placements if self.mapping is not None else ()
+        return tuple(how for place in places if place.unit.name not in self.left_out for how in place.lowered)
+
+    @property
+    def powerless(self) -> tuple[str, ...]:
+        """What the chip file gives no static power of; nothing where it has a figure for the rest of the chip."""
+        if self.chip.static_mw is not None:
+            return ()
+        own = [f"{core.kind} cores" for core in self.chip.cores if core.static_mw is None]
+        every = [*self.chip.buffers, *(b for core in self.chip.cores for b in core.buffers)]
+        return (*own, *dict.fromkeys(b.name for b in every if b.leakage_mw is None))
 
     @property
     def edp(self) -> Fraction:

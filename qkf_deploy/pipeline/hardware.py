@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -187,7 +187,12 @@ def dense_twin(graph: Graph, activity: Activity, found: Hardware) -> Verdict:
 
 @checked
 def explore_hardware(
-    graph: Graph, activity: Activity, chip: Chip | str | Path, axes: Sequence[str], goal: Goal = "energy"
+    graph: Graph,
+    activity: Activity,
+    chip: Chip | str | Path,
+    axes: Sequence[str],
+    goal: Goal = "energy",
+    follow: Callable[[Chip], NetworkUse | None] | None = None,
 ) -> tuple[Variant, ...]:
     """A network on variants of a chip: every combination of what is varied.
 
@@ -197,6 +202,8 @@ def explore_hardware(
         chip: a name, the path of a TOML file, or a loaded chip.
         axes: of ``dataflow`` (each alone), ``cores`` and ``buffers`` (a quarter to four times; prices stay).
         goal: as of :func:`hardware`.
+        follow: gives what :func:`measure_network_use` finds on a variant of a chip whose layers have cores of their
+            own; without it their messages are in no row.
 
     Raises:
         UsageError, ProfileError: an unknown axis or chip, a file that breaks the schema.
@@ -204,4 +211,4 @@ def explore_hardware(
     from qkf_deploy.hw_models import exploring
 
     where = load_chip(chip) if isinstance(chip, str | Path) else chip
-    return exploring.explore(graph, activity, where, axes, goal=goal)
+    return exploring.explore(graph, activity, where, axes, goal=goal, follow=follow)

@@ -93,6 +93,8 @@ def summary(found: Hardware, verdict: Verdict | None) -> str:
         f"energy x delay {si(found.edp / 10**21, 'Js')}; {found.cores} cores on {found.chips} "
         f"chip{'s' if found.chips != 1 else ''}; dataflows chosen for {found.goal}"
     ]
+    if found.excluded:
+        lines.append(f"not in the energy: {'; '.join(found.excluded)}")
     if time:
         waits = sorted(found.waits_ns.items(), key=lambda item: -item[1])
         said = ", ".join(f"{name} {percent(ns / found.ns)}" for name, ns in waits if ns)
@@ -106,8 +108,12 @@ def summary(found: Hardware, verdict: Verdict | None) -> str:
     if dense:
         lines.append(f"better dense than by events: {', '.join(dense)}")
     lines += _verdict(found, verdict) if verdict else []
-    if found.unpriced:
-        lines.append(f"no price, left out: {', '.join(found.unpriced)}")
+    if found.stand_ins:
+        lines.append("done with neurons whose own updates have no energy and no time here:")
+        lines += [f"  - {how}" for how in found.stand_ins]
+    if found.unpriced_counts:
+        counts = [f"{name} ({si(Fraction(n, images))})" for name, n in found.unpriced_counts.items()]
+        lines.append(f"no price, left out (how many of an image): {', '.join(counts)}")
     if found.untimed:
         lines.append(f"no time, left out (the time is a lower bound): {', '.join(found.untimed)}")
     lines.append("assumptions:")
@@ -195,6 +201,8 @@ def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str, time: La
                 "components": components.records(),
                 "units": units.records(),
                 "unpriced": list(found.unpriced),
+                "unpriced_counts": {name: Fraction(n, found.images) for name, n in found.unpriced_counts.items()},
+                "not_in_the_energy": list(found.excluded),
                 "untimed": list(found.untimed),
                 "left_out": dict(found.left_out),
                 "twin": verdict and _ratio(found, verdict, "nominal"),
@@ -204,14 +212,14 @@ def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str, time: La
             }
         )
     draw = for_people(fmt)
-    on_mesh = [draw(busy_sheet(time)), below(fmt, mesh_summary(time))] if time else []
+    on_mesh = [draw(busy_sheet(time)), below(fmt, mesh_summary(time, found.use is not None))] if time else []
     return "\n".join([draw(components), draw(units), *on_mesh, below(fmt, summary(found, verdict))])
 
 
 def sweep_sheet(variants: Sequence[Variant]) -> Sheet:
     """One row per variant of the chip; energies and times of one image."""
 
-    def of(value: Callable[[Hardware], Fraction]) -> Callable[[Variant], Fraction | None]:
+    def of(value: Callable[[Hardware], Fraction | None]) -> Callable[[Variant], Fraction | None]:
         return lambda v: None if v.found is None else value(v.found)
 
     def shown(text: Callable[[Fraction], str]) -> Callable[[Fraction | None], str]:
@@ -223,7 +231,13 @@ def sweep_sheet(variants: Sequence[Variant]) -> Sheet:
         Field("buffers", "buffers x", lambda v: float(v.buffers)),
         Field("energy_pj", "mJ", of(lambda h: Fraction(h.pj.nominal) / h.images), shown(_mj)),
         Field("latency_ns", "ms", of(lambda h: h.ns / h.images), shown(lambda n: f"{float(n) / 10**6:.4g}")),
+        Field(
+            "images_per_s", "images/s", of(lambda h: 10**9 * h.images / h.period_ns if h.period_ns else None), shown(si)
+        ),
         Field("edp_pj_ns", "energy x delay", of(lambda h: h.edp), shown(si)),
+        Field(
+            "excluded", "not in the energy", lambda v: "" if v.found is None else "; ".join(v.found.excluded), left=True
+        ),
         Field("problem", "does not fit", lambda v: v.problem, left=True),
     ]
     return tabulate("Variants of the chip", fields, variants)

@@ -33,8 +33,8 @@ def busy_sheet(time: Latency) -> Sheet:
     return tabulate("Cores on the mesh, first image", fields, [_Busy(u, tuple(s)) for u, s in found.items()])
 
 
-def mesh_summary(time: Latency) -> str:
-    """The lines under the table."""
+def mesh_summary(time: Latency, included: bool = False) -> str:
+    """The lines under the table; ``included``: the energy above has messages and hops of all images."""
     whole = time.latency_ns
     waits = ", ".join(f"{name} {percent(ns / whole)}" for name, ns in time.reason_ns.items())
     lines = [
@@ -42,7 +42,7 @@ def mesh_summary(time: Latency) -> str:
         f"{si(time.images_per_second)} images/s in a stream; waiting for {waits}; "
         f"at least {si(float(time.bound_ns.sum()) / 10**9, 's')}; "
         f"messages and hops {float(time.network_pj) / 10**9:.4g} mJ "
-        "(not in the energy above)"
+        f"({'of this image, in' if included else 'not in'} the energy above)"
     ]
     if time.left_out:
         lines.append(f"no time in the chip file (a lower bound): {', '.join(time.left_out)}")
