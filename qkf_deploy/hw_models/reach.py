@@ -151,7 +151,11 @@ def _reads(graph: Graph, node: Node, mask: np.ndarray) -> Iterable[tuple[Operand
 
 
 def _windows(used: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
-    """How often windows that slide over every axis but the first read each input position."""
+    """How often windows that slide over every axis but the first read each input position.
+
+    Multiplied as float64, many times faster than integers: exact, because no count comes near 2^53.
+    """
+    read = used.astype(np.float64)
     for number, axis in enumerate(axes, 1):
-        used = np.moveaxis(np.tensordot(used, axis.reads(), axes=([number], [0])), -1, number)
-    return used
+        read = np.moveaxis(np.tensordot(read, axis.reads().astype(np.float64), axes=([number], [0])), -1, number)
+    return read.astype(np.int64)

@@ -139,7 +139,8 @@ class Emission:
     def where(self, opened: np.ndarray) -> Emission:
         """The events that an open gate ``(T, *shape)`` lets pass."""
         passed = np.zeros_like(self.events)
-        np.logical_or.at(passed.T, self.elements[self.elements >= 0], (self.seen() & opened)[:, self.elements >= 0].T)
+        for step, places in zip(passed, self.seen() & opened, strict=True):
+            step[self.elements[places]] = True
         return replace(self, events=passed)
 
 
@@ -184,12 +185,15 @@ class _Builder:
             events = self.events_of(placement.unit.name)
             if self.graph[placement.unit.name].type.timing is Timing.IMAGE:
                 events = np.zeros_like(events)  # a result is read out, nothing fires
-            ands = self.and_events(placement)
-            for core in range(placement.first_core, placement.first_core + placement.cores):
-                unit[core], stage[core] = placement.unit.name, stages[placement.unit.name]
-                neurons[core] = int((held == core).sum()) * placement.unit.neurons_per_output
-                comparisons[core] = self.comparisons(placement.unit) * int((held == core).sum()) // held.size
-                fired[:, core] = (events + ands)[:, held.reshape(-1) == core].sum(axis=1)
+            here = slice(placement.first_core, placement.first_core + placement.cores)
+            unit[here] = [placement.unit.name] * placement.cores
+            stage[here] = stages[placement.unit.name]
+            place = held.reshape(-1) - placement.first_core
+            elements = np.bincount(place, minlength=placement.cores)
+            neurons[here] = elements * placement.unit.neurons_per_output
+            comparisons[here] = self.comparisons(placement.unit) * elements // held.size
+            work = events + self.and_events(placement)
+            fired[:, here] = [weighted_counts(place, step, placement.cores) for step in work]
         fired[:, -1] = self.events_of(self.graph.input.name).sum(axis=1)
         sends = [send for placement in self.mapping.placements for send in self.into(placement)]
         return Traffic(tuple(unit), stage, neurons, comparisons, fired, (*sends, *self.into_gates()))
@@ -272,15 +276,17 @@ class _Builder:
 
     def spread(self, emission: Emission, counts: np.ndarray) -> np.ndarray:
         """Counts ``(targets, *shape seen)`` moved to the elements of the node, ``(targets, size)``."""
-        out = np.zeros((len(counts), self.graph[emission.node].type.size), np.int64)
-        here = emission.elements >= 0
-        np.add.at(out.T, emission.elements[here], counts[:, here].T)
-        return out
+        size, here = self.graph[emission.node].type.size, emission.elements >= 0
+        elements = emission.elements[here]
+        if here.all() and np.array_equal(elements, np.arange(size)):
+            return counts.reshape(-1, size)
+        return np.stack([weighted_counts(elements, row[here], size) for row in counts])
 
     def sends(self, emission: Emission, kinds: Mapping[str, np.ndarray], targets: range) -> Iterator[Send]:
         """Events to the cores of one unit, grouped by who sends and what they cause."""
-        events, held = emission.events, self.cores_of(emission.node).reshape(1, -1)
-        groups, group = np.unique(np.concatenate([held, *kinds.values()]), axis=1, return_inverse=True)
+        held = self.cores_of(emission.node).reshape(1, -1)
+        groups, group = alike(np.concatenate([held, *kinds.values()]))
+        events = np.stack([np.bincount(group[fired], minlength=groups.shape[1]) for fired in emission.events])
         for number, (source, *counts) in enumerate(groups.T.tolist()):
             fan_out = np.array(counts).reshape(len(kinds), len(targets))
             chosen = np.flatnonzero(fan_out.any(axis=0))
@@ -289,7 +295,7 @@ class _Builder:
                     source,
                     tuple(targets[i] for i in chosen),
                     {work: tuple(row[chosen].tolist()) for work, row in zip(kinds, fan_out, strict=True)},
-                    events[:, group.reshape(-1) == number].sum(axis=1),
+                    events[:, number],
                 )
 
     def into_gates(self) -> Iterator[Send]:
@@ -312,6 +318,31 @@ class _Builder:
                     # a gate is narrower than what it masks: its elements are repeated over the rest
                     wide = replace(emission, elements=np.broadcast_to(emission.elements, node.type.shape))
                     yield from self.sends(emission, {"and": self.spread(wide, counts)}, targets)
+
+
+def alike(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different columns of an array of whole numbers, in lexicographic order, and which of them each column is:
+    ``np.unique`` over columns, by one number for each instead of a comparison of rows."""
+    code, most = np.zeros(rows.shape[1], np.int64), 1
+    for row in rows:
+        low, high = int(row.min()), int(row.max())
+        if low == high:
+            continue
+        if high - low >= 2**31:
+            row = np.unique(row, return_inverse=True)[1].reshape(-1)
+            low, high = 0, int(row.max())
+        if most * (high - low + 1) >= 2**62:
+            code = np.unique(code, return_inverse=True)[1].reshape(-1)
+            most = int(code.max()) + 1
+        code = code * (high - low + 1) + (row - low)
+        most *= high - low + 1
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    return rows[:, first], which.reshape(-1)
+
+
+def weighted_counts(elements: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """Sum of the weights at each of ``size`` elements, int64; exact where sums stay below 2^53."""
+    return np.bincount(elements, weights, size).astype(np.int64)
 
 
 def _taps(axes: tuple[Axis, ...]) -> int:
