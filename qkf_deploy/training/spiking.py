@@ -85,19 +85,22 @@ class _Fire(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
         charged, spikes, theta = ctx.saved_tensors
         membrane: Membrane = ctx.membrane
-        per_unit = membrane.volts / theta
-        sigmoid = torch.sigmoid((charged - theta) * (_ALPHA * per_unit))
-        slope = _ALPHA * sigmoid * (1 - sigmoid) * per_unit * grad
+        steepness = _ALPHA * membrane.volts / theta
         out = torch.empty_like(grad)
+        to_theta = torch.zeros_like(grad[0]) if ctx.needs_input_grad[1] else None
+        near = torch.empty_like(grad[0])
         later: Tensor | None = None
-        for t in reversed(range(len(grad))):
-            torch.mul(slope[t], 1.0, out=out[t])
+        for t in reversed(range(len(grad))):  # in place: these are the largest tensors of a training
+            torch.sub(charged[t], theta, out=near).mul_(steepness).sigmoid_()
+            torch.ops.aten.sigmoid_backward.grad_input(grad[t], near, grad_input=out[t])
+            out[t].mul_(steepness)
+            if to_theta is not None:
+                to_theta -= out[t]
             if later is not None and membrane.leftover is None:
-                out[t] += later if membrane.soft else later * (1 - spikes[t])
+                out[t] += later if membrane.soft else later.mul_(torch.sub(1, spikes[t], out=near))
             later = out[t] * membrane.decay
-        to_theta = None
-        if ctx.needs_input_grad[1]:
-            to_theta = -slope.sum((0, 1)).sum_to_size(theta.shape)
+        if to_theta is not None:
+            to_theta = to_theta.sum_to_size(theta.shape)
         return out * membrane.gain, to_theta, None
 
 
