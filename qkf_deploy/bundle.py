@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from qkf_deploy import limits
 from qkf_deploy.errors import GraphError, InputError, QkfError, damage, told
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.ir import Assumption, Graph, Node, Operand, Operator, Preprocessing, Resize, View, Widths, freeze
 from qkf_deploy.ir.digest import plain_node
 from qkf_deploy.ir.values import Kind, Timing, ValueType
@@ -99,6 +100,7 @@ def load_graph(path: str | Path) -> Graph:
     path = Path(path)
     if not path.is_file():
         raise InputError("no such file", where=str(path), hint="`qkf-deploy trace` writes .qkf files")
+    refuse_others(path, "network")
     limits.check(path.stat().st_size, "the file", str(path))
     try:
         with safe_open(path, framework="numpy") as file:

@@ -191,7 +191,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "not a .qkf file"),
     "text": (lambda p: p.write_text("hello\n" * 100), "not a .qkf file"),
     "huge header": (lambda p: p.write_bytes(b"\xff" * 8 + b"{}"), "not a .qkf file"),
-    "plain safetensors": (lambda p: save_file({"w": np.zeros(3)}, p), "a safetensors file without a graph"),
+    "plain safetensors": (lambda p: save_file({"w": np.zeros(3)}, p), "is a checkpoint, not a network"),
 }
 
 

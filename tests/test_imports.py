@@ -33,16 +33,17 @@ LAYERS = {
     "ir": {"errors", "display"},
     "ops": {"errors", "ir"},
     "ledger": {"errors", "display"},
-    "passes": {"errors", "ir", "ops", "options"},
+    "passes": {"errors", "display", "ir", "ops", "options"},
     "limits": {"errors"},
+    "filekinds": {"errors"},
     "writing": {"errors"},
     "children": set(),
-    "bundle": {"errors", "ir", "limits", "ops", "writing"},
-    "hw_models": {"errors", "display", "ledger", "limits", "ir", "ops", "writing"},
-    "datasets": {"errors", "ir", "limits", "options", "simulators", "writing"},
+    "bundle": {"errors", "filekinds", "ir", "limits", "ops", "writing"},
+    "hw_models": {"errors", "display", "filekinds", "ledger", "limits", "ir", "ops", "writing"},
+    "datasets": {"errors", "display", "filekinds", "ir", "limits", "options", "simulators", "writing"},
     "converters": {
         *("errors", "ir", "ops", "options", "passes", "bundle", "writing", "models", "simulators", "evaluation"),
-        *("children", "limits"),
+        *("children", "display", "filekinds", "limits"),
     },
     # ONNX Runtime runs the export
     "simulators": {
@@ -58,7 +59,7 @@ LAYERS = {
         "writing",
         "converters",
     },
-    "runs": {"errors", "ir", "limits", "ops", "options", "ledger", "bundle", "writing", "simulators"},
+    "runs": {"errors", "filekinds", "ir", "limits", "ops", "options", "ledger", "bundle", "writing", "simulators"},
     "statistics": {"errors", "display", "ledger", "hw_models", "runs"},
     "report": {
         "errors",
@@ -71,6 +72,7 @@ LAYERS = {
         "runs",
         "statistics",
         "limits",
+        "filekinds",
     },
     "models": {"errors"},
     "calibration": {

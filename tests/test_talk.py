@@ -114,3 +114,13 @@ def test_progress_in_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert capsys.readouterr().err.splitlines() == [
         "simulating: 20 of 80 (25%) after 11 s", "simulating: 40 of 80 (50%) after 22 s",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [("-q", "-v"), ("--verbose", "--quiet"), ("-v", "profiles", "-q"), ("profiles", "-qv")]
+)
+def test_quiet_and_verbose_exclude_each_other(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, *(() if "profiles" in words else ("profiles",))]) == 2
+    captured = capsys.readouterr()
+    assert "--quiet and --verbose say the opposite of each other" in captured.err
+    assert captured.out == ""

@@ -116,8 +116,9 @@ def _resumable(run: Path, watch: Watch) -> Iterator[None]:
 
 def _say_how_far(run: Path) -> None:
     """From the file, not from what was told last: a signal may come between the two."""
+    from qkf_deploy.display.numbers import quantity
     from qkf_deploy.runs.file import how_far
 
     stored, samples = how_far(run)
     if stored:
-        note(f"{stored:,} of {samples:,} samples are stored; go on with: {resume_command(run)}")
+        note(f"{stored:,} of {quantity(samples, 'sample')} are stored; go on with: {resume_command(run)}")

@@ -80,6 +80,8 @@ def resume_command(run: Path) -> str:
 
 def require_complete(ended: Outcome, run: Path) -> None:
     """Raises IncompleteError if samples failed or are missing."""
+    from qkf_deploy.display.numbers import quantity
+
     for indices, reason in ended.lost:
         first, last = indices[0], indices[-1]
         which = f"samples {first} to {last} are" if last > first else f"sample {first} is"
@@ -90,7 +92,7 @@ def require_complete(ended: Outcome, run: Path) -> None:
     missing = tally.samples - tally.stored
     found = [f"{count:,} {what}" for count, what in ((tally.failed, "failed"), (missing, "are missing")) if count]
     raise IncompleteError(
-        f"of {tally.samples:,} samples {' and '.join(found)}",
+        f"of {quantity(tally.samples, 'sample')} {' and '.join(found)}",
         where=str(run),
         hint=f"{resume_command(run)} --shard 1 finds the sample" if missing else "the rows of the run say why",
     )

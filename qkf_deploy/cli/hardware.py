@@ -44,6 +44,7 @@ def hardware(
       qkf-deploy hardware net.int.qkf images/ --chip fpga-array
       qkf-deploy hardware net.int.qkf images/ --chip my.toml --explore dataflow,cores,buffers -o sweep.csv
     """
+    from qkf_deploy.display.numbers import quantity
     from qkf_deploy.report.formats import to_csv
     from qkf_deploy.report.hardware_table import render_hardware, sweep_sheet
     from qkf_deploy.writing import write_atomically
@@ -72,7 +73,7 @@ def hardware(
             show(sheet, fmt)
         else:
             write_atomically(output, to_csv(sheet).encode())
-            note(f"{output}: {len(sheet.rows)} variants")
+            note(f"{output}: {quantity(len(sheet.rows), 'variant')}")
         return
     use = follow(where)
     time = None if use is None else qd.mapped_time(graph, given.array, where)

@@ -28,8 +28,11 @@ def import_(file: Path, output: Path, **options: Any) -> None:
       qkf-deploy import net.nir -o net.qkf
       qkf-deploy import cnn.nir --preset sinabs --time-steps 16 --encoding frames -o cnn.qkf
     """
+    from qkf_deploy.display.numbers import quantity
+
     with progress("importing"):
         graph = qd.import_nir(file, **options)
         qd.save(graph, output)
     notices(graph.notices)
-    emit(f"{output}: {graph.arithmetic} graph, {len(graph.nodes)} nodes, {graph.time_steps} time steps")
+    size = f"{quantity(len(graph.nodes), 'node')}, {quantity(graph.time_steps, 'time step')}"
+    emit(f"{output}: {graph.arithmetic} graph, {size}")

@@ -23,6 +23,8 @@ def talk_parameters(*, hidden: bool) -> list[click.Parameter]:
     def flag(*names: str, key: str, text: str) -> click.Option:
         def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
             ctx.meta[key] = value or ctx.meta.get(key, False)
+            if ctx.meta.get(_QUIET) and ctx.meta.get(_VERBOSE):
+                raise click.UsageError("--quiet and --verbose say the opposite of each other", ctx)
 
         return click.Option(names, is_flag=True, expose_value=False, callback=keep, hidden=hidden, help=text)
 

@@ -36,7 +36,8 @@ def trace(source: str, output: Path, fold: bool, **options: Any) -> None:
     for line in graph.assumed:
         click.echo(line, err=True)
     notices(graph.notices)
+    from qkf_deploy.display.numbers import quantity
+
     neurons = sum(n.op.kind == "neuron" for n in graph)
-    layers = "1 neuron layer" if neurons == 1 else f"{neurons} neuron layers"
-    size = f"{len(graph.nodes)} nodes, {layers}, {graph.parameter_count():,} stored numbers"
-    emit(f"{output}: {size}, T={graph.time_steps}")
+    size = f"{quantity(len(graph.nodes), 'node')}, {quantity(neurons, 'neuron layer')}"
+    emit(f"{output}: {size}, {graph.parameter_count():,} stored numbers, T={graph.time_steps}")

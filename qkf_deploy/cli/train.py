@@ -54,6 +54,8 @@ def given_recipe(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
 
 def show_end(output: Path, log: Sequence[Mapping[str, Any]]) -> None:
     """How a training ended; of several processes the first one says it."""
+    from qkf_deploy.display.numbers import quantity
+
     if os.environ.get("RANK", "0") == "0":
         accuracy = f", {log[-1]['accuracy']:.2f} % of the held-out images" if "accuracy" in log[-1] else ""
-        emit(f"{output}: {len(log)} epochs, loss {log[-1]['loss']:.4f}{accuracy}")
+        emit(f"{output}: {quantity(len(log), 'epoch')}, loss {log[-1]['loss']:.4f}{accuracy}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node, ValueType
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ops import IntegerNeuron
 from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, check_causal
@@ -96,7 +97,8 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
         folder: does not exist yet, or is empty.
 
     Raises:
-        UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        UsageError: a float graph.
+        UnsupportedError: neurons that carry their membrane from image to image.
         ProofError: widths that do not hold for the weights.
         InputError: the folder has files, or cannot be written.
     """
@@ -112,8 +114,7 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
 
 
 def _check(graph: Graph) -> None:
-    if graph.arithmetic != "integer":
-        raise UnsupportedError("Lava runs integer graphs", hint="`qkf-deploy quantize` the network first")
+    need_integers(graph, "Lava runs integer graphs")
     proven(graph)
     check_causal(graph)
     carrying = [n.name for n in graph if isinstance(n.op, IntegerNeuron) and n.op.carry == "official"]

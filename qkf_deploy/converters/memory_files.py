@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qkf_deploy.converters.event_streams import stems
-from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ops.exact import signed_bits
 from qkf_deploy.writing import new_folder
 
@@ -27,11 +27,10 @@ def export_memory(graph: Graph, folder: str | Path) -> Path:
         folder: new or empty.
 
     Raises:
-        UnsupportedError: a float graph.
+        UsageError: a float graph.
         InputError: the folder has files, or cannot be written.
     """
-    if graph.arithmetic != "integer":
-        raise UnsupportedError("memory files hold integers", hint="quantize the network first")
+    need_integers(graph, "memory files hold integers")
     found = {
         f"{node.name}.{name}": (values, getattr(node.op, "weight_bits", None) if name == "weight" else None)
         for node in graph

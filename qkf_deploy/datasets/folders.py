@@ -11,6 +11,7 @@ from qkf_deploy.datasets import labels, pictures
 from qkf_deploy.datasets.dataset import Dataset, Sample
 from qkf_deploy.datasets.finding import files_below, names_below, part_of
 from qkf_deploy.datasets.tables import read_table
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.ir import Graph, Resize
 from qkf_deploy.options import DataOptions
@@ -79,8 +80,10 @@ def _listed(path: Path, graph: Graph, options: DataOptions) -> tuple[Path, list[
     found = files_below(root, pictures.SUFFIXES)
     if options.labels is not None:
         files, (known, more) = read_table(Path(options.labels), root, graph)
-        left = len(set(found) - set(files))
-        said = (f"{left} images of the folder are not in {Path(options.labels).name} and are left out",) if left else ()
+        left, table = len(set(found) - set(files)), Path(options.labels).name
+        are = "is" if left == 1 else "are"
+        text = f"{quantity(left, 'image')} of the folder {are} not in {table} and {are} left out"
+        said = (text,) if left else ()
         return root, files, (known, (*notices, *more, *said))
     if not found:
         raise InputError("no images in this folder", where=str(path), hint=f"looked for {', '.join(pictures.SUFFIXES)}")

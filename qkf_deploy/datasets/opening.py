@@ -12,6 +12,7 @@ from qkf_deploy.datasets.events.event_set import holds_events, open_events
 from qkf_deploy.datasets.folders import open_pictures
 from qkf_deploy.datasets.named import named_part, open_named
 from qkf_deploy.errors import InputError, UsageError
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import DataOptions
 
@@ -38,6 +39,7 @@ def open_dataset(path: str | Path, graph: Graph, options: DataOptions) -> Datase
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), hint=_HINT)
+    refuse_others(path, "data")
     opener = _opener(path)
     _refuse_others(options, _TAKEN[opener], path)
     try:

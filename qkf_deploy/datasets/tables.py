@@ -12,6 +12,7 @@ import numpy as np
 from qkf_deploy import limits
 from qkf_deploy.datasets import labels
 from qkf_deploy.errors import InputError
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.ir import Graph
 
 _FILES = ("file", "filename", "file_name", "image", "image_id", "name", "path", "id")
@@ -48,6 +49,7 @@ def read_table(path: Path, root: Path, graph: Graph) -> tuple[list[Path], labels
 
 
 def _rows(path: Path) -> list[list[str]]:
+    refuse_others(path, "table")
     try:
         text = limits.read_whole(path, bytes_per_byte=_BYTES_PER_BYTE).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]

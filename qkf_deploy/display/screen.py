@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.tables import Sheet, to_text
 
 
@@ -36,7 +37,7 @@ def on_screen(sheet: Sheet) -> str:
         shown = tuple(sheet.for_people()[: screen.rows])
         sheet = replace(sheet, rows=sheet.rows[: screen.rows], shown=shown)
     text = "\n".join(to_text(part) for part in _fitting(sheet, screen.width))
-    return text if left_out <= 0 else f"{text}  ... {left_out:,} more rows (--rows all)\n"
+    return text if left_out <= 0 else f"{text}  ... {quantity(left_out, 'more row')} (--rows all)\n"
 
 
 def _fitting(sheet: Sheet, width: int | None) -> list[Sheet]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.hw_models.architecture.chip import Core
 from qkf_deploy.hw_models.units import Unit
 from qkf_deploy.ir import Graph, Node
@@ -46,7 +47,7 @@ def lowered(graph: Graph, unit: Unit, core: Core) -> Lowered:
             problems.append(_problem(graph, node))
             continue
         if isinstance(node.op, MaxPool):
-            how.append(f"{node.name}: max pooling of spikes as an OR, {node.type.size:,} neurons")
+            how.append(f"{node.name}: max pooling of spikes as an OR, {quantity(node.type.size, 'neuron')}")
         else:
             inner += graph.input_types(node)[0].shape[-1]
             how.append(f"{node.name}: product of spikes as {node.type.size * inner:,} AND neurons and their sums")

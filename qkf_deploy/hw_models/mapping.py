@@ -15,7 +15,6 @@ from fractions import Fraction
 import networkx as nx
 import numpy as np
 
-from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.architecture.chip import Chip, Core
 from qkf_deploy.hw_models.core_limits import broken_rules, fits, memory_bits, synapses
 from qkf_deploy.hw_models.gates import cores_behind, gated
@@ -24,6 +23,7 @@ from qkf_deploy.hw_models.reach import distinct_inputs, groups_that_read
 from qkf_deploy.hw_models.read_events import frame_events, share_read
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ledger import Ledger
 
@@ -127,8 +127,7 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
     Raises:
         UsageError: a float graph.
     """
-    if graph.arithmetic != "integer":
-        raise UsageError("only integer networks can be mapped", hint="`qkf-deploy quantize` it first")
+    need_integers(graph, "only integer networks can be mapped")
     found, readers = units(graph), _readers(graph)
     placed: dict[str, Placement] = {}
     for unit in reversed(found):  # how many cores an event goes to is known when its readers are cut

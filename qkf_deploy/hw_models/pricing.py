@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.hw_models import energy_table
 from qkf_deploy.hw_models.energies import Energies, Term, exact_product, exact_sum
@@ -289,7 +290,7 @@ def _assumptions(ledger: Ledger, profile: Profile) -> tuple[str, ...]:
             f"every MAC at {profile.twin_mac_pj} pJ{weights}; its activations have no price."
         )
     out.append(
-        f"Counted on {ledger.images} image{'s' if ledger.images != 1 else ''} ({_input_words(ledger)}), "
+        f"Counted on {quantity(ledger.images, 'image')} ({_input_words(ledger)}), "
         f"T = {ledger.time_steps}, {ledger.arithmetic} network."
     )
     return tuple(out)
@@ -333,5 +334,5 @@ def _first_layer_rule(first: LayerRecord, ledger: Ledger, profile: Profile) -> s
     if used is None:
         return f"First layer {first.name}: it reads real values (MAC), which this profile does not price."
     repeated = used.endswith("every_step") or first.timing != "constant"
-    how = f"at each of {ledger.time_steps} steps" if repeated else "once per image"
+    how = f"at each of {quantity(ledger.time_steps, 'step')}" if repeated else "once per image"
     return f"First layer {first.name}: it reads real values, counted as MAC {how} ({used})."

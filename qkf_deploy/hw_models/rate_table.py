@@ -19,6 +19,7 @@ from pathlib import Path
 
 from qkf_deploy import limits
 from qkf_deploy.errors import InputError
+from qkf_deploy.filekinds import refuse_others
 
 _FOLDER = "rates"
 #: Column -> what 1 stands for in it.
@@ -67,6 +68,7 @@ def load_rates(name_or_path: str | Path) -> RateTable:
         source = resources.files("qkf_deploy.hw_models") / _FOLDER / f"{name_or_path}.csv"
         return parse_rates(source.read_text(encoding="utf-8"), str(name_or_path))
     path = Path(name_or_path)
+    refuse_others(path, "table")
     try:
         content = limits.read_whole(path)
     except InputError as error:

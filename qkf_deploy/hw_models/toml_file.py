@@ -17,6 +17,7 @@ from typing import Any
 
 from qkf_deploy import limits
 from qkf_deploy.errors import InputError, ProfileError, UsageError
+from qkf_deploy.filekinds import refuse_others
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,6 +140,7 @@ def read_toml(path: Path) -> TomlFile:
     Raises:
         ProfileError: missing, too large, not UTF-8, not TOML (duplicate keys are not TOML); names the line.
     """
+    refuse_others(path, "TOML file", ProfileError)
     try:
         content = limits.read_whole(path)
         if len(content) > _MAX_BYTES:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand, compose
+from qkf_deploy.ir.needs import need_floats
 from qkf_deploy.ops import (
     Add,
     Concat,
@@ -84,8 +86,7 @@ def quantize(graph: Graph, options: QuantizeOptions) -> Graph:
         UnsupportedError: values with different scales meet where they cannot be unified.
         ProofError: a sum could pass 62 bits.
     """
-    if graph.arithmetic != "float":
-        raise UsageError("the graph is an integer graph already", hint="quantize the float graph it came from")
+    need_floats(graph, "quantize")
     builder = _Quantizer(prepare(graph, options), options)
     return attach(bound_spikes(lower_unreachable(builder.run())))
 
@@ -260,8 +261,9 @@ class _Quantizer:
         if fewer.any():
             kept = int(largest[fewer].min()).bit_length()
             self.notices.append(
-                f"{node.name}: {int(fewer.sum())} of {len(fewer)} channels keep {kept + 1 if kept else 0} of "
-                f"{self.bits[node.name]} bits at least, so small are their weights beside their bias"
+                f"{node.name}: {int(fewer.sum())} of {quantity(len(fewer), 'channel')} keep "
+                f"{kept + 1 if kept else 0} of {self.bits[node.name]} bits at least, "
+                "so small are their weights beside their bias"
             )
 
     def _neuron(self, node: Node, op: Neuron, inputs: tuple[Operand, ...]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir import Graph, GraphBuilder, Node, Operand
 from qkf_deploy.ops import Readout, Scale, Sum, SumPool
@@ -45,7 +46,7 @@ def with_time_steps(graph: Graph, time_steps: int) -> Graph:
             "gives each time step a weight of its own", where=weighted[0], hint="trace the model with the other T"
         )
     means = [node.name for node in folded if isinstance(node.op, Readout) and _is_mean(folded, node)]
-    told = [f"runs {time_steps} time steps, the network was made with {graph.time_steps}"]
+    told = [f"runs {quantity(time_steps, 'time step')}, the network was made with {graph.time_steps}"]
     if means and graph.time_steps == 1:
         told.append("made with one time step, where the sum and the mean over time are the same: taken as the mean")
     out = replace(

@@ -15,8 +15,10 @@ from qkf_deploy.calibration.methods import METHODS
 from qkf_deploy.calibration.options import CalibrateOptions
 from qkf_deploy.datasets import images as reading
 from qkf_deploy.datasets.images import Images
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_floats
 from qkf_deploy.keywords import changed, part, takes
 from qkf_deploy.models.lazy import import_torch_module
 from qkf_deploy.options import DataOptions, Part, QuantizeOptions
@@ -95,8 +97,7 @@ def _check_bits(options: CalibrateOptions) -> None:
 
 def _in_integers(found: Calibration, images: Images, options: CalibrateOptions, bits: int) -> Calibration:
     """The integer network with what was fitted."""
-    if found.graph.arithmetic != "float":
-        raise UsageError("the graph is an integer graph already", hint="calibrate the float graph it came from")
+    need_floats(found.graph, "calibrate")
     fitting = import_torch_module("qkf_deploy.calibration.low_bits")
     drawn = np.random.default_rng(options.seed).permutation(len(images.array))[: options.sample]
     chosen = images.array[np.sort(drawn)]
@@ -104,7 +105,10 @@ def _in_integers(found: Calibration, images: Images, options: CalibrateOptions, 
     methods = tuple(METHODS if options.methods is None else options.methods)
     graph, layers = fitting.calibrated(found.graph, chosen, quantization, methods, options.progress)
     report = FitReport(layers, len(chosen), hashlib.sha256(chosen.tobytes()).hexdigest(), methods)
-    said = f"{', '.join(report.methods)} fitted to {report.images} images, seed {options.seed}, sha256 {report.digest}"
+    said = (
+        f"{', '.join(report.methods)} fitted to {quantity(report.images, 'image')}, seed {options.seed}, "
+        f"sha256 {report.digest}"
+    )
     integers = quantize(replace(graph, provenance={**graph.provenance, "calibrate": said}), quantization)
     return replace(found, graph=integers, fit=report)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import checked, takes
@@ -36,13 +37,13 @@ def export_nir(graph: Graph, path: str | Path, mode: NirMode = "portable") -> st
 
     if mode in ("partitioned", "chains"):
         planned = partition.export_parts(graph, path, chains=mode == "chains")
-        return f"{len(planned.parts)} stock parts and a manifest"
+        return f"{quantity(len(planned.parts), 'stock part')} and a manifest"
     if mode not in ("portable", "annotated"):
         raise UsageError(f"no NIR mode {mode!r}", hint="portable, annotated, partitioned or chains")
     export.export_nir(graph, path, mode)
     if mode == "portable":
         return "stock nodes only"
-    return f"annotated, {len(export.offenders(graph))} marked stand-ins"
+    return f"annotated, {quantity(len(export.offenders(graph)), 'marked stand-in')}"
 
 
 @checked
@@ -94,7 +95,7 @@ def export_memory(graph: Graph, folder: str | Path) -> Path:
         folder: new or empty.
 
     Raises:
-        UnsupportedError: a float graph.
+        UsageError: a float graph.
         InputError: the folder has files, or cannot be written.
     """
     from qkf_deploy.converters.memory_files import export_memory as write
@@ -111,7 +112,8 @@ def export_lava(graph: Graph, folder: str | Path) -> Path:
         folder: new or empty.
 
     Raises:
-        UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        UsageError: a float graph.
+        UnsupportedError: neurons that carry their membrane from image to image.
         InputError: the folder has files, or cannot be written.
     """
     from qkf_deploy.converters.lava import export_lava as write

@@ -10,6 +10,7 @@ import numpy as np
 
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.keywords import checked, part, takes
 from qkf_deploy.passes.carry import chained
 from qkf_deploy.pipeline.costs import load_chip
@@ -91,8 +92,7 @@ def measure_network_use(
 
 def _integer(network: Graph | str | Path) -> Graph:
     graph = network if isinstance(network, Graph) else load(network)
-    if graph.arithmetic != "integer":
-        raise UsageError("only integer networks are put on a chip", hint="`qkf-deploy quantize` it first")
+    need_integers(graph, "only integer networks are put on a chip")
     return graph
 
 

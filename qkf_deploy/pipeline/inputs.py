@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qkf_deploy.datasets.opening import open_dataset
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import InputError, QkfError, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import changed, part, takes
@@ -96,7 +97,8 @@ def _again(run: RunFile, graph: Graph, limit: int | None, where: str) -> Inputs:
     for index, error in found.errors.items():
         raise InputError(error, where=str(data.names[index]), hint=_GIVE)
     missing = run.samples - len(indices)
-    said = (f"{missing:,} of {run.samples:,} samples have no result in the run and are left out",) if missing else ()
+    text = f"{missing:,} of {quantity(run.samples, 'sample')} have no result in the run and are left out"
+    said = (text,) if missing else ()
     return Inputs(found.array, run.ledger, run.config.get("batch"), (*said, *data.notices, *found.notices))
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qkf_deploy import bundle
-from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.keywords import checked, takes
 from qkf_deploy.options import Carry, ImportOptions, QuantizeOptions, TraceOptions
 from qkf_deploy.passes import audit as _audit
@@ -260,6 +260,5 @@ def widths(graph: Graph) -> list[dict[str, Any]]:
     """
     from qkf_deploy.runs.widths import width_rows
 
-    if graph.arithmetic != "integer":
-        raise UsageError("a float network has no proven widths", hint="`qkf-deploy quantize` it first")
+    need_integers(graph, "a float network has no proven widths")
     return width_rows(graph)

@@ -64,7 +64,9 @@ class OverTime(SelfDescribing):
     def overview(self) -> Overview:
         """The rows of :meth:`sheet`."""
         steps, images = self.predicted.shape
-        return Overview(f"answers after 1 to {steps} time steps of {quantity(images, 'image')}", self.sheet())
+        return Overview(
+            f"answers after 1 to {quantity(steps, 'time step')} of {quantity(images, 'image')}", self.sheet()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: accuracy, where labels are known, and agreement with the last step, after each step."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from qkf_deploy.errors import UsageError
+from qkf_deploy.filekinds import kind_of, refuse_others
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import changed, checked, part, takes
 from qkf_deploy.options import DataOptions, MeasureOptions, SimulateOptions
@@ -144,6 +145,8 @@ def measure(source: str | Path | Graph, images: str | Path | np.ndarray | None, 
     if options.point is not None:
         raise UsageError("--point chooses among the runs of a file; this is a network", where=str(source))
     if images is None:
+        if not isinstance(source, Graph) and kind_of(source) != "network":
+            refuse_others(source, "run")
         raise UsageError("no images to count on", hint="give the images, or a run file instead of the network")
     graph = source if isinstance(source, Graph) else load(source)
     said: tuple[str, ...] = ()

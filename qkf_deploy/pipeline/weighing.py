@@ -15,6 +15,7 @@ from qkf_deploy.calibration.sensitivity_report import Sensitivity
 from qkf_deploy.datasets.images import Images
 from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_floats
 from qkf_deploy.keywords import part, takes
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.options import BITS, DataOptions
@@ -66,8 +67,7 @@ def sensitivity(source: str | Path | Graph, data: str | Path | Images, options: 
         raise UsageError(f"bits {', '.join(map(str, candidates))}", hint=f"two or more of {', '.join(map(str, BITS))}")
     budget, energy = _budget(options)
     graph = source if isinstance(source, Graph) else load(source)
-    if graph.arithmetic != "float":
-        raise UsageError("the graph is an integer graph already", hint="use the float graph it came from")
+    need_floats(graph, "use")
     images = data if isinstance(data, Images) else load_images(data, graph, **part(options, DataOptions))
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(images.array))[: options.sample])
     labels = None if images.labels is None else images.labels[chosen]

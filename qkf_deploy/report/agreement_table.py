@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def summary(first: Agreement, second: Agreement) -> str:
     return "\n".join(
         [
             f"torch against float graph: logits differ by at most {first.logit_difference:.3g}, "
-            f"same class on {first.same_class} of {first.images} images",
+            f"same class on {first.same_class} of {quantity(first.images, 'image')}",
             f"float against this graph:  logits differ by at most {second.logit_difference:.3g}, "
-            f"same class on {second.same_class} of {second.images} images",
+            f"same class on {second.same_class} of {quantity(second.images, 'image')}",
         ]
     )
 

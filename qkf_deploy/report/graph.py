@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from qkf_deploy.display.numbers import joules, rate
+from qkf_deploy.display.numbers import joules, quantity, rate
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.runs.content import RunFile
@@ -63,7 +63,10 @@ def network(run: RunFile, report: EnergyReport) -> dict[str, Any]:
         ],
         "edges": sorted({(places[source], places[node["name"]]) for node in nodes for source in node["inputs"]}),
         "blocks": {
-            block: [f"{len(members)} nodes", joules(sum((energies.get(m, Fraction(0)) for m in members), Fraction(0)))]
+            block: [
+                f"{quantity(len(members), 'node')}",
+                joules(sum((energies.get(m, Fraction(0)) for m in members), Fraction(0))),
+            ]
             for block, members in blocks.items()
         },
     }

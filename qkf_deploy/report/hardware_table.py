@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from qkf_deploy.display.numbers import percent, ratio, si
+from qkf_deploy.display.numbers import percent, quantity, ratio, si
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Bound, Range
 from qkf_deploy.hw_models.exploring import Variant
@@ -90,8 +90,8 @@ def summary(found: Hardware, verdict: Verdict | None) -> str:
         f"one image: {_mj(Fraction(found.pj.nominal) / images)} mJ "
         f"({_mj(Fraction(found.pj.low) / images)} to {_mj(Fraction(found.pj.high) / images)}), "
         f"{si(time / 10**9, 's')}, {si(10**9 / period) if period else 'no'} images/s, "
-        f"energy x delay {si(found.edp / 10**21, 'Js')}; {found.cores} cores on {found.chips} "
-        f"chip{'s' if found.chips != 1 else ''}; dataflows chosen for {found.goal}"
+        f"energy x delay {si(found.edp / 10**21, 'Js')}; {quantity(found.cores, 'core')} on "
+        f"{quantity(found.chips, 'chip')}; dataflows chosen for {found.goal}"
     ]
     if found.excluded:
         lines.append(f"not in the energy: {'; '.join(found.excluded)}")

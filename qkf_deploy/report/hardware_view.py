@@ -12,6 +12,7 @@ from typing import Any
 from qkf_deploy.display.numbers import ratio, si
 from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.errors import InputError
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.limits import read_whole
 
 #: Components with a column of their own; all others are buffers of the chip.
@@ -56,6 +57,7 @@ def read_view(path: str | Path) -> HardwareView:
     Raises:
         InputError: the file cannot be read, or is something else.
     """
+    refuse_others(path, "hardware result")
     try:
         data = json.loads(read_whole(Path(path)), parse_constant=_no_number)
         if data["kind"] != "hardware":

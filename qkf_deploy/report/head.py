@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from qkf_deploy.display.numbers import joules, percent, si
+from qkf_deploy.display.numbers import joules, percent, quantity, si
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.quantity import MEMORY_WORK
 from qkf_deploy.hw_models.twins import Twin
@@ -23,7 +23,7 @@ def conclusion(
     """Accuracy, operations and energy in one sentence."""
     network = network_name(run)
     if evaluation.accuracy is None:
-        answers = f"The {network} ran on {run.ledger.images:,} images without labels"
+        answers = f"The {network} ran on {quantity(run.ledger.images, 'image')} without labels"
     else:
         answers = f"The {network} answers {_answers(evaluation.accuracy.top1)}{_against_float(beside)}"
     energy = f"{joules(evaluation.energy_pj[reports[0].profile.id].mean)} per image under {reports[0].profile.id}"
@@ -91,7 +91,7 @@ def _accuracy(what: str, share: Share) -> Card:
 
 
 def _answers(share: Share) -> str:
-    return f"{share.hits:,} of {share.n:,} images rightly ({_percent(share)})"
+    return f"{share.hits:,} of {quantity(share.n, 'image')} rightly ({_percent(share)})"
 
 
 def _percent(share: Share) -> str:

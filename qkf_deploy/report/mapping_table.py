@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkf_deploy.display.numbers import percent, si
+from qkf_deploy.display.numbers import percent, quantity, si
 from qkf_deploy.display.tables import Field, Sheet, summed, tabulate
 from qkf_deploy.hw_models.mapping import CoreMapping, Placement, Traffic
 from qkf_deploy.report.formats import below, for_people, to_csv, to_json
@@ -47,7 +47,7 @@ def traffic_sheet(mapping: CoreMapping) -> Sheet:
 def summary(mapping: CoreMapping) -> str:
     """The lines under the tables."""
     lines = [
-        f"{mapping.cores} cores on {mapping.chips} chip{'s' if mapping.chips != 1 else ''} of "
+        f"{quantity(mapping.cores, 'core')} on {quantity(mapping.chips, 'chip')} of "
         f"{mapping.chip.cores_per_chip}; on these cores {percent(mapping.utilisation('neurons'))} of the neurons and "
         f"{percent(mapping.utilisation('memory'))} of the memory are used"
     ]

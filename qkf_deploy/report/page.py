@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qkf_deploy.display.numbers import percent, whole
+from qkf_deploy.display.numbers import percent, quantity, whole
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.energy_table import energy_sheet
 from qkf_deploy.hw_models.movement import CONVENTION, OTHER_CONVENTIONS, movement
@@ -156,7 +157,7 @@ def _content(
         "node_details": _node_details(run),
         "gates": gates,
         "input": pictures.input_picture(run),
-        "provenance": list(run.provenance.items()),
+        "provenance": [(key, _breakable(text)) for key, text in run.provenance.items()],
         "assumed": [*run.assumed, *_data(run)],
         "notices": run.notices,
     }
@@ -173,10 +174,10 @@ def _title(run: RunFile) -> str:
 
 def _subtitle(run: RunFile) -> str:
     ledger, shape = run.ledger, "x".join(map(str, run.graph["nodes"][0]["shape"]))
-    kind = "event frames" if ledger.input_encoding == "frames" else "images"
+    kind = "event frame" if ledger.input_encoding == "frames" else "image"
     return (
         f"{ledger.arithmetic} network, {run.graph['parameters']:,} stored numbers, T = {ledger.time_steps}, "
-        f"{ledger.images} {kind} of {shape}"
+        f"{quantity(ledger.images, kind)} of {shape}"
     )
 
 
@@ -185,7 +186,17 @@ def _data(run: RunFile) -> list[str]:
     if not run.data:
         return []
     place = run.config.get("data_path")
-    return [f"Data set: {f'{Path(place).name}, ' if place else ''}{run.samples:,} samples, SHA-256 {run.data}"]
+    return [
+        f"Data set: {f'{Path(place).name}, ' if place else ''}{quantity(run.samples, 'sample')}, SHA-256 {run.data}"
+    ]
+
+
+def _breakable(text: str) -> str:
+    """A text; JSON with spaces between its parts, where lines break."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False) if text.startswith(("{", "[")) else text
+    except (ValueError, RecursionError):
+        return text
 
 
 def _fires(layer: LayerRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.options import TableFormat
 from qkf_deploy.report.charts import accuracy_over_energy
 from qkf_deploy.report.evaluation_table import drawn
@@ -37,7 +38,7 @@ def render_sweep_page(sweep: Sweep) -> str:
     source = sweep.provenance.get("source", "a spiking network")
     content = {
         "title": f"Accuracy and energy of {source} over time steps and bits",
-        "subtitle": f"{len(sweep.points)} points, {samples:,} samples each",
+        "subtitle": f"{quantity(len(sweep.points), 'point')}, {quantity(samples, 'sample')} each",
         "sections": [("curve", "Accuracy over energy"), ("points", "Points"), ("provenance", "Provenance")],
         "sentences": sweep.sentences,
         "plot": plot,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qkf_deploy.display.numbers import percent, si
+from qkf_deploy.display.numbers import percent, quantity, si
 from qkf_deploy.display.tables import Field, Sheet, tabulate
 from qkf_deploy.hw_models.timing.latency import Latency
 from qkf_deploy.hw_models.timing.traffic import INPUT
@@ -38,7 +38,7 @@ def mesh_summary(time: Latency, included: bool = False) -> str:
     whole = time.latency_ns
     waits = ", ".join(f"{name} {percent(ns / whole)}" for name, ns in time.reason_ns.items())
     lines = [
-        f"on the mesh, a pipeline of {len(time.step_ns)} steps: {si(whole / 10**9, 's')} for an image, "
+        f"on the mesh, a pipeline of {quantity(len(time.step_ns), 'step')}: {si(whole / 10**9, 's')} for an image, "
         f"{si(time.images_per_second)} images/s in a stream; waiting for {waits}; "
         f"at least {si(float(time.bound_ns.sum()) / 10**9, 's')}; "
         f"messages and hops {float(time.network_pj) / 10**9:.4g} mJ "

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qkf_deploy.errors import InputError
+from qkf_deploy.filekinds import kind_of, refuse_others
 
 APPLICATION_ID = 0x514B4652
 """Says "QKFR" in the file's header."""
@@ -91,6 +92,7 @@ def check_header(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot be read: {reason}", where=str(path), hint=AGAIN) from error
+    refuse_others(path, "run")
     if head.lstrip()[:1] == b"{":
         raise InputError("runs are no longer kept as JSON", where=str(path), hint=AGAIN)
     if len(head) < 100 or not head.startswith(_MAGIC) or _number(head, 68) != APPLICATION_ID:
@@ -103,14 +105,7 @@ def check_header(path: Path) -> bytes:
 
 def is_run(path: str | Path) -> bool:
     """True if a file says that it is a run file, of any version."""
-    try:
-        if not Path(path).is_file():
-            return False
-        with Path(path).open("rb") as file:
-            head = file.read(72)
-    except (OSError, ValueError):
-        return False
-    return head.startswith(_MAGIC) and len(head) == 72 and _number(head, 68) == APPLICATION_ID
+    return kind_of(path) == "run"
 
 
 def _number(head: bytes, place: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.options import EngineOptions
 from qkf_deploy.simulators import startup
@@ -128,10 +129,9 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}", hint=f"use auto, {', '.join(ENGINES)}")
     info = ENGINES[name]
-    if info.integer_only and graph.arithmetic != "integer":
-        raise UsageError(
-            f"the {name} engine runs integer graphs only", hint="quantize the graph, or use --engine reference"
-        )
+    if info.integer_only:
+        hint = "quantize the graph, or use --engine reference"
+        need_integers(graph, f"the {name} engine runs integer graphs only", hint)
     if not _installed(info):
         raise MissingComponent(f"the {name} engine is not installed", hint=f'pip install "qkf-deploy[{info.extra}]"')
     for option in options:

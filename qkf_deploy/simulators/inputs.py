@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph, Preprocessing
 from qkf_deploy.ops import Input
@@ -106,7 +107,7 @@ def _hint(given: tuple[int, ...], graph: Graph) -> str:
             return "time is first: swap it with the batch, x.swapaxes(0, 1)"
         if given[-len(shape) :] == shape:
             steps = f" --time-steps {given[-4]}" if len(given) > len(shape) else " another --time-steps"
-            return f"bin the events into {graph.time_steps} frames, or trace the network with{steps}"
+            return f"bin the events into {quantity(graph.time_steps, 'frame')}, or trace the network with{steps}"
     size = f" {given[-1]}" if len(given) > 1 and given[-2] == given[-1] else ""
     steps = next(iter(given[-len(shape) - 1 : -len(shape)]), graph.time_steps)
     if graph.input_encoding == "frames" and steps != graph.time_steps:
@@ -181,5 +182,7 @@ def _to_fixed(real: np.ndarray, op: Input, graph: Graph) -> tuple[np.ndarray, tu
     clipped = int((np.abs(whole) > limit).sum())
     notice = f"float images quantized to {op.bits} bits, largest rounding {float(scale.max()) / 2:.3g}"
     if clipped:
-        notice += f"; {clipped} values beyond the range of the scale were clipped"
+        notice += (
+            f"; {quantity(clipped, 'value')} beyond the range of the scale {'was' if clipped == 1 else 'were'} clipped"
+        )
     return np.clip(whole, -limit, limit).astype(np.int64), (notice,)

@@ -165,7 +165,7 @@ def sentences(comparison: RunComparison) -> tuple[str, ...]:
 
 def overview(comparison: RunComparison) -> Overview:
     """See :meth:`qkf_deploy.statistics.comparison.RunComparison.overview`."""
-    headline = f"{len(comparison.sides)} runs; energy by {comparison.profile}"
+    headline = f"{quantity(len(comparison.sides), 'run')}; energy by {comparison.profile}"
     return Overview(headline, tabulate("", SIDE, comparison.sides), sentences(comparison))
 
 

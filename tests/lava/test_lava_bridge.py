@@ -60,7 +60,7 @@ def test_blocks_of_the_imagenet_network(lava: LavaEnvironment, kind: str, dim: i
 def test_what_lava_cannot_run_is_refused_before_it_starts() -> None:
     case = lava_cases.network_case()
     graph, x = case.graph, case.inputs
-    with pytest.raises(UnsupportedError, match="integer graphs"):
+    with pytest.raises(UsageError, match="integer graphs"):
         bridge.run(replace(graph, arithmetic="float"), x)
     foreign = {n.name: replace(n, op=ops.Scale(2.0)) if n.name == "add1" else n for n in graph}
     with pytest.raises(UnsupportedError, match="no Lava process for scale"):

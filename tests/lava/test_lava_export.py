@@ -15,7 +15,7 @@ import pytest
 from qkf_deploy import cli
 from qkf_deploy.bundle import save_graph
 from qkf_deploy.converters.lava import SCRIPT, WEIGHTS, export_lava, identifiers
-from qkf_deploy.errors import InputError, UnsupportedError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.simulators import reference
 from qkf_deploy.simulators.lava.environment import LavaEnvironment
 
@@ -68,7 +68,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None
         export_lava(graph, tmp_path / "net")
     with pytest.raises(InputError, match="cannot write here"):
         export_lava(graph, tmp_path / "absent" / "net")
-    with pytest.raises(UnsupportedError, match="integer graphs"):
+    with pytest.raises(UsageError, match="integer graphs"):
         export_lava(replace(graph, arithmetic="float"), tmp_path / "other")
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
 

@@ -86,7 +86,7 @@ def test_a_users_profile_and_chip(folder: Path, capsys: pytest.CaptureFixture[st
         (["widths", "{}/net.qkf"], 2, "no proven widths"),
         (["map", "{}/net.qkf"], 2, "only integer networks"),
         (["map", "{}/net.int.qkf", "--chip", "loihi3"], 2, "did you mean 'loihi2'"),
-        (["report", "{}/net.qkf", "-o", "{}/x.html"], 3, "not a run file"),
+        (["report", "{}/net.qkf", "-o", "{}/x.html"], 3, "is a network, not a run"),
         (["report", "{}/run.sqlite", "-o", "{}/no/x.html"], 3, "cannot write here"),
         (["paper", "{}/net.int.qkf"], 2, "NETWORK and IMAGES go together"),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from digits_network import DigitsNetwork
 
+import qkf_deploy as qd
 from qkf_deploy.cli import run as command_line
 from qkf_deploy.display.tables import Column, Sheet
 from qkf_deploy.hw_models.pricing import price
@@ -81,14 +82,39 @@ def test_long_tables_break_over_pages() -> None:
     assert "longtable}" not in to_latex(Sheet("t", (Column("a", "a"),), rows[:40])).split("\n", 1)[1]
 
 
+def test_a_table_that_breaks_fits_its_page() -> None:
+    """Smaller type first, then lines of words break; names that have no spaces keep their room."""
+    name, words = "stage1.0.tssa.proj_conv", "input count up to 2: additions only, and more words"
+    rows = tuple((name, words, *range(10)) for _ in range(41))
+    columns = (
+        Column("a", "layer", True),
+        Column("b", "audit", True),
+        *(Column(str(i), "dense MACs") for i in range(10)),
+    )
+    text = to_latex(Sheet("t", columns, rows))
+    assert text.count("}p{") == 1
+    assert "{\\tiny" in text
+    assert "\\scriptsize" in to_latex(Sheet("t", columns[2:6], tuple(row[2:6] for row in rows)))
+
+
 def test_tex_accepts_every_table(network: DigitsNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if (tex := shutil.which("pdflatex")) is None:
         pytest.skip("pdflatex is not installed")
     ledger = network.run.ledger
     reports = [price(ledger, name) for name in ("paper-eq23", "exact-fp32", "horowitz45-sram")]
     parts = [render_energy(reports, "latex", every_node=True), render_comparison(ledger, reports, "latex")]
-    for words in ("profiles", "profiles paper-eq23", "profiles --quantities", "models", "doctor"):
-        assert command_line([*words.split(), "--format", "latex"]) == 0
+    qd.save(network.integer_graph, tmp_path / "net.qkf")
+    commands = (
+        "profiles",
+        "profiles paper-eq23",
+        "profiles --quantities",
+        "models",
+        "doctor",
+        "inspect {}",
+        "widths {}",
+    )
+    for words in commands:
+        assert command_line([*words.format(tmp_path / "net.qkf").split(), "--format", "latex"]) == 0
         parts.append(capsys.readouterr().out)
     hostile = "".join(map(chr, range(32, 127))) + "±×→√µ·≤≥²³⁻½α⌈⌉θ−ᵀ"
     parts.append(for_people("latex")(Sheet(hostile, (Column("a", hostile, True),), ((hostile,),))))
@@ -98,4 +124,8 @@ def test_tex_accepts_every_table(network: DigitsNetwork, tmp_path: Path, capsys:
     done = subprocess.run(
         [tex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, check=False
     )
-    assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
+    said = done.stdout.decode("utf-8", "replace")
+    assert done.returncode == 0, said[-2000:]
+    # A table that is scaled, or one that breaks and must have given way, is never wider than the page.
+    assert re.findall(r"Overfull \\hbox.*in alignment.*", said) == []
+    assert re.findall(r"Overfull \\hbox \((\d{2,})[.\d]*pt too wide\) in paragraph.*", said) == []

@@ -13,6 +13,7 @@ from qkf_deploy.converters.nir.dialects import Dialect
 from qkf_deploy.converters.nir.flat import FlatGraph, refuse_marker
 from qkf_deploy.converters.nir.parameters import per_channel
 from qkf_deploy.converters.nir.safety import RawNode
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import GraphError, InputError, UnsupportedError
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, Operator, View, compose, freeze
 from qkf_deploy.ops import Add, Conv, Linear, Neuron, Output, Readout, Scale
@@ -108,7 +109,7 @@ class Raising:
         if late:
             self.notices.append(
                 f"{self.dialect.tool} hands spikes on one step late per layer: step t of this network is its step "
-                f"t + {late}, and its first {late} steps, which no image has reached, are not run here"
+                f"t + {late}; not run here: its first {quantity(late, 'step')}, which no image has reached"
             )
         if readout:
             last = self.add("readout", Readout(), last)

@@ -13,7 +13,9 @@ from qkf_deploy.converters.nir.isolated import read_isolated
 from qkf_deploy.converters.nir.raising import Raising
 from qkf_deploy.converters.nir.spiking import SPIKING
 from qkf_deploy.converters.nir.synapses import SYNAPSES
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import QkfError
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import ImportOptions
 from qkf_deploy.passes.widths import check
@@ -35,6 +37,7 @@ def import_nir(path: str | Path, options: ImportOptions | None = None) -> Graph:
     """
     options = options or ImportOptions()
     place = Path(path)
+    refuse_others(place, "NIR file")
     try:
         content = read_isolated(place, options.stock)
         if content.stock is None:
@@ -60,7 +63,8 @@ def _raised(source: FlatGraph, options: ImportOptions) -> Graph:
         return graph
     names = ", ".join(silent[:4]) + (f" and {len(silent) - 4} more" if len(silent) > 4 else "")
     said = (
-        f"{names} cannot fire within {steps} steps, whatever the input between -{INPUT_BOUND:g} and {INPUT_BOUND:g}: "
+        f"{names} cannot fire within {quantity(steps, 'step')}, "
+        f"whatever the input between -{INPUT_BOUND:g} and {INPUT_BOUND:g}: "
         "the file was written for another dt, gain or threshold, or needs more steps or larger inputs"
     )
     return replace(graph, notices=(*graph.notices, said))

@@ -20,6 +20,7 @@ from qkf_deploy import limits
 from qkf_deploy.converters.torch.containers import RESAVE, Weights, find_weights
 from qkf_deploy.converters.torch.unpickling import REDOWNLOAD, unpickle
 from qkf_deploy.errors import CheckpointError, UsageError, told
+from qkf_deploy.filekinds import refuse_others
 from qkf_deploy.models.builds import build_config
 from qkf_deploy.models.config import QKFormerConfig
 from qkf_deploy.models.lazy import import_torch_module
@@ -144,6 +145,7 @@ def _check_file(path: Path) -> None:
         raise CheckpointError("is not a regular file", where=where, hint="name a .pth, .pt or .safetensors file")
     if path.stat().st_size == 0:
         raise CheckpointError("the file is empty", where=where, hint=REDOWNLOAD)
+    refuse_others(path, "checkpoint", CheckpointError)
     limits.check(path.stat().st_size, "the file", where)
 
 

@@ -13,7 +13,7 @@
     const ends = d3.rollups(c.rows, (rows) => d3.sum(rows, (r) => r[c.x]), (r) => r[c.y]);
     const note = (v) => format[c.unit](v);
     return {
-      marginLeft: Math.min(widest(labels), width * .6), marginRight: c.unit === "share" ? 16 : 74, height: 62 + 19 * labels.length,
+      marginLeft: Math.min(widest(labels), width * .6), marginRight: c.unit === "share" ? 24 : 74, height: 62 + 19 * labels.length,
       x: { label: words(c.x), tickFormat: short[c.unit], ticks: Math.max(2, width / 150), grid: true }, y: { domain: labels, label: null, tickSize: 0 },
       marks: [
         Plot.barX(c.rows, { x: c.x, y: c.y, fill: c.group || colour(0), title: (r) => [r[c.y], ...(c.group ? [r[c.group]] : []), note(r[c.x])].join(": ") }),
@@ -31,7 +31,7 @@
     ],
   });
   const points = (c, width) => ({
-    marginLeft: 58, marginRight: 60, height: Math.min(400, .6 * width + 80),
+    marginLeft: 58, marginRight: 60, marginBottom: 42, height: Math.min(400, .6 * width + 80),
     x: { label: words(c.x), tickFormat: short[c.unit], ticks: Math.max(2, width / 130), nice: true, inset: 12, grid: true }, y: { label: words(c.y), tickFormat: short.share, nice: true, grid: true },
     marks: [
       Plot.line(c.rows, { x: c.x, y: c.y, stroke: c.group, z: c.group }),

@@ -17,6 +17,7 @@ import numpy as np
 
 from qkf_deploy.errors import EngineError, InputError, UnsupportedError, UsageError
 from qkf_deploy.ir import Graph
+from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ops import IntegerNeuron
 from qkf_deploy.options import Granularity
 from qkf_deploy.simulators.lava.environment import LavaEnvironment, find_lava
@@ -74,7 +75,8 @@ def run(
 
     Raises:
         MissingComponent: no Python 3.10 environment with Lava.
-        UnsupportedError: a float graph, or neurons that carry their membrane from image to image.
+        UsageError: a float graph.
+        UnsupportedError: neurons that carry their membrane from image to image.
         EngineError: the run failed, was killed or ran out of time. No process is left.
     """
     return simulate(graph, inputs, record, progress, timeout_s=timeout_s, granularity=granularity).run
@@ -107,8 +109,7 @@ def simulate(
 
 
 def _check(graph: Graph, inputs: np.ndarray, timeout_s: float, granularity: str) -> None:
-    if graph.arithmetic != "integer":
-        raise UnsupportedError("Lava runs integer graphs", hint="`qkf-deploy quantize` the network first")
+    need_integers(graph, "Lava runs integer graphs")
     if granularity not in get_args(Granularity):
         raise UsageError(f"granularity {granularity!r}", hint=f"use {' or '.join(get_args(Granularity))}")
     if not timeout_s > 0:

@@ -14,6 +14,7 @@ from qkf_deploy.converters.torch.trace.loops import Loops
 from qkf_deploy.converters.torch.trace.refusals import refusal
 from qkf_deploy.converters.torch.trace.results import emit_results
 from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol, place
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import GraphError, QkfError, UnsupportedError
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, Operator, ValueType
 from qkf_deploy.ops import Input, Readout, Scale
@@ -117,7 +118,7 @@ class Lowering:
         emit_results(self)
         steps = self.steps or self.spec.time_steps
         if steps != self.spec.time_steps:
-            self.notices.append(f"the model runs {steps} time steps itself, not {self.spec.time_steps}")
+            self.notices.append(f"the model runs {quantity(steps, 'time step')} itself, not {self.spec.time_steps}")
         if self.merged:
             self.notices.append(_merged_notice(self.merged))
         graph = Graph(

@@ -19,6 +19,7 @@ from qkf_deploy.converters.torch.trace.written.polynomial import (
     scaled,
 )  # fmt: skip
 from qkf_deploy.converters.torch.trace.written.reading import Firing
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import Neuron
 
@@ -252,7 +253,9 @@ def described(op: Neuron) -> str:
     words.append(f"threshold {op.v_threshold:g}")
     words += ["strict"] if op.strict else []
     if op.graded:
-        words.append(f"up to {op.max_spikes} spikes, halves {'up' if op.rounding == 'half_up' else 'to the even'}")
+        words.append(
+            f"up to {quantity(op.max_spikes, 'spike')}, halves {'up' if op.rounding == 'half_up' else 'to the even'}"
+        )
     if op.decay != 0.0:
         soft = "subtracts one step later" if op.reset_delay else "subtracts"
         words.append(soft if op.v_reset is None else f"reset to {op.v_reset:g}")
