@@ -80,6 +80,19 @@ def in_place(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     return s, v
 
 
+def takes_less(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    v = v * 0.5 + x
+    s = (v > 1.0).float()
+    return s, v - 0.75 * s
+
+
+def takes_more(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """Fires at a part of what a spike takes (DSR, arXiv 2205.00459), with spikes of that height."""
+    v = 0.75 * v + 0.25 * x
+    s = (v >= 0.25).float() * 0.5
+    return s / 0.25, v - s
+
+
 def counts(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     v = v * 0.25 + x
     s = torch.floor(torch.clamp(v, 0, 4) + 0.5)
@@ -104,6 +117,8 @@ FORMS = {
     "later": (later, Neuron(None, 0.5, None, False, strict=True, decay=0.75, reset_delay=True)),
     "in place": (in_place, Neuron(None, 1.0, None, False, decay=0.5)),
     "scaled spikes": (scaled_spikes, Neuron(None, 0.5, None, False)),
+    "takes less": (takes_less, Neuron(None, 0.75, None, False, strict=True, decay=0.5)),
+    "takes more": (takes_more, Neuron(None, 0.5, None, False, decay=0.75)),
     "counts": (counts, Neuron(None, 1.0, None, False, max_spikes=4, rounding="half_up", decay=0.25)),
 }
 
@@ -113,7 +128,8 @@ def test_forms(name: str) -> None:
     step, op = FORMS[name]
     net = network(lambda: Loop(step))
     assert net.graph["a"].op == net.graph["b"].op == op
-    assert ("initial" in net.graph["a"].params) == (name in ("scaled spikes", "to a value"))
+    starts_elsewhere = ("scaled spikes", "to a value", "takes less", "takes more")
+    assert ("initial" in net.graph["a"].params) == (name in starts_elsewhere)
     assert net.graph.time_steps == T
     assert_faithful(net, 2)
     assert_exact(net.graph, net.images)

@@ -18,10 +18,16 @@ def never_resets(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     return (v > 1.0).float(), v
 
 
-def takes_half(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+def takes_half_of_counts(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    v = v * 0.5 + x
+    s = torch.floor(torch.clamp(v, 0, 4) + 0.5)
+    return s, v - 0.5 * s
+
+
+def gives(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     v = v * 0.5 + x
     s = (v > 1.0).float()
-    return s, v - 0.7 * s
+    return s, v + 0.5 * s
 
 
 def takes_part(v: Any, x: Tensor) -> tuple[Tensor, Any]:
@@ -40,7 +46,8 @@ def grows(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     ("step", "reason"),
     [
         (never_resets, "never resets its membrane"),
-        (takes_half, "subtracts another value than its threshold"),
+        (takes_half_of_counts, "subtracts another value than its threshold"),
+        (gives, "subtracts another value than its threshold"),
         (takes_part, "takes part of the membrane away"),
         (grows, "multiplies its membrane by 1.5"),
     ],

@@ -32,12 +32,20 @@ def _parts(x: Symbol) -> list[list[int]]:
     return out
 
 
-def is_plain(x: Symbol, features: int) -> bool:
-    """True for time and batch axes in front of as many feature axes."""
+def is_aligned(x: Symbol) -> bool:
+    """True if every axis is time, batch or features, and none a mixture."""
     try:
-        layout = x.layout()
+        x.layout()
     except UnsupportedError:
         return False
+    return True
+
+
+def is_plain(x: Symbol, features: int) -> bool:
+    """True for time and batch axes in front of as many feature axes."""
+    if not is_aligned(x):
+        return False
+    layout = x.layout()
     leads = layout[: len(layout) - features]
     return len(layout) >= features and None not in leads and all(lead is None for lead in layout[len(leads) :])
 

@@ -8,31 +8,11 @@ import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.beside import side_by_side
 from qkf_deploy.converters.torch.trace.rules.synapse import transposed_conv
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import Symbol
 from qkf_deploy.errors import UnsupportedError
-from qkf_deploy.ops import Concat
-
-
-def side_by_side(low: Lowering, call: Call, parts: Sequence[Symbol], axis: int, what: str = "cat") -> Symbol:
-    """Tensors of one layout behind each other along a feature axis.
-
-    Raises:
-        UnsupportedError: along time or batch, or tensors laid out differently.
-    """
-    layout = parts[0].layout()
-    if layout[axis] is not None:
-        raise UnsupportedError(
-            "puts tensors together along time or batch", hint="only all steps of a loop, in order, make a time axis"
-        )
-    if any(p.layout() != layout for p in parts):
-        raise UnsupportedError("puts tensors together whose time or batch axes are in different places")
-    op = Concat(sum(lead is None for lead in layout[:axis]))
-    out = parts[0]
-    for part in parts[1:]:
-        out = low.emit(call, what, op, (out, part), layout)
-    return out
 
 
 def interleaved(low: Lowering, call: Call, x: Symbol, axis: int, factor: int, what: str) -> Symbol:

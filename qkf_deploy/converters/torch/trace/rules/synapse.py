@@ -10,7 +10,8 @@ import numpy as np
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import chunks
-from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_plain, separated
+from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_aligned, is_plain, separated
+from qkf_deploy.converters.torch.trace.rules.beside import steps_beside
 from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
 from qkf_deploy.converters.torch.trace.symbols import Layout, Symbol
@@ -33,6 +34,7 @@ def conv(low: Lowering, call: Call) -> Symbol:
     stride = per_axis(argument(call, 3, "stride", 1), rank)
     around = tuple(p + z for p, z in zip(per_axis(padding, rank), zeros, strict=True))
     groups = int(argument(call, 6, "groups", 1))
+    x = steps_beside(low, call, x, rank) if rank < 3 and is_aligned(x) else x
     if rank < 3 and is_plain(x, rank + 1):
         op = Conv(stride, around, dilation, groups)
         return low.emit(call, "conv", op, (x,), batch_first(x, rank + 1), weight=weight, bias=bias)
@@ -125,6 +127,7 @@ def linear(low: Lowering, call: Call) -> Symbol:
 
 
 def _linear(low: Lowering, call: Call, x: Symbol, weight: np.ndarray | None, bias: np.ndarray | None) -> Symbol:
+    x = steps_beside(low, call, x, 1) if is_aligned(x) else x
     y = separated(x)
     layout = y.layout()
     if layout[-1] is not None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
-from qkf_deploy.converters.torch.trace.rules.joining import repeated, side_by_side
+from qkf_deploy.converters.torch.trace.rules.beside import side_by_side
+from qkf_deploy.converters.torch.trace.rules.joining import repeated
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
 from qkf_deploy.errors import UnsupportedError

@@ -195,8 +195,8 @@ def _resets(last: Firing, step: _Step, drives: list[Poly]) -> Iterator[Form]:
     elif not same(step.taken, -keep * threshold):
         late = same(step.taken, -threshold)
         if not late:
-            what = "never resets its membrane" if not step.taken.any() else "subtracts another value than its threshold"
-            raise UnsupportedError(what, hint="reset by a product, to a value, or by subtracting the threshold")
+            levels["v_threshold"] = _subtracted(last, step)
+            drives = _lifted(drives, keep, levels["v_threshold"] - threshold)
     rest = levels.get("v_reset", _ZERO)
     shift = drives[1].get((), _ZERO)
     if any(not same(d.get((), _ZERO), shift) for d in drives[1:]):
@@ -208,6 +208,30 @@ def _resets(last: Firing, step: _Step, drives: list[Poly]) -> Iterator[Form]:
     bias = np.where(np.abs(bias) <= 1e-12, 0.0, bias)
     plain: list[Poly] = [{m: f for m, f in d.items() if m} for d in drives]
     yield from _charges(last, levels, keep, bias, plain, late)
+
+
+def _subtracted(last: Firing, step: _Step) -> np.ndarray:
+    """What a spike takes from the membrane, where that is not the threshold.
+
+    Raises:
+        UnsupportedError: nothing, more than there is, or something for each of several spikes.
+    """
+    value = -step.taken / step.keep
+    if not step.taken.any():
+        raise UnsupportedError(
+            "never resets its membrane", hint="reset by a product, to a value, or by subtracting a value"
+        )
+    if last.max_spikes > 1 or not (value > 0).all():
+        raise UnsupportedError(
+            "subtracts another value than its threshold", hint="of a neuron that counts, a spike takes the threshold"
+        )
+    return value
+
+
+def _lifted(drives: Sequence[Poly], keep: np.ndarray, by: np.ndarray) -> list[Poly]:
+    """Drives of a membrane that lies higher throughout, so that what a spike takes from it is its threshold:
+    u + c = keep (u' + c) + x + c (1 - keep), and c at first."""
+    return [plus(d, constant(by * (1.0 - keep) if t else by)) for t, d in enumerate(drives)]
 
 
 def _charges(
