@@ -18,6 +18,7 @@ from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.errors import InputError
 
 FILE = Path(__file__).parent / "files" / "old_style.py"
+OWN = FILE.with_name("own_nodes.py")
 STAND_INS = ("spikingjelly.clock_driven", "timm")
 
 
@@ -35,6 +36,18 @@ def test_an_old_file_traces_unmodified_with_its_checkpoint(tmp_path: Path) -> No
     first = qd.simulate(qd.fold(graph), net.images, engine="reference")
     assert np.array_equal(first.logits, qd.simulate(net.graph, net.images, engine="reference").logits)
     assert not any(n.op.kind == "batch_norm" for n in qd.fold(graph))
+    assert stand_ins() == []
+
+
+@pytest.mark.parametrize("kinds", [("early", "late", "own"), ("late", "own", "early")])
+def test_neurons_on_the_old_base_class(kinds: tuple[str, ...]) -> None:
+    model = call_factory(f"{OWN}:small", {"T": 3, "kinds": kinds}, {})[0]
+    assert model.nodes == 3  # those that the file defines, and SpikingJelly's
+    net = traced(model, image_size=8)
+    assert_sound(net)
+    ops = {n.name: n.op for n in net.graph if n.op.kind == "neuron"}
+    late = next(op for op in ops.values() if op.v_threshold == 0.5)
+    assert (late.decay, late.v_reset, net.graph.time_steps, len(ops)) == (0.75, None, 3, 3)
     assert stand_ins() == []
 
 
