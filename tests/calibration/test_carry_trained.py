@@ -55,6 +55,17 @@ def test_own_is_another_network(official: Graph, images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("bits", [None, 8])
+def test_stored_is_the_last_of_a_long_batch(official: Graph, images: np.ndarray, bits: int | None) -> None:
+    """An image alone gives, to the last bit, the logits it gives behind the calibration images (at most 40 images)."""
+    graph = official if bits is None else qd.quantize(official, bits=bits)
+    chain, others = images[: 2 * len(images) // 3], images[2 * len(images) // 3 :][:40]
+    stored = qd.simulate(qd.carry(graph, "stored", chain), others).logits
+    last = [qd.simulate(graph, np.concatenate([chain, image[None]])).logits[-1] for image in others]
+    assert np.array_equal(stored, last)
+    assert not np.array_equal(stored, qd.simulate(qd.carry(graph, "own"), others).logits)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
 def test_leftovers_are_averaged_over_the_last_images_of_the_chain(
     official: Graph, images: np.ndarray, bits: int | None
 ) -> None:
