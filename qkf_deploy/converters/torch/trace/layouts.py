@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, place_of, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
 from qkf_deploy.converters.torch.trace.written import recognized
-from qkf_deploy.converters.torch.trace.written.reading import FIRING
+from qkf_deploy.converters.torch.trace.written.firing import FIRING
 from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 

@@ -48,18 +48,18 @@ def stacked(program: Program) -> Program:
     found = _buffers(program)
     wholes = {b.last: (b, whole) for b in found.values() if (whole := b.whole(program.shapes)) is not None}
     gone = {name for b, _ in wholes.values() for name in b.calls}
-    renamed: dict[str, Ref] = {}
+    names: dict[str, Ref] = {}
     shapes, calls = dict(program.shapes), list[Call]()
     for position, call in enumerate(program.calls):
         if call.name not in gone:
-            calls.append(replace(call, args=_renamed(call.args, renamed)) if renamed else call)
+            calls.append(replace(call, args=renamed(call.args, names)) if names else call)
         if position in wholes:
             buffer, (axis, parts) = wholes[position]
             name = f"{buffer.name}.stacked"
             shapes[name] = shapes[buffer.name]
             calls.append(replace(call, name=name, target="aten.stack.default", args=(parts, axis), kwargs={}))
-            renamed[buffer.name] = Ref(name)
-    outputs = tuple(renamed[o].name if o in renamed else o for o in program.outputs)
+            names[buffer.name] = Ref(name)
+    outputs = tuple(names[o].name if o in names else o for o in program.outputs)
     return replace(program, calls=tuple(calls), outputs=outputs, shapes=shapes)
 
 
@@ -109,10 +109,11 @@ def _views(
     return True
 
 
-def _renamed(value: Any, names: Mapping[str, Ref]) -> Any:
+def renamed(value: Any, names: Mapping[str, Ref]) -> Any:
+    """Arguments of a call, with other names for some tensors."""
     if isinstance(value, Ref):
         return names.get(value.name, value)
     if isinstance(value, list | tuple):
-        renamed = [_renamed(v, names) for v in value]
-        return tuple(renamed) if isinstance(value, tuple) else renamed
+        changed = [renamed(v, names) for v in value]
+        return tuple(changed) if isinstance(value, tuple) else changed
     return value

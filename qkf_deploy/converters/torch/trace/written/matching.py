@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from qkf_deploy.converters.torch.trace.written.firing import Firing
 from qkf_deploy.converters.torch.trace.written.polynomial import (
     Atom,
     Monomial,
@@ -18,7 +19,6 @@ from qkf_deploy.converters.torch.trace.written.polynomial import (
     same,
     scaled,
 )  # fmt: skip
-from qkf_deploy.converters.torch.trace.written.reading import Firing
 from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import Neuron
@@ -73,9 +73,10 @@ def _predecessor(firing: Firing, firings: Sequence[Firing]) -> int | None:
         if kind == "x":
             continue
         before = firings[int(index)]
-        if kind == "u" and (("s", index) in atoms or _place(before) == _place(firing)):
+        fired = ("s", index) in atoms or ("q", index) in atoms
+        if kind == "u" and (fired or _place(before) == _place(firing)):
             return before.index
-        if kind == "s" and before.starts and ("x", before.root) in atoms:
+        if kind in "sq" and before.starts and ("x", before.root) in atoms:
             return before.index
     return None
 
@@ -100,7 +101,7 @@ def _terms(firing: Firing) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """u = keep V + gated V S + taken S + drive, V and S of the step before."""
+    """u = keep V + gated V |S| + taken S + drive, V and S of the step before."""
 
     keep: np.ndarray
     gated: np.ndarray
@@ -117,13 +118,14 @@ def forms(chain: Sequence[Firing]) -> Iterator[Form]:
     last = chain[-1]
     if any(not _is_drive(m) for f in chain if f.starts or len(chain) == 1 for m in f.charge):
         raise UnsupportedError("fires on a product of tensors")
+    scales = [_scale(chain, f) for f in chain] if len(chain) > 1 else [_Scale(_ONE, _ZERO)]
+    _check_polarity(chain, scales)
     if len(chain) == 1:
         levels = {"v_threshold": last.threshold, "decay": _ZERO, "v_reset": _ZERO}
         yield _form(last, levels, (last.charge,))
         return
     if not all((f.threshold > 0).all() for f in chain if not f.starts):
         raise UnsupportedError("fires at 0 or below", hint="a threshold above the reset voltage is needed")
-    scales = [_scale(chain, f) for f in chain]
     pairs = zip(pairwise(chain), pairwise(scales), strict=True)
     steps = [_step(before, after, earlier, later.unit) for (before, after), (earlier, later) in pairs]
     first = plus(scaled(chain[0].charge, scales[0].unit), constant(scales[0].offset))
@@ -153,6 +155,18 @@ def _scale(chain: Sequence[Firing], firing: Firing) -> _Scale:
     return _Scale(gain, np.where(np.abs(offset) <= 1e-12 * threshold, 0.0, offset))
 
 
+def _check_polarity(chain: Sequence[Firing], scales: Sequence[_Scale]) -> None:
+    """Raises UnsupportedError unless every step fires upwards alone, or downwards as it does upwards."""
+    threshold = chain[-1].threshold
+    for firing, scale in zip(chain, scales, strict=True):
+        if firing.signed != chain[-1].signed:
+            raise UnsupportedError("fires in both directions in one time step and not in another")
+        if firing.lower is not None and not same(scale.unit * firing.lower + scale.offset, -threshold):
+            raise UnsupportedError(
+                "fires upwards at one level and downwards at another", hint="a mirror of the threshold is understood"
+            )
+
+
 def _gain(chain: Sequence[Firing]) -> np.ndarray | None:
     """Factor of the last step's drive, where that is one tensor."""
     before, last = chain[-2:]
@@ -165,10 +179,15 @@ def _step(before: Firing, after: Firing, earlier: _Scale, unit: np.ndarray) -> _
     """One step in the units of the chain."""
     membrane: Atom = ("x", before.root) if before.starts else ("u", before.index)
     spikes: Atom = ("s", before.index)
-    both: Monomial = tuple(sorted((membrane, spikes), key=str))
+    size: Atom = ("q", before.index) if before.signed else spikes
+    both: Monomial = tuple(sorted((membrane, size), key=str))
     charge = dict(scaled(after.charge, unit))
     keep, gated = charge.pop((membrane,), _ZERO) / earlier.unit, charge.pop(both, _ZERO) / earlier.unit
-    taken = charge.pop((spikes,), _ZERO) - gated * earlier.offset
+    taken = charge.pop((size,), _ZERO) - gated * earlier.offset
+    if before.signed:
+        if taken.any():
+            raise UnsupportedError("is reset to another value than 0 by spikes of either polarity")
+        taken = charge.pop((spikes,), _ZERO)
     if before.starts and not any(charge):  # the same drive at every step: as much of it as in the first is this step's
         keep, charge[membrane,] = keep - 1.0, earlier.unit
     charge = dict(plus(charge, constant(-keep * earlier.offset)))
@@ -178,8 +197,8 @@ def _step(before: Firing, after: Firing, earlier: _Scale, unit: np.ndarray) -> _
 
 
 def _is_drive(monomial: Monomial) -> bool:
-    """True for a constant, a tensor of the program and spikes of a neuron; neither a product nor a membrane."""
-    return len(monomial) < 2 and all(kind != "u" for kind, _ in monomial)
+    """True for a constant, a tensor of the program and spikes of a neuron; no product, membrane or magnitude."""
+    return len(monomial) < 2 and all(kind in "xs" for kind, _ in monomial)
 
 
 def _resets(last: Firing, step: _Step, drives: list[Poly]) -> Iterator[Form]:
@@ -258,7 +277,7 @@ def _form(
     largest = {k: float(v.max()) for k, v in levels.items() if k != "initial"}
     op = Neuron(
         largest.get("tau"), largest["v_threshold"], largest.get("v_reset"), decays, max_spikes=last.max_spikes,
-        rounding=last.rounding, strict=last.strict, reset_delay=late, decay=largest.get("decay"),
+        rounding=last.rounding, strict=last.strict, reset_delay=late, decay=largest.get("decay"), signed=last.signed,
     )  # fmt: skip
     if not (op.levels({}).v_threshold > op.levels({}).base).all():
         raise UnsupportedError("fires at or below the voltage it is reset to")
@@ -268,7 +287,7 @@ def _form(
 def described(op: Neuron) -> str:
     """``LIF, decay 0.25, threshold 0.5, strict``."""
     if op.decay == 0.0:
-        words = ["threshold without memory" if not op.graded else "counts without memory"]
+        words = ["threshold without memory" if not op.several else "counts without memory"]
     elif op.tau is None and op.decay is None:
         words = ["IF"]
     else:
@@ -276,7 +295,8 @@ def described(op: Neuron) -> str:
         words += ["input decays too"] if op.tau is not None and op.decay_input else []
     words.append(f"threshold {op.v_threshold:g}")
     words += ["strict"] if op.strict else []
-    if op.graded:
+    words += ["either polarity"] if op.signed else []
+    if op.several:
         words.append(
             f"up to {quantity(op.max_spikes, 'spike')}, halves {'up' if op.rounding == 'half_up' else 'to the even'}"
         )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: A tensor as an unknown: ``("x", name)`` of the program, ``("u", i)`` membrane and ``("s", i)`` spikes of firing i.
+#: A tensor as an unknown: ``("x", name)`` of the program; of firing i, ``("u", i)`` its membrane, ``("s", i)`` its
+#: spikes, and ``("q", i)`` the magnitude of spikes of either polarity, 0 or 1.
 Atom = tuple[str, str | int]
 Monomial = tuple[Atom, ...]
 Poly = Mapping[Monomial, np.ndarray]
@@ -39,13 +40,26 @@ def scaled(a: Poly, factor: np.ndarray | float) -> Poly:
 
 
 def times(a: Poly, b: Poly, binary: frozenset[Atom]) -> Poly:
-    """a b; atoms that are 0 or 1 are their own squares."""
+    """a b; atoms that are 0 or 1 are their own squares, and -1, 0 or 1 have their magnitude as their square."""
     out: Poly = {}
     for first, f in a.items():
         for second, g in b.items():
             once = {x for x in (*first, *second) if x in binary}
             rest = [x for x in (*first, *second) if x not in binary]
+            for x in {x for x in rest if ("q", x[1]) in binary and x[0] == "s"}:
+                odd = rest.count(x) % 2
+                rest = [y for y in rest if y != x] + [x] * odd
+                once = once - {("q", x[1])} if odd else once | {("q", x[1])}
             out = plus(out, {tuple(sorted([*once, *rest], key=str)): f * g})
+    return out
+
+
+def replaced(a: Poly, old: Atom, new: Poly, binary: frozenset[Atom]) -> Poly:
+    """a with a polynomial in the place of one of its unknowns."""
+    out: Poly = {}
+    for monomial, factor in a.items():
+        rest: Poly = {tuple(x for x in monomial if x != old): factor}
+        out = plus(out, times(rest, new, binary) if old in monomial else rest)
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program, Ref
 from qkf_deploy.converters.torch.trace.constants import Aliases
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
+from qkf_deploy.converters.torch.trace.written.buffers import renamed
+from qkf_deploy.converters.torch.trace.written.firing import FIRING, Firing
 from qkf_deploy.converters.torch.trace.written.matching import Form, chains, described, forms
 from qkf_deploy.converters.torch.trace.written.polynomial import Poly, ordered, same, unknowns
-from qkf_deploy.converters.torch.trace.written.reading import FIRING, Firing, Reading
+from qkf_deploy.converters.torch.trace.written.reading import Reading
 from qkf_deploy.converters.torch.trace.written.trial import Trial
 from qkf_deploy.errors import UnsupportedError
 
@@ -68,6 +70,10 @@ class _Rewriter:
         """Replace one chain, or note why it is no neuron."""
         try:
             names = {name for f in chain for kind, name in unknowns(f.charge) if kind == "x"}
+            if self.reading.apart & {f.index for f in chain}:
+                raise UnsupportedError(
+                    "fires in two directions that no tensor has together", hint="write s = (u >= θ) - (u <= -θ)"
+                )
             if names & self.reading.changed:
                 raise UnsupportedError("reads a tensor that is changed in place", hint="write x = x + y instead")
             candidates = list(forms(chain))
@@ -147,23 +153,28 @@ class _Rewriter:
     def program(self) -> Program:
         """The program with everything replaced, and without what nothing needs any more."""
         calls: list[Call] = []
-        for call in self.before.calls:
-            repeated = self.reading.repeated.get(call.name)
+        names: dict[str, Ref] = {}
+        for before in self.before.calls:
+            call = replace(before, args=renamed(before.args, names)) if names else before
+            index, complement = self.reading.repeated.get(call.name, (-1, False))
+            if (call.name in self.instead or index in self._spikes) and Aliases.in_place(call):
+                names[call.references()[0]] = Ref(call.name)
             if call.name in self.instead:
                 calls += self.instead[call.name]
-            elif repeated is not None and repeated in self._spikes:
-                calls.append(_again(call, self.reading.firings[repeated], self._spikes[repeated]))
+            elif index in self._spikes:
+                calls.append(_again(call, self._spikes[index], complement))
             elif call.target in _LIKE:  # the other tensor says a type, and may be a membrane
                 calls.append(replace(call, target="aten.alias.default", args=call.args[:1], kwargs={}))
             else:
                 calls.append(call)
+        used = {name for c in self.before.calls for name in c.references()}
         notices = tuple(
             f"{n} neuron{'s' if n > 1 else ''} found in {f.place or 'the model'}: {f.words}"
             for f, n in self.found.items()
         )
         return replace(
             self.before,
-            calls=_needed(calls, self.before.outputs, self.reading.state),
+            calls=_needed(calls, self.before.outputs, self.reading.state, used),
             neurons=self.neurons,
             tensors=self.tensors,
             shapes=self.shapes,
@@ -178,23 +189,22 @@ def _single(drive: Poly, spikes: Mapping[int, str]) -> str:
     return str(name) if kind == "x" else spikes[int(name)]
 
 
-def _again(call: Call, firing: Firing, spikes: str) -> Call:
-    """A comparison of the same membrane with the same threshold: the same spikes."""
-    inverts = (call.target.split(".")[1] in ("lt", "le")) != (firing.call.target.split(".")[1] in ("lt", "le"))
-    complement = inverts != firing.inverted
+def _again(call: Call, spikes: str, complement: bool) -> Call:
+    """A call whose result is spikes, or 1 - spikes."""
     if complement:
         return replace(call, target="aten.rsub.Scalar", args=(Ref(spikes), 1), kwargs={})
     return replace(call, target="aten.alias.default", args=(Ref(spikes),), kwargs={})
 
 
-def _needed(calls: Sequence[Call], outputs: Sequence[str], state: set[str]) -> tuple[Call, ...]:
-    """Calls without those that only computed membranes."""
+def _needed(calls: Sequence[Call], outputs: Sequence[str], state: set[str], used: Set[str]) -> tuple[Call, ...]:
+    """Calls without those that only computed membranes, or that nothing uses any more."""
     needed, kept = set(outputs), list[Call]()
     for call in reversed(calls):
         refs = call.references()
-        written = refs[0] if refs and Aliases.in_place(call) else None
-        asserts = "_assert" in call.target
-        if asserts or (call.name in state and call.name not in needed and written not in needed):
+        in_place = Aliases.in_place(call)
+        written = refs[0] if refs and in_place else None
+        idle = call.name in state or (call.name in used and not in_place)
+        if "_assert" in call.target or (idle and call.name not in needed and written not in needed):
             continue
         kept.append(call)
         needed |= set(refs)

@@ -10,9 +10,10 @@ import torch
 
 from qkf_deploy.converters.torch.trace.capture import Call, Program, Ref
 from qkf_deploy.converters.torch.trace.constants import Aliases, overload
+from qkf_deploy.converters.torch.trace.written.firing import Firing
 from qkf_deploy.converters.torch.trace.written.matching import Form
 from qkf_deploy.converters.torch.trace.written.polynomial import Poly, ordered, same
-from qkf_deploy.converters.torch.trace.written.reading import Firing, Reading
+from qkf_deploy.converters.torch.trace.written.reading import Reading
 from qkf_deploy.errors import QkfError
 
 #: Elements tried along every axis, and drives tried for each.
@@ -103,8 +104,9 @@ class Trial:
         """Quarters of the threshold, which meet it exactly, and any numbers; of other neurons, spikes."""
         full = self._program.shapes[name]
         shape = (_TRIES, *[1] * (self._lead - len(full)), *(min(n, _MOST) for n in full))
-        if any(f.call.name == name for f in self._reading.firings):
-            return torch.from_numpy(self._rng.integers(0, 2, shape).astype(np.float64))
+        fires = next((f for f in self._reading.firings if f.call.name == name), None)
+        if fires is not None:
+            return torch.from_numpy(self._rng.integers(-1 if fires.signed else 0, 2, shape).astype(np.float64))
         level = float(np.abs(self._chain[0].threshold).max()) or 1.0
         quarters = self._rng.integers(-4, 9, shape) / 4 * level
         return torch.from_numpy(np.where(self._rng.random(shape) < 0.5, quarters, self._rng.normal(size=shape) * level))
