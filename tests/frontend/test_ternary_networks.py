@@ -132,9 +132,16 @@ def test_recorded_events_keep_their_sign(place: Path, tmp_path: Path) -> None:
         assert all(np.array_equal(read[name], value) for name, value in run.values.items())
 
 
-def test_untold_it_is_refused(place: Path) -> None:
-    with pytest.raises(UnsupportedError):
-        qd.trace(f"{place}:build", image_size=SIZE, in_channels=3)
+def test_untold_it_is_the_same_network(place: Path) -> None:
+    """The neurons are found by their arithmetic."""
+    found = qd.trace(f"{place}:build", image_size=SIZE, in_channels=3)
+    told_so = traced(place)
+    assert "7 neurons found in model.py:" in " ".join(found.notices)
+    neurons = {n.name: n.op for n in told_so if n.op.kind == "neuron"}
+    assert {n.name: n.op.signed for n in found if n.op.kind == "neuron"} == dict.fromkeys(neurons, True)  # type: ignore[attr-defined]
+    wanted, got = (qd.simulate(g, images(), engine="reference", record="events") for g in (told_so, found))
+    assert np.array_equal(wanted.logits, got.logits)
+    assert all(np.array_equal(got.spikes[name], wanted.spikes[name]) for name in neurons)
 
 
 def test_normalization_by_shifts_is_refused_with_the_reason(place: Path) -> None:
