@@ -19,8 +19,8 @@ _HINTS = {
     "sigmoid": "put a spiking neuron in its place; a learned constant may be a parameter",
     "tanh": "put a spiking neuron in its place",
     "leaky_relu": "put a spiking neuron in its place",
-    "sign": "ternary spikes are a sign where the membrane reaches a threshold, s = sign(u) * (abs(u) >= θ); or describe "
-    "the neuron class: --neuron CLASS=signed=true (docs/front-end.md)",
+    "sign": "ternary spikes are a sign where the membrane reaches a threshold, s = sign(u) * (abs(u) >= θ); or describe"
+    " the neuron class: --neuron CLASS=signed=true (docs/front-end.md)",
     "exp2": _SHIFTMAX,
     "log2": _SHIFTMAX,
     "pow": _SHIFTMAX,

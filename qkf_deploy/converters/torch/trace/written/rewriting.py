@@ -76,6 +76,12 @@ class _Rewriter:
                 )
             if names & self.reading.changed:
                 raise UnsupportedError("reads a tensor that is changed in place", hint="write x = x + y instead")
+            if self._has_second_state(chain):
+                raise UnsupportedError(
+                    "has a second state, such as a synaptic current: what charges it in one time step is made of what "
+                    "charged it in the step before, and a neuron of the graph keeps one number, its membrane",
+                    hint="use cells without a current: norse LIFBoxCell or IAFCell, snntorch Leaky",
+                )
             candidates = list(forms(chain))
             trial = Trial(self.before, self.reading, chain)
             form = next((f for f in candidates if trial.alike(f, exact=True)), None)
@@ -93,6 +99,25 @@ class _Rewriter:
         for firing, drive in zip(chain, form.drives, strict=True):
             self._replace(firing, drive, path)
         self.found[_Found(chain[-1].call.source or chain[-1].call.path, described(form.op))] += 1
+
+    def _has_second_state(self, chain: Sequence[Firing]) -> bool:
+        """True if the last drive is computed from the one before, without a spike between."""
+        if len(chain) < 3:
+            return False
+        before, last = ({m: x for m, x in f.charge.items() if m and m[0][0] == "x"} for f in chain[-2:])
+        if len(chain) > 3 and set(before) == set(last):  # one tensor, of which every step has another part
+            return any(not same(before[m], last[m]) for m in last)
+        made = {c.name: c for c in self.before.calls}
+        fired = {f.call.name for f in self.reading.firings}
+        earlier, waiting = ({str(m[0][1]) for m in drive} for drive in (before, last))
+        earlier -= waiting
+        seen: set[str] = set()
+        while waiting:
+            call = made.get(waiting.pop())
+            if call is not None and call.name not in fired and call.target != NEURON_CALL:
+                read = set(call.references()) - seen
+                waiting, seen = waiting | read, seen | read
+        return bool(earlier & seen)
 
     def _path(self, chain: Sequence[Firing], form: Form) -> str:
         """Name of the neuron: the module that charges it, numbered where that has several."""

@@ -61,7 +61,8 @@ class Spikes:
         if isinstance(value, bool | int | float):
             return np.asarray(float(value))
         if isinstance(value, Ref) and value.name in self.constants.values:
-            return np.asarray(self.constants.array(value), np.float64)
+            known = self.constants.number(value)  # a tensor of one number has no shape to fit
+            return np.asarray(self.constants.array(value) if known is None else known, np.float64)
         return number(self.poly(value)) if isinstance(value, Ref) and value.name in self._values else None
 
     def poly(self, value: Any) -> Poly:
