@@ -240,9 +240,10 @@ def _subtracted(last: Firing, step: _Step) -> np.ndarray:
         raise UnsupportedError(
             "never resets its membrane", hint="reset by a product, to a value, or by subtracting a value"
         )
-    if last.max_spikes > 1 or not (value > 0).all():
+    if last.max_spikes > 1 or last.signed or not (value > 0).all():
         raise UnsupportedError(
-            "subtracts another value than its threshold", hint="of a neuron that counts, a spike takes the threshold"
+            "subtracts another value than its threshold",
+            hint="of a neuron that counts, or fires in both directions, a spike takes the threshold",
         )
     return value
 
@@ -296,7 +297,7 @@ def described(op: Neuron) -> str:
     words.append(f"threshold {op.v_threshold:g}")
     words += ["strict"] if op.strict else []
     words += ["either polarity"] if op.signed else []
-    if op.several:
+    if op.several and op.max_spikes is not None:
         words.append(
             f"up to {quantity(op.max_spikes, 'spike')}, halves {'up' if op.rounding == 'half_up' else 'to the even'}"
         )
