@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from test_killed import Moment, ended, start
 
 import qkf_deploy as qd
 from qkf_deploy.cli import run as command_line
+from qkf_deploy.display.numbers import si
 from qkf_deploy.errors import MissingComponent, ProfileError, UsageError
+from qkf_deploy.ir import Assumption
 from qkf_deploy.ir.digest import digest
 
 MADE = {
@@ -108,6 +112,49 @@ def test_a_file_changed_by_hand_is_made_again(kit: Path) -> None:
     qd.save(qd.quantize(qd.load("net.qkf"), 3), "out/8bit.qkf")
     assert set(made().unchanged) == {"float.qkf", "4bit.qkf"}
     assert Path("out/8bit.qkf").read_bytes() == right
+
+
+def test_a_chip_stands_on_the_page(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page and the table show what `hardware` finds on the same images; kept while nothing of it changes."""
+    words = ["run", "net.qkf", "data.npz", "--bits", "8,4", "--engine", "reference", "-o", "out"]
+    assert command_line([*words, "--chip", "fpga-array", "--chip-images", "3"]) == 0
+    assert "On chips, one image" in capsys.readouterr().out
+    assert {p.name for p in Path("out").iterdir()} == MADE | {"8bit.chip.json", "4bit.chip.json"}
+    found = json.loads(Path("out/8bit.chip.json").read_text())
+    assert (found["chip"], found["images"]) == ("fpga-array", 3)
+    command = ["hardware", "out/8bit.qkf", "data.npz", "--chip", "fpga-array", "--limit", "3", "--engine", "reference"]
+    assert command_line([*command, "--format", "json"]) == 0
+    assert Path("out/8bit.chip.json").read_text() == capsys.readouterr().out
+    page = Path("out/report.html").read_text()
+    assert page.count("latency of one image on fpga-array") == 1
+    assert si(found["latency_ns"] / 1e9, "s") in page
+    assert "4bit.chip" in page
+    line = next(text for text in Path("out/commands.sh").read_text().splitlines() if " hardware 4bit.qkf" in text)
+    assert line.endswith("--chip fpga-array --limit 3 --engine reference --format json > 4bit.chip.json")
+    assert "--hardware 8bit.chip.json --hardware 4bit.chip.json" in Path("out/commands.sh").read_text()
+    assert qd.read_record("out/run.toml")["chip"] == "fpga-array"
+    before = times(kit / "out")
+    assert command_line(["run", "out/run.toml"]) == 0
+    assert times(kit / "out")["8bit.chip.json"] == before["8bit.chip.json"]
+    assert command_line(["run", "out/run.toml", "--chip", "generic-digital"]) == 0
+    assert json.loads(Path("out/8bit.chip.json").read_text())["chip"] == "generic-digital"
+
+
+def test_a_chip_that_does_not_exist_is_found_first(kit: Path) -> None:
+    with pytest.raises(UsageError, match="no chip 'fpga-arry'"):
+        made(chip="fpga-arry")
+    assert not Path("out").exists()
+
+
+def test_what_is_assumed_is_told_before_the_long_part(kit: Path) -> None:
+    given = (Assumption("heads", "4", "the default", "attention", "--heads"),)
+    qd.save(replace(wrongfiles.network(), assumptions=given), "net.qkf")
+    told: list[str] = []
+    made(tell=lambda line: told.append(line), stage=lambda what: told.append(what))
+    assumed = qd.load("net.qkf").assumed
+    assert len(assumed) == 2
+    assert [line for line in told if line in assumed] == list(assumed)
+    assert all(told.index(line) < told.index("quantizing to 8 bits") for line in assumed)
 
 
 def test_record_says_the_same(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:

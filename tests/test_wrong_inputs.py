@@ -106,6 +106,7 @@ PLACES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("evaluate", "--resume", "{}"): (),
     ("run", "{}", "images.npy", "-o", "out"): ("float",),
     ("run", "float.qkf", "{}", "-o", "out"): ("images", "mixed"),
+    ("run", "float.qkf", "images.npy", "--chip", "{}", "-o", "out"): ("chip",),
     ("map", "{}"): ("integer",),
     ("map", "integer.qkf", "--run", "{}"): ("run",),
     ("map", "integer.qkf", "{}"): ("images",),

@@ -45,8 +45,9 @@ def hardware(
       qkf-deploy hardware net.int.qkf images/ --chip my.toml --explore dataflow,cores,buffers -o sweep.csv
     """
     from qkf_deploy.display.numbers import quantity
+    from qkf_deploy.pipeline.on_chip import followed, put_together
     from qkf_deploy.report.formats import to_csv
-    from qkf_deploy.report.hardware_table import render_hardware, sweep_sheet
+    from qkf_deploy.report.hardware_table import sweep_sheet
     from qkf_deploy.writing import write_atomically
 
     if output is not None and explore is None:
@@ -61,11 +62,8 @@ def hardware(
         activity = qd.measure_activity(graph, given, progress=tick, **options)
 
     def follow(variant: Chip) -> NetworkUse | None:
-        meshed = variant.execution == "resident" and variant.network is not None and not graph.not_causal
-        if not meshed or qd.map_network(graph, variant).infeasible:
-            return None
         with progress("following messages") as tick:
-            return qd.measure_network_use(graph, given, variant, progress=tick, **options)
+            return followed(graph, given, variant, progress=tick, **options)
 
     if explore is not None:
         sheet = sweep_sheet(qd.explore_hardware(graph, activity, where, axes, goal, follow))
@@ -75,7 +73,4 @@ def hardware(
             write_atomically(output, to_csv(sheet).encode())
             note(f"{output}: {quantity(len(sheet.rows), 'variant')}")
         return
-    use = follow(where)
-    time = None if use is None else qd.mapped_time(graph, given.array, where)
-    found = qd.hardware(graph, activity, where, goal, use)
-    emit(render_hardware(found, None if no_twin else qd.dense_twin(graph, activity, found), fmt, time))
+    emit(put_together(graph, given, activity, where, follow(where), goal, not no_twin).text(fmt))

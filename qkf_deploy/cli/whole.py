@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 import qkf_deploy as qd
-from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices
+from qkf_deploy.cli.common import PATH, command, emit, format_option, note, notices, show
 from qkf_deploy.cli.evaluation_progress import require_complete, watched
 from qkf_deploy.cli.options import options_of
 from qkf_deploy.errors import UsageError
@@ -35,15 +35,18 @@ def run_command(
 
     SOURCE is what `trace` takes, or a float .qkf file; DATA what `evaluate` takes. Run again, it does only what has
     changed, and goes on where it was stopped. The folder has the networks, their evaluations, the page, `run.toml` with
-    what was asked for, and `commands.sh` with the single commands. SOURCE may be such a TOML file: options on the
-    command line go before those in it. Exit code 5: samples failed or are missing.
+    what was asked for, and `commands.sh` with the single commands; with --chip the page has energy and time there.
+    SOURCE may be such a TOML file: options on the command line go before those in it. Exit code 5: samples failed or
+    are missing.
 
     \b
     Examples:
       qkf-deploy run checkpoint.pth val/ --bits 8,4 -o out/
+      qkf-deploy run checkpoint.pth val/ --chip generic-digital -o out/
       qkf-deploy run out/run.toml
     """
     from qkf_deploy.report.evaluation_table import render_comparison
+    from qkf_deploy.report.hardware_view import read_view, views_sheet
 
     given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is not ParameterSource.DEFAULT}
     if source.endswith(".toml"):
@@ -54,16 +57,21 @@ def run_command(
     if data is None or output is None:
         raise UsageError("a run needs a network, data and a folder", hint="qkf-deploy run SOURCE DATA -o FOLDER")
     with watched() as watch:
-        made = qd.run(source, data, output, tick=watch.tick, stage=watch.begin, **given)
-    for line in made.runs["float"].assumed:
-        click.echo(line, err=True)
+        made = qd.run(source, data, output, tick=watch.tick, stage=watch.begin, tell=_assumed, **given)
     for outcome in made.outcomes.values():
         notices(outcome.notices)
     compared = qd.compare_runs(made.runs, *given.get("profiles", ())[:1])
     emit(render_comparison(compared, fmt))
+    if made.chips and fmt not in ("json", "csv"):
+        show(views_sheet([read_view(path) for path in made.chips]), fmt)
     kept = [*made.unchanged, *(f"{name}.sqlite" for name, o in made.outcomes.items() if o.kept)]
     if kept:
         note(f"as before: {', '.join(kept)}")
     note(f"everything is in {made.folder}; the page is {made.report}")
     for name, outcome in made.outcomes.items():
         require_complete(outcome, made.folder / f"{name}.sqlite")
+
+
+def _assumed(line: str) -> None:
+    """What the checkpoint does not say, before anything takes long."""
+    click.echo(line, err=True)

@@ -219,7 +219,17 @@ def _commands_text(asked: Asked) -> str:
     batch = ["--batch", str(options.batch)] if options.batch is not None else []
     for name in names:
         lines.append(["qkf-deploy", "evaluate", f"{name}.qkf", asked.data, *shared, *batch, "-o", f"{name}.sqlite"])
+    chips = [] if options.chip is None else [f"{name}.chip.json" for name in names[1:]]
+    on_chip = [
+        (["qkf-deploy", "hardware", f"{name}.qkf", f"{name}.sqlite", "--chip", str(options.chip), "--limit",
+          str(options.chip_images), *as_flags(options, EngineOptions), "--format", "json"], file)
+        for name, file in zip(names[1:], chips, strict=False)
+    ]  # fmt: skip
     profiles = [word for name in options.profiles for word in ("--profile", name)]
     beside = [word for name in (names[0], *names[2:]) for word in ("--beside", f"{name}.sqlite")]
-    lines.append(["qkf-deploy", "report", f"{names[1]}.sqlite", *beside, *profiles, "-o", "report.html"])
-    return "#!/bin/sh\nset -e\n" + "".join(shlex.join(line) + "\n" for line in lines)
+    shown = [word for file in chips for word in ("--hardware", file)]
+    page = ["qkf-deploy", "report", f"{names[1]}.sqlite", *beside, *shown, *profiles, "-o", "report.html"]
+    texts = [
+        *map(shlex.join, lines), *(f"{shlex.join(words)} > {file}" for words, file in on_chip), shlex.join(page)
+    ]  # fmt: skip
+    return "#!/bin/sh\nset -e\n" + "".join(f"{text}\n" for text in texts)

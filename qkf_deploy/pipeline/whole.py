@@ -11,15 +11,17 @@ from qkf_deploy.errors import UsageError
 from qkf_deploy.evaluation.run import Outcome
 from qkf_deploy.ir import Graph
 from qkf_deploy.keywords import keywords, part, takes
-from qkf_deploy.options import EvaluateOptions, TraceOptions
-from qkf_deploy.pipeline.costs import load_profile, write_report
+from qkf_deploy.options import EngineOptions, EvaluateOptions, TraceOptions
+from qkf_deploy.pipeline.costs import load_chip, load_profile, write_report
 from qkf_deploy.pipeline.evaluating import evaluate_into
 from qkf_deploy.pipeline.networks import fold, load, quantize, save, trace
+from qkf_deploy.pipeline.on_chip import on_chip
 from qkf_deploy.pipeline.record import Asked, Record, network_name, origin, sha256
 from qkf_deploy.pipeline.run_options import RunOptions
 from qkf_deploy.pipeline.summarizing import load_runs
 from qkf_deploy.report.html import check_installed
 from qkf_deploy.runs.content import RunFile
+from qkf_deploy.writing import write_atomically
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class WholeRun:
         folder: where it is.
         runs: the evaluations by name, ``float`` first: read when they are asked for.
         outcomes: how they ended.
+        chips: the integer networks on a chip, as `hardware --format json` writes it; none without a chip.
         unchanged: names of files that were there already, made from the same.
     """
 
     folder: Path
     runs: Mapping[str, RunFile]
     outcomes: Mapping[str, Outcome]
+    chips: tuple[Path, ...]
     unchanged: tuple[str, ...]
 
     @property
@@ -49,7 +53,8 @@ def run(source: str | Path, data: str | Path, output: str | Path, options: RunOp
     """Trace, fold, quantize, evaluate, price and report; what is there already from the same is kept.
 
     The folder has ``run.toml`` (what was asked for), ``commands.sh`` (the single commands that make the same),
-    ``float.qkf`` and ``8bit.qkf`` ..., their evaluations ``float.sqlite`` ..., and ``report.html``.
+    ``float.qkf`` and ``8bit.qkf`` ..., their evaluations ``float.sqlite`` ..., with a chip ``8bit.chip.json`` ..., and
+    ``report.html``.
 
     Args:
         source: as :func:`trace` takes it by path or name, or a float `.qkf` file.
@@ -57,7 +62,7 @@ def run(source: str | Path, data: str | Path, output: str | Path, options: RunOp
         output: a new folder, or the one of an earlier run.
 
     Raises:
-        UsageError: an integer network, no bits, or options that do not fit.
+        UsageError: an integer network, no bits, options that do not fit, or an unknown chip.
         InputError: a folder with files of something else; else as :func:`trace`, :func:`quantize`, :func:`evaluate`.
         MissingComponent: jinja2, or what the network needs, is not installed.
     """
@@ -66,6 +71,8 @@ def run(source: str | Path, data: str | Path, output: str | Path, options: RunOp
     check_installed()  # it and a wrong profile are found before the long part
     for name in options.profiles:
         load_profile(name)
+    if options.chip is not None:
+        load_chip(options.chip)
     asked, folder = Asked.of(source, data, options), Path(output)
     with _not_in_vain(folder):
         return _Making(asked, Record.begin(folder, asked)).all()
@@ -101,8 +108,9 @@ class _Making:
         outcomes = {name: self._evaluated(name) for name in names}
         files = [self._record.folder / f"{name}.sqlite" for name in names]
         runs = dict(zip(names, load_runs(files).values(), strict=True))
-        self._page(runs, names)
-        return WholeRun(self._record.folder, runs, outcomes, tuple(self._unchanged))
+        chips = tuple(self._on_chip(name, runs[name]) for name in names[1:] if options.chip is not None)
+        self._page(runs, names, chips)
+        return WholeRun(self._record.folder, runs, outcomes, chips, tuple(self._unchanged))
 
     def _begins(self, what: str) -> None:
         if self._asked.options.stage is not None:
@@ -118,10 +126,13 @@ class _Making:
         self._begins(f"tracing {source}")
         if source.endswith(".qkf"):
             self._make("float.qkf", _of_files("copy", source), lambda path: save(_floating(source), path))
-            return
-        # What the code of a factory imports is not known, so it is traced every time.
-        made_from = _of_files("trace", source, given) if Path(source).is_file() else None
-        self._make("float.qkf", made_from, lambda path: save(fold(trace(source, **given)), path))
+        else:
+            # What the code of a factory imports is not known, so it is traced every time.
+            made_from = _of_files("trace", source, given) if Path(source).is_file() else None
+            self._make("float.qkf", made_from, lambda path: save(fold(trace(source, **given)), path))
+        if self._asked.options.tell is not None:
+            for line in load(self._record.folder / "float.qkf").assumed:
+                self._asked.options.tell(line)
 
     def _integer(self, bits: int) -> None:
         floating = self._record.folder / "float.qkf"
@@ -139,10 +150,25 @@ class _Making:
         network, stored = (self._record.folder / f"{name}.{ending}" for ending in ("qkf", "sqlite"))
         return evaluate_into(network, self._asked.data, stored, options, go_on=True)
 
-    def _page(self, runs: Mapping[str, RunFile], names: list[str]) -> None:
+    def _on_chip(self, name: str, run: RunFile) -> Path:
+        options, folder = self._asked.options, self._record.folder
+        chip, images = str(options.chip), options.chip_images
+        self._begins(f"{name} on {chip}")
+        network, stored, file = folder / f"{name}.qkf", folder / f"{name}.sqlite", f"{name}.chip.json"
+        about = sha256(Path(chip)) if Path(chip).is_file() else chip
+        made_from = origin("hardware", sha256(network), run.data, list(run.indices), about, images)
+        engine = part(options, EngineOptions)
+
+        def write(path: Path) -> None:
+            write_atomically(path, on_chip(network, stored, chip, images, **engine).text("json").encode())
+
+        self._make(file, made_from, write)
+        return folder / file
+
+    def _page(self, runs: Mapping[str, RunFile], names: list[str], chips: tuple[Path, ...]) -> None:
         self._begins("writing the page")
         beside = {name: runs[name] for name in names if name != names[1]}
-        write_report(runs[names[1]], self._record.folder / "report.html", self._asked.options.profiles, beside)
+        write_report(runs[names[1]], self._record.folder / "report.html", self._asked.options.profiles, beside, chips)
 
 
 #: Options that the evaluations take over.

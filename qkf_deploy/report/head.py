@@ -9,6 +9,7 @@ from qkf_deploy.display.numbers import joules, percent, quantity, si
 from qkf_deploy.hw_models.pricing import EnergyReport
 from qkf_deploy.hw_models.quantity import MEMORY_WORK
 from qkf_deploy.hw_models.twins import Twin
+from qkf_deploy.report.hardware_view import HardwareView
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.statistics.comparison import RunComparison, Side
 from qkf_deploy.statistics.measures import Share
@@ -69,6 +70,17 @@ def cards(
             word = f"{float(ratio):.3g} x less" if ratio > 1 else f"{float(1 / ratio):.3g} x more"
             found.append(_card(word, f"than its dense int8 twin ({what})"))
     return found
+
+
+def chip_cards(views: Sequence[HardwareView]) -> list[Card]:
+    """Latency and energy on the chip that was chosen; of several, on the first."""
+    if not views or not views[0].latency_ns:
+        return []
+    view = views[0]
+    low, nominal, high = map(joules, view.energy_pj)
+    cores = quantity(view.cores, "core")
+    label = f"latency of one image on {view.chip}, {cores}, {nominal} ({low} to {high})"
+    return [_card(si(view.latency_ns / 1e9, "s"), label)]
 
 
 def _conventions(reports: Sequence[EnergyReport]) -> list[Card]:

@@ -122,7 +122,10 @@ def _content(
         "subtitle": _subtitle(run),
         "sections": [s for s in _SECTIONS if not absent.get(s[0])],
         "conclusion": head.conclusion(run, evaluation, reports, compared),
-        "cards": head.cards(evaluation, reports, compared, found.spikes_per_synapse, found.twins[1]),
+        "cards": [
+            *head.cards(evaluation, reports, compared, found.spikes_per_synapse, found.twins[1]),
+            *head.chip_cards(hardware),
+        ],
         "compared": compared,
         "compared_sheets": comparison_sheets(compared) if compared else [],
         "plot": plot,
