@@ -17,7 +17,7 @@ from qkf_deploy.options import MeasureOptions, TableFormat
 @command("map")
 @click.argument("network", type=PATH)
 @click.argument("images", type=PATH, required=False)
-@click.option("--chip", default="loihi2", show_default=True, help="loihi2, generic-digital, or a TOML file.")
+@click.option("--chip", default="loihi2", show_default=True, help="loihi2, speck, generic-digital, or a TOML file.")
 @click.option("--run", "run", type=PATH, help="Run file of this network, for the traffic, instead of IMAGES.")
 @options_of(MeasureOptions)
 @format_option

@@ -167,6 +167,7 @@ class Hardware:
         out += ["the network between cores"] if self.mapping is not None and self.use is None else []
         out += ["neurons that stand for other operations"] if any(self.stand_ins) else []
         out += ["work without a price"] if self.unpriced_counts else []
+        out += ["static power, as no time is known"] if self.static is None and not self.powerless else []
         return (*out, *([f"static power of {', '.join(self.powerless)}"] if self.powerless else []))
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from qkf_deploy.display.numbers import quantity
 from qkf_deploy.hw_models.architecture.chip import Core
-from qkf_deploy.hw_models.units import Unit
+from qkf_deploy.hw_models.units import Unit, routing_kinds
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ops import MatMul, MaxPool
@@ -40,7 +40,8 @@ class Lowered:
 def lowered(graph: Graph, unit: Unit, core: Core) -> Lowered:
     """A unit on a kind of core: as it is where the core supports all of it."""
     missing = [graph[n] for n in unit.nodes if graph[n].op.kind not in core.supports | {"input", "output"}]
-    how, problems, inner = [], [], 0
+    how, inner = [], 0
+    problems = [f"not supported: {kind}" for kind in routing_kinds(graph, unit) - core.supports]
     for node in missing:
         spikes = all(t.kind is Kind.SPIKE for t in graph.input_types(node))
         if not spikes or not core.supports >= _NEEDS or not isinstance(node.op, MatMul | MaxPool):

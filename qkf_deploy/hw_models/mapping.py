@@ -22,6 +22,7 @@ from qkf_deploy.hw_models.lowering import lowered
 from qkf_deploy.hw_models.reach import distinct_inputs, groups_that_read
 from qkf_deploy.hw_models.read_events import frame_events, share_read
 from qkf_deploy.hw_models.units import Unit, event_sources, unit_of, units
+from qkf_deploy.hw_models.whole_layers import one_each, whole_layer
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ir.values import Kind
@@ -130,10 +131,13 @@ def map_network(graph: Graph, chip: Chip, ledger: Ledger | None = None) -> CoreM
     need_integers(graph, "only integer networks can be mapped")
     found, readers = units(graph), _readers(graph)
     placed: dict[str, Placement] = {}
+    ways: dict[str, list[Placement]] = {}
     for unit in reversed(found):  # how many cores an event goes to is known when its readers are cut
         targets = [placed[name] for name in readers[unit.name] if name in placed]
-        ways = [place(graph, unit, core, targets=targets) for core in chip.cores]
-        placed[unit.name] = min(ways, key=lambda p: (len(p.limits_broken), p.cores))
+        ways[unit.name] = [place(graph, unit, core, targets=targets) for core in chip.cores]
+        placed[unit.name] = min(ways[unit.name], key=lambda p: (len(p.limits_broken), p.cores))
+    if any(core.layer for core in chip.cores):
+        placed = one_each(chip, ways)
     placements = _numbered(chip, [placed[unit.name] for unit in found])
     traffic = _traffic(graph, placements, chip, ledger) if ledger is not None else ()
     cores = sum(p.cores for p in placements)
@@ -150,6 +154,10 @@ def place(graph: Graph, unit: Unit, core: Core, targets: Sequence[Placement] = (
         core: the kind of core.
         targets: the units that read it, already cut.
     """
+    if core.layer is not None:
+        whole = whole_layer(graph, unit, core, core.layer, len(targets))
+        neurons = unit.channels * unit.positions
+        return Placement(unit, 1, 1, core, neurons, whole.kernel_words, whole.held_bytes, 0, whole.problems)
     way = lowered(graph, unit, core)
     broken = (*way.problems, *broken_rules(way.unit, core, len(targets)))
     copies = sum(most_targets(target) for target in targets)

@@ -72,8 +72,7 @@ def unit_of(found: tuple[Unit, ...]) -> Mapping[str, str]:
 
 def _head(node: Node, readers: Mapping[str, list[Node]]) -> str | None:
     """The node whose value leaves the unit that ``node`` belongs to; ``None`` for what only routes events."""
-    routes = node.op.kind in ("add", "concat", "mask") and node.type.kind is not Kind.DRIVE
-    if routes or node.op.kind in ("input", "output"):
+    if routes(node) or node.op.kind in ("input", "output"):
         return None
     current = node
     while current.type.kind is Kind.DRIVE or current.op.kind in ("sum", "sum_pool", "readout"):
@@ -144,6 +143,22 @@ def _halo(graph: Graph, nodes: list[Node]) -> Iterator[tuple[int, int, int, int]
             for axis in node.op.axes(graph.input_types(node)[0].shape, node.params["weight"]):
                 yield (axis.places, axis.out, axis.dilation * (axis.kernel - 1) + 1, axis.stride)
             return
+
+
+def routing_kinds(graph: Graph, unit: Unit) -> set[str]:
+    """Kinds of what happens to events on their way to a unit: additions, gates, joined channels."""
+    found, waiting = set[str](), list(unit.sources)
+    while waiting:
+        node = graph[waiting.pop()]
+        if routes(node):
+            found.add(node.op.kind)
+            waiting += [operand.node for operand in node.inputs]
+    return found
+
+
+def routes(node: Node) -> bool:
+    """Whether a node only says which events go on: it belongs to no unit."""
+    return node.op.kind in ("add", "concat", "mask") and node.type.kind is not Kind.DRIVE
 
 
 def event_sources(graph: Graph, name: str, owner: Mapping[str, str]) -> list[tuple[str, str]]:

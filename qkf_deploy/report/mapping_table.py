@@ -10,8 +10,10 @@ from qkf_deploy.report.formats import below, for_people, to_csv, to_json
 
 def placement_sheet(mapping: CoreMapping) -> Sheet:
     """One row per unit."""
+    several = len(mapping.chip.cores) > 1
     fields: tuple[Field[Placement], ...] = (
         Field("unit", "unit", lambda p: p.unit.name, left=True),
+        *([Field[Placement]("kind", "kind of core", _kind, left=True)] if several else []),
         Field("cores", "cores", lambda p: p.cores, total=lambda _: mapping.cores),
         Field("channel_groups", "channel groups", lambda p: p.channel_groups),
         Field("tiles", "tiles", lambda p: p.tiles),
@@ -28,6 +30,10 @@ def placement_sheet(mapping: CoreMapping) -> Sheet:
         Field("problem", "limits broken", lambda p: "; ".join(p.limits_broken), left=True),
     )
     return tabulate(f"{mapping.chip.title}: cores per unit", fields, mapping.placements)
+
+
+def _kind(placement: Placement) -> str:
+    return placement.core.kind if placement.cores else ""
 
 
 _TRAFFIC: tuple[Field[Traffic], ...] = (
@@ -59,9 +65,11 @@ def summary(mapping: CoreMapping) -> str:
     return "\n".join(lines) + "\n"
 
 
-_OWN = (
+_CUT = (
     "Every unit is cut into equal pieces of channels x positions, one piece per core, cores filled in order of "
     "computation: a compiler that shares cores or places better needs fewer.",
+)
+_OWN = (
     "Residual additions of spikes and gates are routing: events of both operands are delivered, masked events are "
     "dropped where they arise. Drives that leave a unit (membrane shortcuts) are sent whole at every step.",
     "A message is one event to one core; inputs of a core are not multicast. Events are taken as spread evenly over "
@@ -72,7 +80,8 @@ _OWN = (
 def _assumptions(mapping: CoreMapping) -> list[str]:
     held = [p.unit for p in mapping.placements if p.unit.held_bits]
     each = ", ".join(f"{unit.name} {-(-unit.held_bits // 8):,} bytes" for unit in held)
-    return [*mapping.chip.assumptions, *_OWN, *([_HELD.format(each)] if held else [])]
+    cut = () if any(core.layer for core in mapping.chip.cores) else _CUT
+    return [*mapping.chip.assumptions, *cut, *_OWN, *([_HELD.format(each)] if held else [])]
 
 
 #: Of networks that are not causal.

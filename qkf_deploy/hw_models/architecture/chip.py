@@ -89,6 +89,28 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class LayerForm:
+    """What a core that is one whole layer can be: a convolution, neurons without decay, sum pooling of what leaves.
+
+    Its memories are addressed by bits: kernels and maps take powers of two.
+
+    Attributes:
+        kernel_side_max, input_side_max, output_side_max: pixels.
+        channels_max: of input and of output.
+        padding_max: pixels.
+        strides, pools: allowed, the same along both axes of a pool.
+    """
+
+    kernel_side_max: int
+    input_side_max: int
+    output_side_max: int
+    channels_max: int
+    padding_max: int
+    strides: tuple[int, ...]
+    pools: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Core:
     """One kind of core.
 
@@ -113,6 +135,7 @@ class Core:
         operations_include_buffers: the energy of an operation contains what it reads and writes.
         operations: what it does, by name of :data:`OPERATIONS`.
         buffers: at most one for each of :data:`HOLDS`.
+        layer: a core that is one whole layer; ``None`` for one that holds pieces of any.
     """
 
     kind: str
@@ -136,6 +159,7 @@ class Core:
     static_mw: Range | None = None
     dataflows: tuple[str, ...] = ("event-scatter",)
     operations_include_buffers: bool = False
+    layer: LayerForm | None = None
 
     def buffer(self, operand: str) -> Buffer | None:
         """The buffer that holds one of :data:`HOLDS`; partial sums without one lie with the state."""

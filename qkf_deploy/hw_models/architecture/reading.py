@@ -18,6 +18,7 @@ from qkf_deploy.hw_models.architecture.chip import (
     Buffer,
     Chip,
     Core,
+    LayerForm,
     Link,
     Network,
     Operation,
@@ -33,6 +34,7 @@ _CORE_LIMITS = (
     "synapses_max", "synapse_bits_max", "fan_in_max", "axons_in_max", "axons_out_max", "destinations_max", "biases_max",
     "queue_events",
 )  # fmt: skip
+_FORM_NUMBERS = ("kernel_side_max", "input_side_max", "output_side_max", "channels_max", "padding_max")
 _CORE_NUMBERS = ("count", "neurons_max", "weight_bits_max", "state_bits_max")
 
 
@@ -85,6 +87,8 @@ def _check_whole(file: TomlFile, chip: Chip) -> None:
             raise file.error(key, f"{key} has no citation", "add static_source")
     if chip.execution == "layer-by-layer" and chip.dram is None:
         raise file.error("execution", "a chip that works layer by layer needs [dram]: weights come from there")
+    if chip.execution != "resident" and any(core.layer for core in chip.cores):
+        raise file.error("execution", "cores that are one layer each keep it: execution is resident")
     if chip.network is not None:
         places = chip.network.columns * chip.network.rows * chip.network.cores_per_tile
         if places < chip.cores_per_chip:
@@ -96,7 +100,7 @@ def _core(file: TomlFile, kind: str) -> Core:
     data = file.check_keys(
         key,
         (*_CORE_NUMBERS, "supports", "share_convolution_weights", "source", "buffer"),
-        (*_CORE_LIMITS, "static_mw", "operation", "dataflows", "operations_include_buffers"),
+        (*_CORE_LIMITS, "static_mw", "operation", "dataflows", "operations_include_buffers", "layer"),
         guide=_GUIDE,
     )
     numbers: dict[str, Any] = {
@@ -114,12 +118,24 @@ def _core(file: TomlFile, kind: str) -> Core:
         operations_include_buffers=file.truth(
             f"{key}.operations_include_buffers", data.get("operations_include_buffers", False)
         ),
+        layer=_layer(file, f"{key}.layer") if "layer" in data else None,
         **numbers,
     )
     for operand in ("weights", "state"):
         if core.buffer(operand) is None:
             raise file.error(f"{key}.buffer", f"no buffer of core {kind!r} holds {operand}")
     return core
+
+
+def _layer(file: TomlFile, key: str) -> LayerForm:
+    data = file.check_keys(key, (*_FORM_NUMBERS, "strides", "pools"), (), guide=_GUIDE)
+    numbers = {k: file.whole(f"{key}.{k}", data[k], least=k != "padding_max") for k in _FORM_NUMBERS}
+    for name in ("strides", "pools"):
+        if not isinstance(data[name], list) or not data[name]:
+            raise file.error(f"{key}.{name}", f"{name} must be a list of whole numbers")
+    lists = ([file.whole(f"{key}.{name}", n, least=1) for n in data[name]] for name in ("strides", "pools"))
+    strides, pools = map(tuple, lists)
+    return LayerForm(**numbers, strides=strides, pools=pools)
 
 
 def _operations(file: TomlFile, key: str, table: Any) -> dict[str, Operation]:
