@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import event_cases
 import numpy as np
 import pytest
@@ -77,3 +79,5 @@ def test_counts_of_an_integer_valued_neuron_by_brute_force() -> None:
     synapses = run.ledger["conv1"].counts
     assert synapses["ac_unary"].tolist() == (spikes * taps).sum((0, 2, 3, 4)).astype(int).tolist()
     assert synapses["ac_graded"].tolist() == ((spikes > 0) * taps).sum((0, 2, 3, 4)).astype(int).tolist()
+    (energy,) = [row.energy_pj for row in qd.price(run.ledger, "exact-fp32").layers if row.layer == "conv1"]
+    assert Fraction(energy) == Fraction(9, 10) * int((spikes * taps).sum())  # 0.9 pJ per addition of one spike

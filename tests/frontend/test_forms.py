@@ -310,6 +310,26 @@ def test_sdsa_as_published_gates_with_a_neuron() -> None:
 # -- refused by name -------------------------------------------------------------------------------------------------
 
 
+#: A number for each pair of the 64 tokens.
+PAIRS = torch.from_numpy(np.random.default_rng(0).normal(0.0, 0.2, (64, 64))).float()
+
+
+def test_a_bias_per_pair_of_tokens_is_a_linear_layer_beside_the_attention() -> None:
+    """(Q Kᵀ + B) V, refused as such, is Q (Kᵀ V) + B V: the product of a constant matrix and spikes is a layer."""
+
+    class Biased(Attention):
+        def __init__(self) -> None:
+            super().__init__(self.biased)
+            self.register_buffer("pairs", PAIRS)
+
+        def biased(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return (q.mT @ (k @ v.mT)).mT + (self.pairs @ v.mT).mT  # type: ignore[operator]
+
+    net = traced(Net(Biased()), image_size=8)
+    assert_faithful(net)
+    assert_exact(net.graph, net.images)
+
+
 def _over_space_and_time(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """STSA: tokens of all time steps attend to each other."""
     q, k, v = (z.permute(1, 2, 3, 0, 4).flatten(3) for z in (q, k, v))
@@ -320,6 +340,11 @@ def _over_space_and_time(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {
     "bipolar": (lambda q, k, v: torch.sign(q - k) * v, "sign has no spiking or integer form|subtracts"),
     "softmax": (lambda q, k, v: ((q.mT @ k).softmax(-1) @ v.mT).mT, "softmax has no spiking or integer form"),
+    "softmax of masked spikes with a learned position bias": (  # Masked Spiking Transformer
+        lambda q, k, v: (((q.mT @ k) * 0.25 + PAIRS).softmax(-1) @ v.mT).mT,
+        "softmax has no spiking or integer form",
+    ),
+    "bias per pair": (lambda q, k, v: ((q.mT @ k + PAIRS) @ v.mT).mT, "differs from element to element"),
     "counts gated by more spikes": (
         lambda q, k, v: q * (k * v).sum(-1, keepdim=True),
         "multiplies spike and count values",

@@ -123,7 +123,8 @@ def _affine(low: Lowering, call: Call, x: Symbol, factor: np.ndarray | None, shi
         what = "multiplies by" if shift is None else "adds"
         raise UnsupportedError(
             f"{what} a constant that differs from element to element",
-            hint="one value per channel is understood; a position embedding of drives has no integer form here",
+            hint="one value per channel is understood; a position embedding of drives has no integer form here; a bias"
+            " for each pair of tokens, (Q Kᵀ + B) V, can be written Q (Kᵀ V) + B V",
         )
     axis = wide[0]
     leads = [a for a, lead in enumerate(layout) if lead is not None]
