@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,26 +30,79 @@ from qkf_deploy.ops import (
 from qkf_deploy.ops.geometry import Axis
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some elements of a value: those of some channels at some places, which is quick to follow, or any others.
+
+    Attributes:
+        channels: bool, along the first axis.
+        places: bool, along the others, the same for each of these channels.
+        any: bool, all axes; where it is given it stands alone.
+    """
+
+    channels: np.ndarray
+    places: np.ndarray
+    any: np.ndarray | None = None
+
+    @staticmethod
+    def of(mask: np.ndarray) -> Piece:
+        """Of a mask in the shape of the value."""
+        if not mask.ndim:
+            return Piece(mask, mask, mask)
+        channels, places = (np.asarray(mask.any(axis=axes)) for axes in (tuple(range(1, mask.ndim)), 0))
+        product = int(channels.sum()) * int(places.sum()) == int(mask.sum())  # a mask is never more than that
+        return Piece(channels, places, None if product else mask)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """In the shape of the value."""
+        return np.multiply.outer(self.channels, self.places) if self.any is None else self.any
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self.channels.sum()) * int(self.places.sum()) if self.any is None else int(self.any.sum())
+
+    def joined(self, other: Piece) -> Piece:
+        """The elements of both."""
+        if self.any is None and other.any is None:
+            if np.array_equal(self.channels, other.channels):
+                return Piece(self.channels, self.places | other.places)
+            if np.array_equal(self.places, other.places):
+                return Piece(self.channels | other.channels, self.places)
+        return Piece.of(self.mask | other.mask)
+
+    def behind(self, operand: Operand, shape: tuple[int, ...]) -> Piece:
+        """The elements of the operand's value, of that shape, that these of what it shows stand for."""
+        view = operand.view
+        if view is None:
+            return self
+        if self.any is None and view.is_reshape and view.shape[:1] == shape[:1]:
+            return Piece(self.channels, self.places.reshape(shape[1:]))
+        return Piece.of(_behind_view(operand, self.mask, shape))
+
+
 def distinct_inputs(graph: Graph, unit: Unit, channels: slice, positions: slice) -> int:
     """Number of different elements outside a unit that one piece of it reads: input axons of the core that holds it.
 
     Residual additions of events are routing, so both operands count; a gate stops events where they arise, so only
     what it masks counts.
     """
-    piece = np.zeros((unit.channels, unit.positions), bool)
-    piece[channels, positions] = True
-    wanted = {unit.name: piece.reshape(graph[unit.name].type.shape)}
+    shape = graph[unit.name].type.shape
+    chosen, places = np.zeros(unit.channels, bool), np.zeros(unit.positions, bool)
+    chosen[channels], places[positions] = True, True
+    wanted = {unit.name: Piece.of(np.outer(chosen, places).reshape(shape))}
     inside, count = set(unit.nodes), 0
     for node in reversed(list(graph)):
-        mask = wanted.pop(node.name, None)
-        if mask is None:
+        piece = wanted.pop(node.name, None)
+        if piece is None:
             continue
         if node.name not in inside and not _routes(node):
-            count += int(mask.sum())
+            count += piece.size
             continue
-        for operand, reads in _reads(graph, node, mask):
-            source = wanted.setdefault(operand.node, np.zeros(graph[operand.node].type.shape, bool))
-            source |= _behind_view(operand, reads > 0, source.shape)
+        for operand, read in _reads_piece(graph, node, piece):
+            read = read.behind(operand, graph[operand.node].type.shape)
+            wanted[operand.node] = read.joined(wanted[operand.node]) if operand.node in wanted else read
     return count
 
 
@@ -150,6 +205,20 @@ def _reads(graph: Graph, node: Node, mask: np.ndarray) -> Iterable[tuple[Operand
     return zip(node.inputs, counts, strict=True)
 
 
+def _reads_piece(graph: Graph, node: Node, piece: Piece) -> Iterator[tuple[Operand, Piece]]:
+    """(operand, what a piece of a node depends on) of :func:`_reads`, channels and places apart where they stay so."""
+    op = node.op
+    if piece.any is None and isinstance(op, Add | IntegerNeuron | Mask | Readout | Scale | Shift):
+        yield from ((operand, piece) for operand in node.inputs[isinstance(op, Mask) :])
+    elif piece.any is None and (isinstance(op, MaxPool | SumPool) or (isinstance(op, Conv) and op.groups == 1)):
+        shape = graph.operand_type(node.inputs[0]).shape
+        axes = op.axes(shape, node.params["weight"]) if isinstance(op, Conv) else op.axes(shape)
+        channels = np.full(shape[0], piece.channels.any()) if isinstance(op, Conv) else piece.channels
+        yield node.inputs[0], Piece(channels, _windows(piece.places[None], axes)[0] > 0)
+    else:
+        yield from ((operand, Piece.of(counts > 0)) for operand, counts in _reads(graph, node, piece.mask))
+
+
 def _windows(used: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
     """How often windows that slide over every axis but the first read each input position.
 
@@ -157,5 +226,10 @@ def _windows(used: np.ndarray, axes: tuple[Axis, ...]) -> np.ndarray:
     """
     read = used.astype(np.float64)
     for number, axis in enumerate(axes, 1):
-        read = np.moveaxis(np.tensordot(read, axis.reads().astype(np.float64), axes=([number], [0])), -1, number)
+        read = np.moveaxis(np.tensordot(read, _window(axis), axes=([number], [0])), -1, number)
     return read.astype(np.int64)
+
+
+@lru_cache(maxsize=64)
+def _window(axis: Axis) -> np.ndarray:
+    return axis.reads().astype(np.float64)

@@ -53,7 +53,7 @@ def test_larger_memories_and_older_nodes_cost_more(shipped: str) -> None:
         assert node == 45 or pj < reads[45, size]
 
 
-@pytest.mark.parametrize("name", ["generic-digital", "fpga-array"])
+@pytest.mark.parametrize("name", ["generic-digital", "generic-large", "fpga-array"])
 def test_prices_of_chip_files_are_the_library_s(shipped: str, name: str) -> None:
     """Nominal at 28 nm, low and high the same part at 22 and 45 nm; the sums' memory has sources of its own."""
     found = {

@@ -15,6 +15,7 @@ from qkf_deploy.hw_models import reach
 from qkf_deploy.hw_models.mapping import map_network
 from qkf_deploy.hw_models.timing import traffic
 from qkf_deploy.hw_models.timing.traffic import Emission, Send, alike, measured_traffic, weighted_counts
+from qkf_deploy.hw_models.units import units
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops import Add, Concat, Mask
 from qkf_deploy.ops.geometry import Axis
@@ -85,6 +86,21 @@ def test_every_send(case: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
         for core in range(placement.first_core, placement.first_core + placement.cores):
             held[core] = int((pieces == core).sum()) * placement.unit.neurons_per_output
     assert found.neurons.tolist() == list(held.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inputs_of_pieces(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels and places apart, or every element: the same inputs of every piece of every unit."""
+    graph = gates_of_sums() if seed == 3 else qd.quantize(small_transformer(seed, seed == 1))
+    rng, pieces = np.random.default_rng(seed), []
+    for unit in units(graph):
+        for _ in range(12):
+            cut = (np.sort(rng.integers(0, n + 1, 2)) for n in (unit.channels, unit.positions))
+            pieces.append((unit, *(slice(int(a), max(int(a) + 1, int(b))) for a, b in cut)))
+    found = [reach.distinct_inputs(graph, *piece) for piece in pieces]
+    monkeypatch.setattr(reach.Piece, "of", staticmethod(lambda mask: reach.Piece(mask, mask, mask)))
+    assert found == [reach.distinct_inputs(graph, *piece) for piece in pieces]
+    assert len(set(found)) > 10
 
 
 @pytest.mark.parametrize("most", [1, 2, 300, 2**40, 2**61])
