@@ -16,7 +16,7 @@
       marginLeft: Math.min(widest(labels), width * .6), marginRight: c.unit === "share" ? 24 : 74, height: 62 + 19 * labels.length,
       x: { label: words(c.x), tickFormat: short[c.unit], ticks: Math.max(2, width / 150), grid: true }, y: { domain: labels, label: null, tickSize: 0 },
       marks: [
-        Plot.barX(c.rows, { x: c.x, y: c.y, fill: c.group || colour(0), title: (r) => [r[c.y], ...(c.group ? [r[c.group]] : []), note(r[c.x])].join(": ") }),
+        Plot.barX(c.rows, { x: c.x, y: c.y, fill: c.group || colour(0), insetRight: c.group ? 1 : 0, title: (r) => [r[c.y], ...(c.group ? [r[c.group]] : []), note(r[c.x])].join(": ") }),
         ...(c.unit === "share" ? [] : [Plot.text(ends, { x: (e) => e[1], y: (e) => e[0], text: (e) => note(e[1]), textAnchor: "start", dx: 5 })]),
         Plot.ruleX([0]),
       ],

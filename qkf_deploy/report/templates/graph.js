@@ -23,7 +23,7 @@
     return [...found.values(), ...edges.values()];
   };
   const look = () => [
-    { selector: "node", style: { shape: "round-rectangle", width: "data(w)", height: "data(h)", label: "data(label)", "text-wrap": "wrap", "text-valign": "center", "font-size": 11, "font-family": "sans-serif", color: style("--fg"), "background-color": style("--soft"), "border-width": 1.5, "border-color": style("--line") } },
+    { selector: "node", style: { shape: "round-rectangle", width: "data(w)", height: "data(h)", label: "data(label)", "text-wrap": "wrap", "text-valign": "center", "font-size": 11, "font-family": "sans-serif", color: style("--fg"), "background-color": style("--soft"), "border-width": 1.5, "border-color": style("--muted") } },
     ...[["synapse", "--bar"], ["neuron", "--bar2"], ["add", "--bar3"], ["gate", "--bar4"], ["block", "--muted"]].map(([kind, name]) => ({ selector: `node[style="${kind}"]`, style: { "border-color": style(name) } })),
     { selector: 'node[style="neuron"]', style: { "border-width": 3 } }, { selector: 'node[style="gate"]', style: { "border-style": "dashed" } }, { selector: 'node[style="block"]', style: { "border-style": "double", "border-width": 4 } },
     { selector: 'node[style="open"]', style: { "background-opacity": .35, "text-valign": "top", "border-color": style("--muted") } },
