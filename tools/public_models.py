@@ -48,7 +48,6 @@ class Model:
         options: of :func:`qkf_deploy.trace`.
         bits: per weight of the integer network.
         gain: factor on all weights, for models that are silent without batch norms.
-        measures: true where training measures more than the statistics of batch norms (firing rates that scale).
         refused: why no form exists; empty where the model works.
     """
 
@@ -63,7 +62,6 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     bits: int = 8
     gain: float = 1.0
-    measures: bool = False
     refused: str = ""
 
     @property
@@ -144,7 +142,7 @@ def _proven(model: Model, clones: Path) -> Result:
         options = TraceOptions(**{"preset": "none", "factory_arguments": dict(model.arguments), **model.options})
         source = resolve_source(text, options)
         images = _images(source)
-        _awake(source, images, model)
+        _awake(source, images, model.gain)
         images = images[:1]
         start = time.monotonic()
         graph = qd.fold(trace_source(source))
@@ -192,7 +190,7 @@ def _images(source: Any) -> Any:
     return rng.integers(0, 256, (2, *source.shape)).astype(np.uint8)
 
 
-def _awake(source: Any, images: Any, row: Model) -> None:
+def _awake(source: Any, images: Any, gain: float) -> None:
     """Random batch norms with the statistics of these images; only their numbers reach the model itself."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -203,8 +201,8 @@ def _awake(source: Any, images: Any, row: Model) -> None:
     from qkf_deploy.models import calibrate_batchnorm, randomize_norms
 
     with torch.no_grad():
-        for parameter in source.model.parameters() if row.gain != 1.0 else ():
-            parameter.mul_(row.gain)
+        for parameter in source.model.parameters() if gain != 1.0 else ():
+            parameter.mul_(gain)
     if not any(isinstance(m, _BatchNorm) for m in source.model.modules()):
         return
     randomize_norms(source.model)
@@ -214,15 +212,11 @@ def _awake(source: Any, images: Any, row: Model) -> None:
     @undisturbed()
     def run() -> None:
         with source.imports.active(), quiet(), listed(copied):
-            if row.measures:
-                with torch.no_grad():
-                    copied.train()(x)
             calibrate_batchnorm(copied, x)
 
     run()
-    measured = {name for name, _ in copied.named_buffers() if row.measures or ".running_" in name}
     state = source.model.state_dict()
-    state.update({k: v for k, v in copied.state_dict().items() if k in measured})
+    state.update({k: v for k, v in copied.state_dict().items() if k.rpartition(".")[2].startswith("running_")})
     source.model.load_state_dict(state)
 
 

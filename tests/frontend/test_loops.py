@@ -214,3 +214,28 @@ def test_a_write_in_place_that_another_tensor_sees_is_refused() -> None:
 
     with pytest.raises(UnsupportedError, match="shares its memory"):
         traced(Loop(aliased), image_size=8, input="step", time_steps=2)
+
+
+def test_an_image_put_behind_itself_in_the_batch() -> None:
+    """Steps are made by ``torch.cat`` along the batch axis; each neuron takes them apart."""
+
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.lif, self.conv2, self.lif2 = (
+                neuron.LIFNode(step_mode="m"),
+                nn.Conv2d(8, 8, 1),
+                neuron.IFNode(step_mode="m"),
+            )
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.bn(self.conv(torch.cat([x for _ in range(STEPS)], 0)))
+            x = self.conv2(self.lif(x.reshape(STEPS, -1, *x.shape[1:])).flatten(0, 1))
+            x = self.lif2(x.reshape(STEPS, -1, *x.shape[1:]))
+            return self.head(x.mean((3, 4))).mean(0)
+
+    net = traced(Behind(), image_size=6, time_steps=STEPS)
+    assert net.graph.time_steps == STEPS
+    assert_sound(net)
