@@ -53,6 +53,13 @@ class Piece:
         product = int(channels.sum()) * int(places.sum()) == int(mask.sum())  # a mask is never more than that
         return Piece(channels, places, None if product else mask)
 
+    @staticmethod
+    def block(channels: np.ndarray, places: np.ndarray, shape: tuple[int, ...]) -> Piece:
+        """Some channels at some places of a value of that shape."""
+        if not shape:
+            return Piece.of(np.asarray(channels.any() and places.any()))
+        return Piece(channels, places.reshape(shape[1:]))
+
     @property
     def mask(self) -> np.ndarray:
         """In the shape of the value."""
@@ -91,7 +98,7 @@ def distinct_inputs(graph: Graph, unit: Unit, channels: slice, positions: slice)
     shape = graph[unit.name].type.shape
     chosen, places = np.zeros(unit.channels, bool), np.zeros(unit.positions, bool)
     chosen[channels], places[positions] = True, True
-    wanted = {unit.name: Piece.of(np.outer(chosen, places).reshape(shape))}
+    wanted = {unit.name: Piece.block(chosen, places, shape)}
     inside, count = set(unit.nodes), 0
     for node in reversed(list(graph)):
         piece = wanted.pop(node.name, None)

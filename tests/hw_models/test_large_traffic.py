@@ -99,6 +99,8 @@ def test_inputs_of_pieces(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
             pieces.append((unit, *(slice(int(a), max(int(a) + 1, int(b))) for a, b in cut)))
     found = [reach.distinct_inputs(graph, *piece) for piece in pieces]
     monkeypatch.setattr(reach.Piece, "of", staticmethod(lambda mask: reach.Piece(mask, mask, mask)))
+    block = staticmethod(lambda channels, places, shape: reach.Piece.of(np.outer(channels, places).reshape(shape)))
+    monkeypatch.setattr(reach.Piece, "block", block)
     assert found == [reach.distinct_inputs(graph, *piece) for piece in pieces]
     assert len(set(found)) > 10
 
