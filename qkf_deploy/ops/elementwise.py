@@ -48,6 +48,9 @@ class Add(Operator):
 
     def count(self, inputs: Arrays, output: np.ndarray, params: Params, types: Types, time_steps: int) -> Counts:
         if all(t.is_events for t in types):
+            if not any(t.is_signed for t in types) and inputs[0].shape == inputs[1].shape:
+                a, b, either = (nonzero_per_image(x) for x in (*inputs, output))
+                return {"residual_adds": a + b - either}
             return {"residual_adds": both_nonzero(inputs[0], inputs[1])}
         return {"residual_adds": np.full(output.shape[1], elements_per_image(output), np.int64)}
 

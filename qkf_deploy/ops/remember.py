@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ class Remembered(Generic[T]):
     """
 
     def __init__(self, most: int = 512) -> None:
-        self._most = most
+        self._most, self._lock = most, threading.Lock()
         self._known: dict[tuple[int, Hashable], tuple[weakref.ref[object], T]] = {}
 
     def get(self, owner: object, key: Hashable, make: Callable[[], T]) -> T:
@@ -26,7 +27,8 @@ class Remembered(Generic[T]):
         found = self._known.pop(place, None)
         if found is None or found[0]() is not owner:
             found = (weakref.ref(owner, lambda _: self._known.pop(place, None)), make())
-        self._known[place] = found
-        if len(self._known) > self._most:
-            del self._known[next(iter(self._known))]
+        with self._lock:
+            self._known[place] = found
+            if len(self._known) > self._most:
+                del self._known[next(iter(self._known))]
         return found[1]

@@ -15,12 +15,14 @@ from qkf_deploy.ir import Graph
 from qkf_deploy.runs.gates import gate_pictures
 from qkf_deploy.simulators.engines import Engine
 from qkf_deploy.simulators.inputs import encode
-from qkf_deploy.simulators.run import Record, Run, is_neuron, join
+from qkf_deploy.simulators.run import Record, Run, gate_nodes, is_neuron, join
 
 #: Samples that are looked at, at most.
 SAMPLES = 16
 #: Neuron outputs that are looked at, at most; the first sample is looked at up to ``_LARGEST``.
 _OUTPUTS, _LARGEST = 2**24, 2**26
+#: Neuron outputs that are kept at a time (int64): of a large network a few layers, and as many runs.
+_KEPT = 2**23
 #: Pixels and channels of an input that is kept.
 _PIXELS, _CHANNELS = 2**20, 4
 #: Classes of firing rates: never, ten tenths of (0, 1), always.
@@ -66,14 +68,32 @@ def look(graph: Graph, engine: Engine, array: np.ndarray, together: int) -> Show
         array: the first samples as :func:`encode` takes them, at least one.
         together: how many of them run together, at most.
     """
-    neurons = [node.name for node in graph if is_neuron(node.op.kind)]
-    outputs = sum(graph[name].type.size for name in neurons) * graph.time_steps
+    sizes = {node.name: node.type.size * graph.time_steps for node in graph if is_neuron(node.op.kind)}
+    outputs = sum(sizes.values())
     count = max(1, min(SAMPLES, len(array), _OUTPUTS // max(outputs, 1)))
-    kept = neurons if outputs * count <= _LARGEST else "gates"
-    inputs, record = encode(graph, array[:count])[0], Record.of(graph, kept)
-    run = join([engine(graph, inputs[:, at : at + together], record, None) for at in range(0, count, together)])
-    seen = activity(graph, run) if kept is neurons else []
-    return Shown(tuple(gate_pictures(graph, run)), input_picture(array[0]), tuple(seen))
+    inputs, all_of_them = encode(graph, array[:count])[0], outputs * count <= _LARGEST
+    gates: list[Mapping[str, Any]] = []
+    seen: list[Mapping[str, Any]] = []
+    for kept in _groups(sizes, _KEPT // count) if all_of_them else [list(gate_nodes(graph))]:
+        record = Record.of(graph, kept)
+        run = join([engine(graph, inputs[:, at : at + together], record, None) for at in range(0, count, together)])
+        gates += gate_pictures(graph, run)
+        seen += activity(graph, run) if all_of_them else []
+        del run  # what it keeps, before the next one keeps as much
+    return Shown(tuple(gates), input_picture(array[0]), tuple(seen))
+
+
+def _groups(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Names, in order, whose sizes add up to ``most`` at most; one that is larger alone."""
+    groups: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if groups[-1] and held + size > most:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    return groups
 
 
 def input_picture(sample: np.ndarray) -> dict[str, Any] | None:

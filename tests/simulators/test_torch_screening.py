@@ -119,3 +119,11 @@ def test_drives_and_membranes_that_are_asked_for_are_float64(wanted: str) -> Non
     expected, got = reference.run(graph, x, record), torch_engine.run(graph, x, record)
     for name, value in getattr(expected, wanted).items():
         np.testing.assert_allclose(getattr(got, wanted)[name], value, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_threads_take_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = engine.Engine.run
+    monkeypatch.setattr(engine.Engine, "run", lambda self, x, *a: sizes.append(x.shape[1]) or run(self, x, *a))
+    assert_same(network(1, NEURONS[0]), frames(2), threads=2)
+    assert sorted(sizes) == [20, 20]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from qkf_deploy.errors import MissingComponent
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import Precision
-from qkf_deploy.simulators.run import Progress, Record, Run
+from qkf_deploy.passes.carry import chained
+from qkf_deploy.simulators.run import Progress, Record, Run, join
 
 try:
     import torch
@@ -16,6 +19,9 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 
 from qkf_deploy.simulators.torch import devices
 from qkf_deploy.simulators.torch.engine import Replace, engine_for
+
+#: Images that a thread takes by itself, at least; of fewer, all threads share every operation.
+_PART = 16
 
 
 def run(
@@ -41,7 +47,7 @@ def run(
         progress: called after each node.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of float graphs; in float32 a membrane that is close to its threshold may fall on the other side.
-        threads: CPU threads, torch's own choice if ``None``.
+        threads: CPU threads, torch's own choice if ``None``; of a large batch each takes a part.
         replace_value: as of the reference engine.
 
     Raises:
@@ -50,6 +56,19 @@ def run(
         ProofError: stored widths are narrower than what the weights can reach.
         MemoryError: the batch does not fit into the memory of the device.
     """
-    with torch.no_grad(), devices.threads(threads), devices.memory():
+    with torch.no_grad(), devices.memory():
         engine = engine_for(graph, devices.open_device(device), precision == "float32")
-        return engine.run(inputs, record, progress, replace_value)
+
+    def part(images: slice, told: Progress | None) -> Run:
+        with torch.no_grad(), devices.memory():
+            return engine.run(inputs[:, images], record, told, replace_value)
+
+    count = 1
+    if device == "cpu" and replace_value is None and not chained(graph):
+        count = max(1, min(threads or torch.get_num_threads(), inputs.shape[1] // _PART))
+    if count == 1:
+        with devices.threads(threads):
+            return part(slice(None), progress)
+    ends = [inputs.shape[1] * n // count for n in range(count + 1)]
+    with devices.threads(1), ThreadPoolExecutor(count) as pool:
+        return join(list(pool.map(part, map(slice, ends, ends[1:]), [progress, *[None] * (count - 1)])))

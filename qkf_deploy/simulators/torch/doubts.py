@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qkf_deploy.ir import Graph, Node, freeze
 from qkf_deploy.ops import BatchNorm, Conv, Linear, MatMul, Neuron, Readout, Scale, Sum, SumPool
+from qkf_deploy.ops.activity import nonzero_per_image
 from qkf_deploy.simulators.torch.neurons import Fired
 from qkf_deploy.simulators.torch.operators import STEPS
 from qkf_deploy.simulators.torch.setting import Setting, Step
@@ -84,9 +85,11 @@ class Judge:
         operand = node.inputs[0]
         exact = self._by_reference(operand.node, node, images, values, known)
         exact = exact if operand.view is None else operand.view.apply(exact)
-        # Of a drive in float32 only its zeros are right.
-        shown = exact if drive.tensor.dtype == torch.float64 else np.sign(exact)
-        settled = Value(_patched(drive.tensor, images, shown), drive.largest, integral=drive.integral)
+        if drive.tensor.dtype == torch.float64:
+            settled = Value(_patched(drive.tensor, images, exact), drive.largest, integral=drive.integral)
+        else:  # of a drive in float32 its zeros are known
+            settled, nonzero = drive, drive.nonzero_per_image()
+            nonzero[images] = torch.from_numpy(nonzero_per_image(exact)).to(nonzero)
         steps = self._graph.time_steps
         spikes = _patched(fired.spikes.tensor, images, node.op.run([exact], node.params, steps))
         charged = fired.charged

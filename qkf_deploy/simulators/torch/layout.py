@@ -53,10 +53,10 @@ def blocks(images: int, shape: Sequence[int], device: torch.device) -> Iterator[
 
 
 def per_channel(x: Tensor) -> Tensor:
-    """Smallest element of every channel, ``(B, C)`` of ``(B, C, *spatial)``."""
-    images, channels = x.shape[:2]
-    each = rows(x, 1)
+    """Smallest element of every image and channel, ``(B, C)`` of ``(T, B, C, *spatial)``."""
+    channels = x.shape[2]
+    each = rows(x)
     together = channels * max(1, _SIDE_BY_SIDE // channels)
-    if order(x, 1)[-1:] != (0,) or each.shape[1] % together:
-        return x.flatten(2).amin(2)
-    return each.reshape(images, -1, together).amin(1).reshape(images, -1, channels).amin(1)
+    if order(x)[-1:] != (0,) or each.shape[2] % together:
+        return x.flatten(3).amin(3).amin(0)
+    return each.unflatten(2, (-1, together)).amin(2).amin(0).unflatten(1, (-1, channels)).amin(1)

@@ -17,7 +17,7 @@ from qkf_deploy.simulators.torch.values import Value
 
 
 def max_pool(s: Setting, node: Node) -> Step:
-    """Maxima along one axis after the other; padding never wins."""
+    """Maxima along one axis after the other, over the taps that are inside."""
     op, shape = node.op, s.operand_shape(node)
     if not isinstance(op, MaxPool):
         raise AssertionError(op)
@@ -26,12 +26,19 @@ def max_pool(s: Setting, node: Node) -> Step:
     def run(inputs: Sequence[Value]) -> Value:
         (x,) = inputs
         low = -math.inf if x.tensor.dtype.is_floating_point else torch.iinfo(x.tensor.dtype).min
-        y = _padded(x.tensor, op.padding, low)
+        y = x.tensor
         for dim, axis in enumerate(axes, start=3):
-            windows = [_strided(y, dim, tap, axis.out, axis.stride) for tap in range(axis.kernel)]
-            y = windows[0].clone() if len(windows) == 1 else torch.maximum(windows[0], windows[1])
-            for window in windows[2:]:
-                torch.maximum(y, window, out=y)
+            read, (head, shape) = y, (y.shape[:2], list(y.shape[2:]))
+            shape[dim - 2] = axis.out
+            y = empty(head, shape, y).fill_(low)
+            for tap in range(axis.kernel):
+                at = tap - axis.padding
+                first = max(0, -(at // axis.stride))
+                count = min(axis.out, (axis.size - 1 - at) // axis.stride + 1) - first
+                if count > 0:
+                    most = y.narrow(dim, first, count)
+                    window = _strided(read, dim, first * axis.stride + at, count, axis.stride)
+                    torch.maximum(most, window, out=most)
         return s.value(node, y, x.largest, x.error)
 
     return run

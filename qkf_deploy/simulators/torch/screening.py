@@ -10,7 +10,7 @@ drive are counted) are computed in float64; what is still open there, the refere
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from qkf_deploy.ops.neuron import PER_POSITION
 from qkf_deploy.simulators.torch.carriers import FLOAT32
 from qkf_deploy.simulators.torch.layout import parameter, per_channel
 from qkf_deploy.simulators.torch.neurons import Drive, Fired, FloatNeuron
-from qkf_deploy.simulators.torch.places import Places
+from qkf_deploy.simulators.torch.places import Places, Sums, Terms
 from qkf_deploy.simulators.torch.setting import Setting
 from qkf_deploy.simulators.torch.synapses import Rounding, convolution
 from qkf_deploy.simulators.torch.values import Value
@@ -138,19 +138,6 @@ def _most(w: np.ndarray, bias: np.ndarray, largest: float, low: float) -> np.nda
     return np.maximum(largest * up + low * down, largest * down + low * up) + np.abs(bias)
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """Threshold, and the part of the membrane that stays (of the drive that comes in), numbers or ``(C, *spatial)``."""
-
-    threshold: Tensor
-    keep: Tensor | None
-
-    def of(self, channels: Tensor) -> _Levels:
-        """Those of some channels, one after the other."""
-        threshold, keep = (v if v is None or v.numel() == 1 else v[channels] for v in (self.threshold, self.keep))
-        return _Levels(self.threshold if threshold is None else threshold, keep)
-
-
 class Screen:
     """One chain on a device.
 
@@ -163,13 +150,16 @@ class Screen:
         if not isinstance(chain.neuron.op, Neuron):
             raise AssertionError(chain.neuron)
         self.chain, self._s, self._op = chain, s, chain.neuron.op
-        self._synapses: dict[float, _Synapse] = {}
+        self._synapses: dict[float, tuple[_Synapse, tuple[Tensor, Tensor]]] = {}
         self._shape = chain.neuron.type.shape
         levels = self._op.levels(chain.neuron.params)
         self._largest_threshold = float(levels.v_threshold.max())
         # X + (1 - 1/τ) M, or M + (X - M) / τ
         keep = None if levels.tau is None else 1 / levels.tau if self._op.decay_input else 1 - 1 / levels.tau
-        self._levels = _Levels(self._put(levels.v_threshold), None if keep is None else self._put(keep))
+        self._threshold, self._keep = self._put(levels.v_threshold), None if keep is None else self._put(keep)
+        self._terms = Terms(chain.synapse, chain.pool, s.operand_shape(chain.synapse), s.device.torch)
+        self._varying = {name: v for name, v in chain.neuron.params.items() if name in PER_POSITION}
+        self._uniform = FloatNeuron(self._op, {}, (1,), s.device.torch, torch.float64)
         self._number = None if keep is None or keep.size > 1 else float(keep)
 
     def _put(self, x: np.ndarray) -> Tensor:
@@ -179,100 +169,92 @@ class Screen:
         """The drive in float32; ``None`` where the operand is not exactly known, or unbounded."""
         if x.error or not x.integral or not 0 < x.largest < 2**FLOAT32.operand_bits:
             return None
-        return self._synapse(x).run(x)
+        return self._synapse(x)[0].run(x)
 
-    def _synapse(self, x: Value) -> _Synapse:
+    def _synapse(self, x: Value) -> tuple[_Synapse, tuple[Tensor, Tensor]]:
+        """The convolution, and how close to the threshold and to zero is too close, float32 ``(C,)``."""
         if x.largest not in self._synapses:
-            self._synapses[x.largest] = _Synapse(self._s, self.chain.synapse, x.largest)
+            synapse = _Synapse(self._s, self.chain.synapse, x.largest)
+            decays_input = self._op.decay_input and self._keep is not None
+            near = synapse.closeness(self._s.graph.time_steps, self._largest_threshold, decays_input)
+            limits = self._s.put(near, torch.float32), self._s.put(synapse.error, torch.float32)
+            self._synapses[x.largest] = synapse, limits
         return self._synapses[x.largest]
 
     def fire(self, x: Value, events: Value, steps: int) -> tuple[Value, Fired] | None:
         """Drive and spikes; ``None`` if float64 is the faster way to them.
 
         Args:
-            x: the neuron's drive; its elements are right only in whether they are zero.
+            x: the neuron's drive, whose memory the spikes take; what is known of it then is how many elements are zero.
             events: what the convolution reads, its view applied.
             steps: T.
         """
-        synapse = self._synapse(events)
-        near = synapse.closeness(steps, self._largest_threshold, self._op.decay_input and self._levels.keep is not None)
-        limits = torch.from_numpy(near).to(x.tensor), torch.from_numpy(synapse.error).to(x.tensor)
-        spikes, nearest, smallest = self._run(x, steps)
-        places = self._places(x, steps, (nearest <= limits[0]) | (smallest <= limits[1]), limits)
+        drive, limits = Drive(x.tensor, steps), self._synapse(events)[1]
+        spikes = x.tensor if len(x.tensor) == steps else drive.outputs(torch.float32)
+        places = Places.of(
+            [self._close(some, spikes[:, part], limits).behind(part.start) for part, some in drive.parts()]
+        )
         if len(places.images) > max(_AT_LEAST, x.tensor[0].numel() // _FEW):
             return None
         doubtful = torch.zeros(x.shape[1], dtype=torch.bool, device=x.tensor.device)
+        nonzero = doubtful.new_full(doubtful.shape, x.tensor[:, 0].numel(), dtype=torch.int64)
         if len(places.images):
-            doubtful[places.images[self._settle(x, spikes, places, events, steps)]] = True
-        drive = Value(x.tensor, x.largest, integral=False, error=x.error)
-        drive.know_nonzero(places.zeros_left_out(x.tensor))
-        return drive, Fired(Value(spikes, 1.0, binary=True), None, doubtful)
+            sums = self._terms.at(places, events)
+            doubtful[places.images[self._settle(spikes, sums, places, steps)]] = True
+            nonzero.index_add_(0, places.images, (sums.drive == 0).sum(0), alpha=-1)
+        settled = Value(x.tensor, x.largest, integral=False)
+        settled.know_nonzero(nonzero)
+        return settled, Fired(Value(spikes, 1.0, binary=True), None, doubtful)
 
-    def _run(self, x: Value, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Spikes, and the smallest distance of a membrane from the threshold and of a drive from zero, per image and
-        channel."""
-        drive = Drive(x.tensor, steps)
-        spikes = drive.outputs(torch.float32)
-        nearest, smallest = (x.tensor.new_full(x.shape[1:3], torch.inf) for _ in range(2))
-        for part, some in drive.parts():
-            scratch = torch.empty_like(some.tensor[0])
-            for charged in self._membranes(some, spikes[:, part], self._levels):
-                torch.sub(charged, self._levels.threshold, out=scratch)
-                torch.minimum(nearest[part], per_channel(scratch.abs_()), out=nearest[part])
-            for each in some.tensor:
-                torch.abs(each, out=scratch)
-                torch.minimum(smallest[part], per_channel(scratch), out=smallest[part])
-        return spikes, nearest, smallest
+    def _close(self, drive: Drive, spikes: Tensor, limits: tuple[Tensor, Tensor]) -> Places:
+        """Fire; the elements whose membrane comes too close to the threshold, or their drive to zero."""
+        size = drive.tensor.abs()
+        distance = self._membranes(drive, spikes).sub_(self._threshold).abs_()
+        near, low = limits
+        images, channels = ((per_channel(distance) <= near) | (per_channel(size) <= low)).nonzero(as_tuple=True)
+        near, low = near[channels, None], low[channels, None]
+        distance, size = (v.flatten(3)[:, images, channels] for v in (distance, size))
+        row, positions = ((distance <= near) | (size <= low)).any(0).nonzero(as_tuple=True)
+        return Places(images[row], channels[row], positions)
 
-    def _membranes(self, drive: Drive, spikes: Tensor, levels: _Levels) -> Iterator[Tensor]:
-        """The charged membrane of every step; what fires goes into ``spikes``."""
+    def _membranes(self, drive: Drive, spikes: Tensor) -> Tensor:
+        """The charged membranes of all steps; what fires goes into ``spikes``."""
+        charged = drive.outputs(torch.float32)
         state: Tensor | None = None
         for t, x in drive:
-            charged = self._charged(state, x, levels)
-            torch.ge(charged, levels.threshold, out=spikes[t])
-            yield charged
-            if self._op.v_reset is None:
-                state = charged.addcmul_(spikes[t], levels.threshold, value=-1)
-            else:
-                state = charged.addcmul_(charged, spikes[t], value=-1)
+            self._charge(state, x, charged[t])
+            torch.ge(charged[t], self._threshold, out=spikes[t])
+            if t + 1 < drive.steps:
+                reset = self._threshold if self._op.v_reset is None else charged[t]
+                state = torch.addcmul(charged[t], reset, spikes[t], value=-1, out=state)
+        return charged
 
-    def _charged(self, state: Tensor | None, x: Tensor, levels: _Levels) -> Tensor:
-        keep, number = levels.keep, self._number
-        if self._op.decay_input and keep is not None:
-            if state is None:
-                return x * keep
-            return torch.lerp(state, x, keep if number is None else number)
+    def _charge(self, state: Tensor | None, x: Tensor, out: Tensor) -> None:
+        keep, number = self._keep, self._number
         if state is None:
-            return x.clone()
-        if keep is None:
-            return state + x
-        return torch.addcmul(x, state, keep) if number is None else torch.add(x, state, alpha=number)
+            torch.mul(x, 1 if keep is None or not self._op.decay_input else keep, out=out)
+        elif keep is None:
+            torch.add(x, state, out=out)
+        elif self._op.decay_input:
+            torch.lerp(state, x, keep if number is None else number, out=out)
+        elif number is None:
+            torch.addcmul(x, state, keep, out=out)
+        else:
+            torch.add(x, state, alpha=number, out=out)
 
-    def _places(self, x: Value, steps: int, close: Tensor, limits: tuple[Tensor, Tensor]) -> Places:
-        """Elements that are too close to the threshold or to zero, among images and channels that have such."""
-        images, channels = close.nonzero(as_tuple=True)
-        chosen = x.tensor[:, images, channels]
-        near, low = (limit[channels].reshape(-1, *[1] * (chosen.ndim - 2)) for limit in limits)
-        found = (chosen.abs() <= low).any(0)
-        drive = Drive(chosen, steps)
-        levels = self._levels.of(channels)
-        for charged in self._membranes(drive, torch.empty_like(chosen.expand(steps, *chosen.shape[1:])), levels):
-            found |= (charged - levels.threshold).abs() <= near
-        row, *index = found.nonzero(as_tuple=True)
-        return Places(images[row], (channels[row], *index))
-
-    def _settle(self, x: Value, spikes: Tensor, places: Places, events: Value, steps: int) -> Tensor:
+    def _settle(self, spikes: Tensor, sums: Sums, places: Places, steps: int) -> Tensor:
         """Put right what float64 decides; which places it does not."""
-        sums = places.sums(self.chain.synapse, self.chain.pool, events.tensor, self._shape)
-        params = {
-            name: np.broadcast_to(v, self._shape)[tuple(i.cpu().numpy() for i in places.index)][:, None]
-            for name, v in self.chain.neuron.params.items()
-            if name in PER_POSITION
-        }
-        neuron = FloatNeuron(self._op, params, (len(places.images), 1), self._s.device.torch, torch.float64)
-        fired = neuron.run(Value(sums.drive[..., None], sums.largest, integral=False, error=sums.error), steps, False)
-        where = (slice(None), places.images, *places.index)
-        spikes[where] = fired.spikes.tensor[..., 0].to(spikes.dtype)
-        x.tensor[where] = sums.drive.sign().to(x.tensor.dtype)
+        drive = Value(sums.drive[..., None], sums.largest, integral=False, error=sums.error)
+        fired = self._neuron(places).run(drive, steps, False)
+        places.put(spikes, fired.spikes.tensor[..., 0])
         doubtful = sums.open_zero
         return doubtful if fired.doubtful is None else doubtful | fired.doubtful
+
+    def _neuron(self, places: Places) -> FloatNeuron:
+        """The neurons at these places, ``(places, 1)``."""
+        if not self._varying:
+            return self._uniform
+        at = places.channels.cpu().numpy(), places.positions.cpu().numpy()
+        full = {name: np.broadcast_to(v, self._shape).reshape(self._shape[0], -1) for name, v in self._varying.items()}
+        params = {name: v[at][:, None] for name, v in full.items()}
+        return FloatNeuron(self._op, params, (len(places.images), 1), self._s.device.torch, torch.float64)

@@ -136,6 +136,9 @@ class Value:
         if known.same is not None:
             return known.same * (self.nonzero_per_image() if present else self.per_image())
         present = present and not self.binary
+        x = self.present() if present else self.tensor
+        if x.dtype.is_floating_point and (1 if present else self.largest) * known.total < _EXACT[x.dtype]:
+            return (rows(x) @ known.weights.to(x.dtype)).to(torch.int64).sum(0)
         bound = self.shape[0] * (1 if present else self.largest) * known.total
         over_time = self._over_time(present)
         if bound < _EXACT[torch.float64]:
