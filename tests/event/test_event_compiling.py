@@ -12,13 +12,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+from numba.core.codegen import CPUCodeLibrary
 
 import qkf_deploy
 from qkf_deploy.simulators.event import cpu
-from qkf_deploy.simulators.event.kernels.compiling import _OnCompile, sources_stamp
+from qkf_deploy.simulators.event.kernels.alignment import scratch, zeros
+from qkf_deploy.simulators.event.kernels.compiling import _OnCompile, kernel, sources_stamp
 from qkf_deploy.simulators.event.kernels.event_synapse import width_tag
+from qkf_deploy.simulators.event.kernels.inner import inner
 from qkf_deploy.simulators.event.kernels.streams import totals
 
 _LOGGER = "qkf_deploy.simulators.event"
@@ -64,6 +68,43 @@ def test_a_kernel_is_stamped_with_all_sources() -> None:
 def test_vector_code_is_compiled_by_tile_width_and_plain_loops_once() -> None:
     assert [len(width_tag(cpu.AVX2, units)) for units in (1, 2, 3, 4, 6)] == [1, 2, 3, 4, 6]
     assert {width_tag(cpu.PLAIN, units) for units in (1, 2, 3, 4, 6)} == {(0,)}
+
+
+def test_what_kernels_call_is_finished_within_them_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished, finish = [], CPUCodeLibrary._optimize_final_module
+
+    def noted(library: CPUCodeLibrary) -> None:
+        finished.append(library.name.split(".")[-1])
+        finish(library)
+
+    monkeypatch.setattr(CPUCodeLibrary, "_optimize_final_module", noted)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    half = inner()(lambda x: x >> 1)
+    quarter = inner()(lambda x: half(half(x)))
+
+    @kernel()
+    def eighth(x: int) -> Any:
+        return half(quarter(x))
+
+    assert eighth(80) == 10
+    assert [name for name in finished if name != "nrt"] == ["eighth"]
+
+
+def test_scratch_is_aligned_and_zeros_are_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    @kernel()
+    def arrays(n: int) -> Any:
+        return scratch(n, np.int16), scratch((n, 5), np.int32), zeros(n, np.uint8), zeros((3, n), np.int64)
+
+    for n in (0, 1, 1000):
+        made = arrays(n)
+        assert [(a.shape, a.dtype.name) for a in made] == [
+            ((n,), "int16"), ((n, 5), "int32"), ((n,), "uint8"), ((3, n), "int64")
+        ]  # fmt: skip
+        assert all(a.flags.c_contiguous and a.ctypes.data % 64 == 0 for a in made)
+        assert not made[2].any()
+        assert not made[3].any()
 
 
 _ADD = """

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from event_cases import ISAS, check, check_isa, gated
+from numba import njit
 
 from qkf_deploy.errors import ProofError
 from qkf_deploy.ir import Graph, GraphBuilder, Widths
@@ -26,6 +27,11 @@ from qkf_deploy.simulators.event.windows import pointwise
 #: Instruction sets, none of which takes dense kernels where events will do.
 GATHERING = [replace(isa, dense_crossover=2.0) for isa in ISAS if isa.dense_crossover < 2]
 POINT = dict(stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+
+
+@njit
+def _checked_segments(events, rows, segments, strip_sums, sums, starts):  # type: ignore[no-untyped-def]
+    return checked_segments(events, rows, segments, strip_sums, sums, starts)
 
 
 @pytest.mark.parametrize("what", ["value", "partial", "membrane"])
@@ -200,7 +206,7 @@ def test_sums_are_looked_at_before_they_can_pass_the_limit(seed: int) -> None:
         nothing, nothing, nothing.astype(np.uint16), val, largest, True, magnitude, offset, limit, stride, True
     )  # fmt: skip
     starts = np.empty(rows * strips + 1, np.int64)
-    out = checked_segments(events, rows, segments, strip_sums, sums, starts)
+    out = _checked_segments(events, rows, segments, strip_sums, sums, starts)
     for r in range(rows):
         room = limit
         for s in range(r * strips, (r + 1) * strips):

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW
-from qkf_deploy.simulators.event.kernels.compiling import kernel
+from qkf_deploy.simulators.event.kernels.inner import inner
 
 
 class Shape(NamedTuple):
@@ -103,7 +102,7 @@ class Block(NamedTuple):
     moved: np.ndarray
 
 
-@kernel(**BORROW)
+@inner()
 def bias_at(neurons: Neurons, p: int, c0: int) -> int:
     """Where the bias of a pixel and tile begins in the flat bias."""
     return (neurons.case[p] if neurons.case.shape[0] > 1 else 0) * neurons.bias.shape[1] + c0

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qkf_deploy.simulators.event.kernels.alignment import scratch
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import fire
 from qkf_deploy.simulators.event.kernels.fire16 import fire16
+from qkf_deploy.simulators.event.kernels.inner import inner
 from qkf_deploy.simulators.event.kernels.streams import count_spikes
 from qkf_deploy.simulators.event.kernels.words import accumulate, add_bits, lowest_bit, popcount
 
@@ -46,7 +46,7 @@ def token_gate(
     heads, parts = words.shape
     multiplier, shift, fraction, soft = form
     driven = np.int64(0)
-    state = np.empty(heads, np.int64)
+    state = scratch(heads, np.int64)
     for n in range(q.shape[0] // steps):
         state[:] = 0
         for t in range(steps):
@@ -104,7 +104,7 @@ def channel_gate(
     return driven
 
 
-@kernel(**BORROW)
+@inner()
 def _take_head(stream: np.ndarray, first: int, masks: np.ndarray, out: np.ndarray) -> None:
     """Bits of all rows from ``first`` on, moved to the start of the rows of ``out`` and masked, word by word."""
     word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
@@ -115,7 +115,7 @@ def _take_head(stream: np.ndarray, first: int, masks: np.ndarray, out: np.ndarra
             out[row, i] = ((np.uint64(stream[row, word + i]) | above) >> shift) & np.uint64(masks[i])
 
 
-@kernel(**BORROW)
+@inner()
 def _put_head(bits: np.ndarray, first: int, stream: np.ndarray) -> None:
     """OR all rows of ``bits`` into a stream from bit ``first`` on; none of them lies beyond the row."""
     word, shift, last = first // 32, np.uint64(first % 32), stream.shape[1] - 1
@@ -126,7 +126,7 @@ def _put_head(bits: np.ndarray, first: int, stream: np.ndarray) -> None:
             stream[row, min(word + i + 1, last)] |= np.uint32(moved >> np.uint64(32))
 
 
-@kernel(**BORROW)
+@inner()
 def _context(
     isa: np.generic, k: np.ndarray, v: np.ndarray, steps: int, t: int, ones: np.ndarray, context: np.ndarray
 ) -> None:
@@ -146,6 +146,8 @@ def _context(
                     accumulate(isa, ones, c, flat, at + c)
 
 
+#: Thresholds of padding channels.
+_NEVER32, _NEVER16 = np.iinfo(np.int32).max, np.iinfo(np.int16).max
 #: Columns of the statistics that :func:`self_attention` returns per step.
 CONTEXT_SUM, CONTEXT_NONZERO, MIXED_SUM, MIXED_PAIRS, MIXED_NONZERO = range(5)
 
@@ -161,7 +163,7 @@ class _Neurons(NamedTuple):
     drive: np.ndarray
 
 
-@kernel(**BORROW)
+@inner()
 def _mix(
     isa: np.generic, q: np.ndarray, steps: int, t: int, of_row: np.ndarray, neurons: _Neurons, context: np.ndarray,
     mixed: np.ndarray, spikes: np.ndarray, stats: np.ndarray,
@@ -192,7 +194,7 @@ def _mix(
     stats[t, MIXED_NONZERO] += nonzero
 
 
-@kernel(**BORROW)
+@inner()
 def _sum_rows(dim: int, context: np.ndarray, of_row: np.ndarray, stats: np.ndarray, t: int) -> None:
     """Sums and non-zero elements of the rows of ``context``."""
     for i in range(dim):
@@ -226,20 +228,22 @@ def self_attention(
         stats: int64 ``(T, 5)``, added to: see the column names above.
     """
     words, rows = context.shape[1] // 32, q.shape[0]
-    masks, ones = np.empty(words, np.uint32), scratch(32 * words, np.uint8)
+    masks, ones = scratch(words, np.uint32), scratch(32 * words, np.uint8)
     for w in range(words):
         masks[w] = (np.uint64(1) << np.uint64(min(dim - 32 * w, 32))) - np.uint64(1)
-    q_bits, k_bits, v_bits, spikes = np.empty((4, rows, words), np.uint32)
-    of_row, narrow = np.empty((dim, 2), np.int64), theta16.shape[0] > 0
+    q_bits, k_bits = scratch((rows, words), np.uint32), scratch((rows, words), np.uint32)
+    v_bits, spikes = scratch((rows, words), np.uint32), scratch((rows, words), np.uint32)
+    of_row, narrow = scratch((dim, 2), np.int64), theta16.shape[0] > 0
     tokens, tokens16 = (0, rows // steps) if narrow else (rows // steps, 0)
     neurons = _Neurons(
         form,
-        np.full(32 * words, np.iinfo(np.int32).max, np.int32),
-        np.full(32 * words if narrow else 0, np.iinfo(np.int16).max, np.int16),
-        scratch(tokens * 32 * words, np.int32).reshape(-1, 32 * words),
-        scratch(tokens16 * 32 * words, np.int16).reshape(-1, 32 * words),
+        scratch(32 * words, np.int32),
+        scratch(32 * words if narrow else 0, np.int16),
+        scratch((tokens, 32 * words), np.int32),
+        scratch((tokens16, 32 * words), np.int16),
         scratch(32 * words, np.int32),
     )
+    neurons.theta[:], neurons.theta16[:] = _NEVER32, _NEVER16
     for first in range(0, theta.shape[0], dim):
         for c in range(dim):  # not by slices: the error of unequal ones takes longer to compile than all else here
             neurons.theta[c] = theta[first + c]

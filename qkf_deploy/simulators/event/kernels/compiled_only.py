@@ -15,20 +15,18 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from qkf_deploy.simulators.event.kernels.inner import BORROW
+
 # llvmlite and numba carry no usable types: builders, values and decorated functions are opaque to a type checker.
 Builder = Any
 Value = Any
 
-#: Compile options of inner functions: they borrow their arrays, since counting references (atomically) at every call
-#: would cost more than the work on a tile. Nor are they called from elsewhere: no wrappers are compiled for that.
-BORROW: Any = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-
-def by_type(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+def by_type(*, prefer_literal: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Decorator of a function that is given the numba types of its arguments and returns the code for them.
 
     Args:
-        options: for :func:`numba.extending.overload`.
+        prefer_literal: of constants, it is given their values with their types.
     """
 
     def decorate(choose: Callable[..., Any]) -> Any:
@@ -36,7 +34,7 @@ def by_type(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         def refuse(*_: Any) -> Any:
             raise NotImplementedError(f"{choose.__name__} is for compiled code only")
 
-        overload(refuse, strict=False, **options)(choose)
+        overload(refuse, BORROW, strict=False, prefer_literal=prefer_literal)(choose)
         return refuse
 
     return decorate

@@ -15,6 +15,7 @@ from numba import njit
 from numba.core import event
 
 from qkf_deploy.simulators.event.kernels.disk import CheckedFiles, not_stored
+from qkf_deploy.simulators.event.kernels.inner import KernelCompiler
 
 _PACKAGE = __name__.rpartition(".")[0]
 _logger = logging.getLogger(_PACKAGE)
@@ -33,7 +34,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        settings: Any = {"nogil": True, "no_cfunc_wrapper": True, **options}
+        settings: Any = {"nogil": True, "no_cfunc_wrapper": True, "pipeline_class": KernelCompiler, **options}
         dispatcher: Any = njit(**settings)(function)
         try:
             dispatcher.enable_caching()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qkf_deploy.simulators.event.kernels.alignment import scratch
+from qkf_deploy.simulators.event.kernels.alignment import scratch, zeros
 from qkf_deploy.simulators.event.kernels.arguments import Neurons, Outputs, bias_at
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.dense import TILE, copy_tile, dense_block
@@ -55,8 +55,8 @@ def dense_synapse(
     fused = out.spikes.shape[0] > 0
     block = max(1, BLOCK_ROWS // steps)
     flat = a.reshape(-1)
-    starts = np.zeros(block * steps + SPARE_ROWS, np.int64)
-    x, m = scratch((block * steps + SPARE_ROWS) * TILE, np.int32).reshape(-1, TILE), scratch(TILE, np.int32)
+    starts = zeros(block * steps + SPARE_ROWS, np.int64)
+    x, m = scratch((block * steps + SPARE_ROWS, TILE), np.int32), scratch(TILE, np.int32)
     x_flat = x.reshape(-1)
     driven = np.int64(0)
     for b0 in range(p0, p1, block):

@@ -8,12 +8,13 @@ import numpy as np
 
 from qkf_deploy.simulators.event.cpu import Isa
 from qkf_deploy.simulators.event.kernels import vector_ir as v
-from qkf_deploy.simulators.event.kernels.alignment import scratch
+from qkf_deploy.simulators.event.kernels.alignment import scratch, zeros
 from qkf_deploy.simulators.event.kernels.arguments import Block, Events, Neurons, Outputs, Shape, bias_at
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, by_type
+from qkf_deploy.simulators.event.kernels.compiled_only import by_type
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import MULTIPLIER, SOFT, SPOILT, fire, fire32
 from qkf_deploy.simulators.event.kernels.gather import SEGMENT_BYTES, UNIT, fire_row, store_row, widen_row
+from qkf_deploy.simulators.event.kernels.inner import inner
 from qkf_deploy.simulators.event.kernels.segments import all_fits, block_segments, checked_segments
 from qkf_deploy.simulators.event.kernels.streams import count_spikes
 
@@ -32,7 +33,7 @@ def width_tag(isa: Isa, units: int) -> tuple[int, ...]:
     return (0,) * (units if isa.vector_bytes else 1)
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def gather_tile(
     isa: Any, width: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
@@ -66,7 +67,7 @@ def gather_tile(
     return vectorized
 
 
-@kernel(**BORROW)
+@inner()
 def _weights_ahead(weights: np.ndarray, tile: int, block: Block) -> Any:
     """(address of the next tile's weights, bytes to ask for at each pixel so that all are there when it begins)."""
     size = weights.shape[1] if block.cold and tile + 1 < weights.shape[0] else 0
@@ -75,7 +76,7 @@ def _weights_ahead(weights: np.ndarray, tile: int, block: Block) -> Any:
 
 # Registers: a row's sums stay in 16-bit accumulators from its bias, through all its segments, to the neuron, whose
 # states are kept in memory between the steps; the next tile's weights are asked for while this one is summed.
-@by_type(prefer_literal=True, jit_options=BORROW)
+@by_type(prefer_literal=True)
 def _narrow_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
@@ -117,7 +118,7 @@ def _narrow_tile(
 
 # Registers: as above, but a segment that may overflow first moves the accumulators to 32-bit sums in memory. By strip,
 # a row's accumulators are stored after each pass and loaded for the next; its last pass adds both and fires.
-@by_type(prefer_literal=True, jit_options=BORROW)
+@by_type(prefer_literal=True)
 def _tried_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
@@ -184,7 +185,7 @@ def _tried_tile(
 
 # Registers: 16-bit accumulators from 0 for as many segments as are sure to fit, all of a row or one by one; then they
 # are widened and added to the row's 32-bit sums in memory, where the neuron takes them from.
-@by_type(prefer_literal=True, jit_options=BORROW)
+@by_type(prefer_literal=True)
 def _wide_tile(
     isa: Any, units: Any, events: Any, shape: Any, neurons: Any, weights: Any, tile: Any, block: Any, out: Any
 ) -> Any:
@@ -231,7 +232,7 @@ def _wide_tile(
     return vectorized
 
 
-@by_type(prefer_literal=True, jit_options=BORROW)
+@by_type(prefer_literal=True)
 def _fire_tile(units: Any, form: Any, drives: Any, states: Any, thresholds: Any, entries: Any, words: Any) -> Any:
     """Fire one tile from 32-bit drives; addresses but the literal ``units`` and ``form``, whose own is ``entries``.
 
@@ -251,7 +252,7 @@ def _fire_tile(units: Any, form: Any, drives: Any, states: Any, thresholds: Any,
     return vectorized
 
 
-@kernel(**BORROW)
+@inner()
 def _plain_tile(
     isa: np.generic, events: Events, shape: Shape, neurons: Neurons, weights: np.ndarray, tile: int, block: Block,
     out: Outputs,
@@ -286,6 +287,14 @@ def _plain_tile(
     return driven
 
 
+@inner()
+def _largest_sum(sums: np.ndarray, rows: int) -> Any:
+    largest = sums[0]
+    for row in range(1, rows):
+        largest = max(largest, sums[row])
+    return largest
+
+
 @kernel()
 def event_synapse(
     isa: np.generic, width: tuple[int, ...], events: Events, shape: Shape, neurons: Neurons, ypos: np.ndarray,
@@ -310,18 +319,20 @@ def event_synapse(
     """
     steps, columns, strips = shape.steps, 32 * shape.units, ypos.shape[1] * shape.parts
     pixels = max(1, BLOCK_ROWS // steps)
-    strip_segments, sums = np.zeros((pixels * steps * strips, 4), np.int32), np.zeros(pixels * steps, np.int32)
-    strip_sums, one_each = np.zeros(strip_segments.shape[0], np.int32), np.arange(strip_segments.shape[0] + 1)
+    strip_segments, sums = zeros((pixels * steps * strips, 4), np.int32), scratch(pixels * steps, np.int32)
+    strip_sums, one_each = scratch(pixels * steps * strips, np.int32), scratch(pixels * steps * strips + 1, np.int64)
+    for strip in range(one_each.shape[0]):
+        one_each[strip] = strip
     kept = columns * (pixels * steps if shape.by_strip else 1)
-    x16, x, moved = scratch(kept, np.int16), scratch(kept, np.int32), np.empty(pixels * steps, np.uint8)
+    x16, x, moved = scratch(kept, np.int16), scratch(kept, np.int32), scratch(pixels * steps, np.uint8)
     m16, m = scratch(columns, np.int16), scratch(columns, np.int32)
     driven, gathered = np.int64(0), np.int64(0)
     for b0 in range(p0, p1, pixels):
         b1 = min(p1, b0 + pixels)
         gathered += block_segments(events, shape, ypos, first_columns, b0, b1, strip_segments, strip_sums, sums)
         segments, starts, rows = strip_segments, one_each, (b1 - b0) * steps
-        if sums[:rows].max() > events.limit:
-            starts = np.empty(rows * strips + 1, np.int64)
+        if _largest_sum(sums, rows) > events.limit:
+            starts = scratch(rows * strips + 1, np.int64)
             segments = checked_segments(events, rows, strip_segments, strip_sums, sums, starts)
         fits = events.narrow and all_fits(events, steps, neurons, out.spikes.shape[0] > 0, rows, sums)
         cold = b0 == p0 or weights.size > _CACHED_BYTES

@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Int, Literal, by_type, emitted
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Int, Literal, by_type, emitted
 
 #: Entries of the int64 array that describes a neuron to a kernel: m, k, f, 1 for soft reset.
 MULTIPLIER, SHIFT, FRACTION, SOFT = range(4)
@@ -82,7 +82,7 @@ def fire32(
     return neuron.driven(drive)
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def fire(
     isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
     word: Any,
@@ -161,7 +161,7 @@ def _fire32_constant(
     return b.mul(neuron.driven(drive), steps)
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any, steps: Any) -> Any:
     """All time steps of the neurons of a row of spikes that meet the same drive at each, from the state 0 on.
 
@@ -200,7 +200,7 @@ def fire_constant(isa: Any, x: Any, m: Any, theta: Any, form: Any, spikes: Any, 
     return vectorized
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def fire_keeping(
     isa: Any, x: Any, x0: Any, m: Any, m0: Any, theta: Any, th0: Any, form: Any, units: Any, spikes: Any, row: Any,
     word: Any, u_out: Any,

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Int, by_type, emitted
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Int, by_type, emitted
 from qkf_deploy.simulators.event.kernels.fire import SHIFT, SOFT, SPOILT
 
 
@@ -115,7 +115,7 @@ def _fire16(b: v.Builder, drives: Address, states: Address, thresholds: Address,
     return write_neurons(b, v.load_each(b, drives, halves), states, thresholds, form, spikes, tried=True)
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def fire16(x: Any, m: Any, theta: Any, form: Any, spikes: Any, row: Any) -> Any:
     """One time step in 16 bits, for all words of a row: multiplier 1, no fraction bits, hard reset.
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from qkf_deploy.simulators.event.kernels.alignment import scratch
 from qkf_deploy.simulators.event.kernels.arguments import Events, Neurons, Shape
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW
-from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import SHIFT
+from qkf_deploy.simulators.event.kernels.inner import inner
 
 _INT16, _INT32 = 2**15 - 1, 2**31 - 1
 #: Sum of the values of a segment that is part of a line.
@@ -18,7 +18,7 @@ _UNKNOWN = -1
 _GROUP = 16
 
 
-@kernel(**BORROW)
+@inner()
 def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int, share: int) -> None:
     """Divide the segment at ``at`` into parts of ``share / 65536`` of its pairs; to divide would take longer."""
     start, pairs, weights = segments[at, 0], np.int64(segments[at, 1]), segments[at, 2]
@@ -29,7 +29,7 @@ def _part_line(segments: np.ndarray, strip_sums: np.ndarray, at: int, parts: int
         segments[at + part, 2], strip_sums[at + part], first = weights, _UNKNOWN, last
 
 
-@kernel(**BORROW)
+@inner()
 def block_segments(
     events: Events, shape: Shape, ypos: np.ndarray, first_columns: np.ndarray, b0: int, b1: int, segments: np.ndarray,
     strip_sums: np.ndarray, sums: np.ndarray,
@@ -40,7 +40,7 @@ def block_segments(
     # In the list, one step further is one row further, or a line of rows.
     step, column = (shape.width, 1) if events.by_line else (1, shape.steps)
     for p in range(b0, b1):
-        oy, first = p // first_columns.shape[0], int(first_columns[p % first_columns.shape[0]])
+        oy, first = p // first_columns.shape[0], first_columns[p % first_columns.shape[0]]
         low, high = max(first, 0), min(first + shape.kernel, shape.width)
         for ky in range(ypos.shape[1]):
             line, local = ypos[oy, ky], (p - b0) * shape.steps
@@ -64,7 +64,7 @@ def block_segments(
     return gathered
 
 
-@kernel(**BORROW)
+@inner()
 def _sum_of_group(values: np.ndarray, at: int) -> Any:
     """Sum of the values from ``at`` on; with unsigned indices, which need no test, the loop becomes vector code."""
     total, first = np.int64(0), np.uint64(at)
@@ -73,7 +73,7 @@ def _sum_of_group(values: np.ndarray, at: int) -> Any:
     return total
 
 
-@kernel(**BORROW)
+@inner()
 def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     """(how many of the pairs from ``start`` on sum to at most ``room``, their sum); an upper bound will do."""
     if events.largest == 1:
@@ -93,7 +93,7 @@ def _pairs_that_fit(events: Events, start: int, pairs: int, room: int) -> Any:
     return (at - start) // 2, total
 
 
-@kernel(**BORROW)
+@inner()
 def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: int) -> Any:
     """Sum of the values of a strip, as :func:`_pairs_that_fit` counts them."""
     if strip_sums[s] != _UNKNOWN and events.largest > 1:
@@ -101,7 +101,7 @@ def _strip_sum(events: Events, segments: np.ndarray, strip_sums: np.ndarray, s: 
     return _pairs_that_fit(events, np.int64(segments[s, 0]), np.int64(segments[s, 1]), np.int64(_INT32))[1]
 
 
-@kernel(**BORROW)
+@inner()
 def _most_pieces(
     events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, strips: int
 ) -> Any:
@@ -117,7 +117,7 @@ def _most_pieces(
     return pieces
 
 
-@kernel()
+@inner(allocates=True)
 def checked_segments(
     events: Events, rows: int, segments: np.ndarray, strip_sums: np.ndarray, sums: np.ndarray, starts: np.ndarray
 ) -> np.ndarray:
@@ -128,7 +128,7 @@ def checked_segments(
     """
     strips, stride = starts.shape[0] // rows, np.int64(events.stride)
     least = min(_INT16 + 1 - events.magnitude * stride, _INT16)
-    out = np.empty((_most_pieces(events, rows, segments, strip_sums, sums, strips), 4), np.int32)
+    out = scratch((_most_pieces(events, rows, segments, strip_sums, sums, strips), 4), np.int32)
     n = 0
     for row in range(rows):
         room, long = np.int64(events.limit), sums[row] > events.limit
@@ -154,7 +154,7 @@ def checked_segments(
     return out
 
 
-@kernel(**BORROW)
+@inner()
 def all_fits(events: Events, steps: int, neurons: Neurons, fused: bool, rows: int, sums: np.ndarray) -> Any:
     """True if bounds on the sums and, if fused, charges of each pixel, step by step, fit 16 bits."""
     bound, shift = np.int64(0), neurons.form[SHIFT]

@@ -8,11 +8,12 @@ import numpy as np
 from numba.core import cgutils
 
 from qkf_deploy.simulators.event.kernels import vector_ir as v
-from qkf_deploy.simulators.event.kernels.alignment import scratch
-from qkf_deploy.simulators.event.kernels.compiled_only import BORROW, Address, Array, Int, by_type, emitted
+from qkf_deploy.simulators.event.kernels.alignment import scratch, zeros
+from qkf_deploy.simulators.event.kernels.compiled_only import Address, Array, Int, by_type, emitted
 from qkf_deploy.simulators.event.kernels.compiling import kernel
 from qkf_deploy.simulators.event.kernels.fire import fire, fire_constant, fire_keeping
 from qkf_deploy.simulators.event.kernels.fire16 import fire16
+from qkf_deploy.simulators.event.kernels.inner import inner
 from qkf_deploy.simulators.event.kernels.words import add_two, add_values, count_rows, nonzero_word, popcount, sum_word
 
 
@@ -72,7 +73,7 @@ def totals(isa: np.generic, stream: np.ndarray, words: int, steps: int, unary_pe
     return graded
 
 
-@kernel(**BORROW)
+@inner()
 def count_spikes(spikes: np.ndarray, r0: int, r1: int, per_step: np.ndarray) -> None:
     """Add the spikes of the rows ``r0 .. r1``, of whole pixels, to their number at each step, int64 ``(T,)``."""
     steps = per_step.shape[0]
@@ -101,19 +102,19 @@ def class_counts(
         unary, graded: int64 ``(classes, 32 * words)``, added to.
     """
     columns = 32 * words
-    values, presence = np.zeros(graded.shape[0] * columns, np.uint8), np.zeros(graded.shape[0] * columns, np.uint8)
-    held = np.zeros(graded.shape[0], np.int64)
+    values, presence = zeros(graded.shape[0] * columns, np.uint8), zeros(graded.shape[0] * columns, np.uint8)
+    held = zeros(graded.shape[0], np.int64)
     room = 255 // max(largest, 1)
     pixel = 0
     while pixel < class_of.shape[0]:
-        k, row = int(class_of[pixel]), pixel * steps
+        k, row = class_of[pixel], pixel * steps
         while pixel < class_of.shape[0] and class_of[pixel] == k:
             pixel += 1
         while row < pixel * steps:
             if held[k] == room:
                 _flush_class(values, presence, k, columns, largest, unary, graded)
                 held[k] = 0
-            rows = min(room - int(held[k]), pixel * steps - row)
+            rows = min(room - held[k], pixel * steps - row)
             for w in range(words):
                 count_rows(isa, stream, row, rows, w, presence, values, k * columns + 32 * w)
             held[k] += rows
@@ -122,7 +123,7 @@ def class_counts(
         _flush_class(values, presence, k, columns, largest, unary, graded)
 
 
-@kernel()
+@inner()
 def _flush_class(
     values: np.ndarray, presence: np.ndarray, k: int, columns: int, largest: int, unary: np.ndarray, graded: np.ndarray
 ) -> None:
@@ -138,7 +139,7 @@ def _flush_class(
 @kernel()
 def column_sums(isa: np.generic, stream: np.ndarray, words: int, steps: int, largest: int, out: np.ndarray) -> None:
     """Sum over tokens at each step: int64 ``(T, 32 * words)``, added to."""
-    sums = np.zeros(32 * words, np.uint8)
+    sums = zeros(32 * words, np.uint8)
     room = 255 // max(largest, 1)
     tokens = stream.shape[0] // steps
     for t in range(steps):
@@ -167,7 +168,7 @@ def _largest_of(b: v.Builder, drive: Array, starts: Address, count: Int, offset:
     v.store(b, b.load(most), out)
 
 
-@by_type(jit_options=BORROW)
+@by_type()
 def _pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) -> Any:
     """Elementwise maximum of the ``count`` rows of ``drive`` that begin at the elements ``starts + offset``."""
     if isa == v.PLAIN:
@@ -188,7 +189,7 @@ def _pool(isa: Any, drive: Any, starts: Any, count: Any, offset: Any, out: Any) 
     return vectorized
 
 
-@kernel(**BORROW)
+@inner()
 def _under_window(
     origin: int, lines: np.ndarray, columns: np.ndarray, height_in: int, width_in: int, elements: int,
     starts: np.ndarray,
@@ -239,7 +240,7 @@ def pool_fire(
     driven = np.int64(0)
     constant = steps_in == 1 and steps > 1 and not (keep or narrow)
     width_out = xpos.shape[0]
-    starts, elements = np.empty(ypos.shape[1] * xpos.shape[1], np.int64), steps_in * drive.shape[1]
+    starts, elements = scratch(ypos.shape[1] * xpos.shape[1], np.int64), steps_in * drive.shape[1]
     for p in range(p0, p1):
         oy, ox = p // width_out, p % width_out
         m[:] = 0
