@@ -16,7 +16,7 @@ from qkf_deploy.ops import Output
 from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.counting import layer_record
-from qkf_deploy.simulators.event import cpu, proofs
+from qkf_deploy.simulators.event import ahead, cpu, proofs
 from qkf_deploy.simulators.event.context import Image
 from qkf_deploy.simulators.event.kernels import compiling
 from qkf_deploy.simulators.event.plan import Plan, Planner
@@ -52,6 +52,7 @@ class Engine:
         compiling.announce(self.isa.name)
         widths = proven(graph)
         self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
+        self._compiled = False
         self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
         kept = {*record.values, self._wanted.name}
@@ -63,6 +64,9 @@ class Engine:
         """Simulate a batch; see :func:`run`."""
         if threads < 1:
             raise UsageError(f"threads: {threads}", hint="use 1 or more")
+        if not self._compiled:
+            ahead.compile_missing(self.graph, self.plan, self.isa)
+            self._compiled = True
         counter = _Counter(progress, inputs.shape[1] * (len(self.graph.nodes) - 1))
         if threads == 1:
             images = self._batch(inputs, range(inputs.shape[1]), _whole, counter)
