@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and maps every outcome to an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     startup.alone = True
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for torch; numpy asks for them by itself
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(arguments))
 
