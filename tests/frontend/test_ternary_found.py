@@ -33,6 +33,12 @@ def difference(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     return s, cleared(s, v)
 
 
+def compared_again(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    v = 0.25 * v + x
+    s = (v >= THETA).to(x) - (v <= -THETA).to(x)
+    return s, v * (1 - ((v >= THETA).to(x) + (v <= -THETA).to(x)))
+
+
 def downwards_first(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     v = 0.5 * v + x
     below, above = (v < -THETA).float(), (v > THETA).float()
@@ -79,6 +85,7 @@ def rounded(v: Any, x: Tensor) -> tuple[Tensor, Any]:
 
 FORMS: dict[str, tuple[Callable[[Any, Tensor], tuple[Tensor, Any]], Neuron]] = {
     "difference": (difference, Neuron(None, THETA, 0.0, False, decay=0.25, signed=True)),
+    "compared again": (compared_again, Neuron(None, THETA, 0.0, False, decay=0.25, signed=True)),
     "downwards first": (downwards_first, Neuron(None, THETA, None, False, strict=True, decay=0.5, signed=True)),
     "surrogate": (steps_of_a_surrogate, Neuron(None, THETA, 0.0, False, strict=True, decay=0.5, signed=True)),
     "sign": (sign_and_magnitude, Neuron(None, 0.5, 0.0, False, decay=0.25, signed=True)),

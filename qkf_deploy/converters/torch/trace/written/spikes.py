@@ -278,7 +278,8 @@ class Spikes:
         atoms = [m[0] for m in poly if len(m) == 1]
         if len(poly) != 1 or len(atoms) != 1:
             return None
-        return atoms[0] if atoms[0] in self._binary or ("q", atoms[0][1]) in self._binary else None
+        kind, index = atoms[0]
+        return atoms[0] if atoms[0] in self._binary or (kind == "s" and ("q", index) in self._binary) else None
 
     def of_spikes(self, call: Call) -> bool:
         """Spikes beside a number."""
