@@ -46,6 +46,7 @@ def to_latex(sheet: Sheet) -> str:
         across = len(sheet.columns) > _COLUMNS_OF_A_PAGE
         turned = ("\\begin{landscape}\n", "\\end{landscape}\n") if across else ("", "")
         size, columns = _fitted(sheet, _ACROSS if across else _UPRIGHT)
+        heading = " & ".join(_escape(c.title) if c.left else _stacked(c.title) for c in sheet.columns) + " \\\\\n"
         return (
             f"{_PREAMBLE}{turned[0]}{{{size}\\setlength{{\\tabcolsep}}{{3pt}}\n\\begin{{longtable}}{{{columns}}}\n\\caption{{{caption}}}\\\\\n"
             f"\\toprule\n{heading}\\midrule\n\\endhead\n{body}\\bottomrule\n\\end{{longtable}}}}\n{turned[1]}"
@@ -58,6 +59,12 @@ def to_latex(sheet: Sheet) -> str:
     )
 
 
+def _stacked(title: str) -> str:
+    """A heading above numbers, one word below the other: it must not be wider than they are."""
+    words = _escape(title).split()
+    return "\\shortstack[r]{" + " \\\\ ".join(words) + "}" if len(words) > 1 else _escape(title)
+
+
 def _letters(sheet: Sheet) -> list[str]:
     """How LaTeX aligns each column."""
     return ["l" if c.left or not i else "r" for i, c in enumerate(sheet.columns)]
@@ -68,7 +75,8 @@ def _fitted(sheet: Sheet, room: float) -> tuple[str, str]:
 
     Smaller type comes first; then the widest columns of words break their lines.
     """
-    lines = [[c.title for c in sheet.columns], *sheet.for_people(), *([sheet.footer] if sheet.footer else [])]
+    titles = [c.title if c.left else max(c.title.split(), key=len, default="") for c in sheet.columns]
+    lines = [titles, *sheet.for_people(), *([sheet.footer] if sheet.footer else [])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     words = [max(len(word) for text in column for word in text.split() or [""]) for column in zip(*lines, strict=True)]
     left = room - _BETWEEN * len(widths)

@@ -84,7 +84,7 @@ def test_long_tables_break_over_pages() -> None:
 
 def test_a_table_that_breaks_fits_its_page() -> None:
     """Smaller type first, then lines of words break; names that have no spaces keep their room."""
-    name, words = "stage1.0.tssa.proj_conv", "input count up to 2: additions only, and more words"
+    name, words = "stage1.0.tssa.proj_conv", "input count up to 2: additions only, and more words " * 3
     rows = tuple((name, words, *range(10)) for _ in range(41))
     columns = (
         Column("a", "layer", True),
