@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,6 +87,11 @@ class Piece:
             return self
         if self.any is None and view.is_reshape and view.shape[:1] == shape[:1]:
             return Piece(self.channels, self.places.reshape(shape[1:]))
+        if self.any is None and view.is_reshape and shape and self.channels.all():  # of channels as of heads
+            behind, size = self.places.reshape(1, -1), math.prod(shape[1:])
+            rows = behind.reshape(-1, size) if behind.size % size == 0 else np.tile(behind, size // behind.size)
+            if rows.size and rows.size % size == 0 and (rows == rows[:1]).all():
+                return Piece(np.ones(shape[0], bool), rows[0].reshape(shape[1:]))
         return Piece.of(_behind_view(operand, self.mask, shape))
 
 
