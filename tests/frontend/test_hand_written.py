@@ -135,6 +135,21 @@ def test_forms(name: str) -> None:
     assert_exact(net.graph, net.images)
 
 
+def test_from_a_tensor_of_zeros_and_put_together_within_the_batch() -> None:
+    class Folded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros(x.shape[1:]), []
+            for t in range(x.shape[0]):
+                s, v = takes_more(v, x[t])
+                out.append(s)
+            return torch.cat(out, 0).reshape(x.shape)
+
+    net = network(Folded)
+    assert net.graph["a"].op == FORMS["takes more"][1]
+    assert_faithful(net, 2)
+    assert_exact(net.graph, net.images)
+
+
 def test_time_on_the_second_axis() -> None:
     net = network(lambda: Loop(tet, axis=1), axis=1, time_steps=None)
     assert net.graph.time_steps == T

@@ -44,14 +44,19 @@ def stack(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.cat.default")
 def cat(low: Lowering, call: Call) -> Symbol:
-    """The steps of a loop along an axis of size 1; an image as often as there are steps; other tensors side by side."""
+    """The steps of a loop, or an image as often as there are steps, along the batch; steps along an axis of size 1;
+    other tensors side by side."""
     parts = [low.symbol(a) for a in call.args[0]]
     axis = positive(argument(call, 1, "dim", 0), len(parts[0].shape))
     if len(parts) == 1:
         return parts[0]
     if all(p == parts[0] for p in parts) and parts[0].layout()[axis] == (BATCH,):
         return repeated(low, call, parts[0], [len(parts) if a == axis else 1 for a in range(len(parts[0].shape))])
-    if not _are_steps(parts) or any(not p.at or p.shape[axis] != 1 or BATCH in (p.layout()[axis] or ()) for p in parts):
+    steps = _are_steps(parts) and all(p.at for p in parts)
+    if steps and parts[0].layout()[axis] == (BATCH,):
+        shape = parts[0].shape
+        return _steps(low, parts, axis).reshaped((*shape[:axis], len(parts) * shape[axis], *shape[axis + 1 :]))
+    if not steps or any(p.shape[axis] != 1 or BATCH in (p.layout()[axis] or ()) for p in parts):
         return side_by_side(low, call, parts, axis)
     return _steps(low, [p.reshaped([n for a, n in enumerate(p.shape) if a != axis]) for p in parts], axis)
 

@@ -18,6 +18,7 @@ from qkf_deploy.converters.torch.trace.written.polynomial import (
     plus,
     same,
     scaled,
+    uniform,
 )  # fmt: skip
 from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError
@@ -245,13 +246,13 @@ def _subtracted(last: Firing, step: _Step) -> np.ndarray:
             "subtracts another value than its threshold",
             hint="of a neuron that counts, or fires in both directions, a spike takes the threshold",
         )
-    return value
+    return uniform(value)
 
 
 def _lifted(drives: Sequence[Poly], keep: np.ndarray, by: np.ndarray) -> list[Poly]:
     """Drives of a membrane that lies higher throughout, so that what a spike takes from it is its threshold:
     u + c = keep (u' + c) + x + c (1 - keep), and c at first."""
-    return [plus(d, constant(by * (1.0 - keep) if t else by)) for t, d in enumerate(drives)]
+    return [plus(d, constant(uniform(by * (1.0 - keep) if t else by))) for t, d in enumerate(drives)]
 
 
 def _charges(

@@ -81,3 +81,8 @@ def unknowns(a: Poly) -> set[Atom]:
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """True if two constants agree up to the rounding of their own computation."""
     return bool(np.all(np.abs(a - b) <= _CLOSE * np.maximum(np.abs(a), np.abs(b))))
+
+
+def uniform(a: np.ndarray) -> np.ndarray:
+    """An array whose elements are all the same as one number: a constant met a tensor of zeros on its way."""
+    return a.reshape(-1)[0] * np.ones(()) if a.size > 1 and (a == a.reshape(-1)[0]).all() else a
