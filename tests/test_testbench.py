@@ -13,7 +13,7 @@ import pytest
 
 import qkf_deploy as qd
 from qkf_deploy.datasets.digits import Digits
-from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.errors import UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ops.exact import signed_bits
 
@@ -95,6 +95,6 @@ def test_widths_of_memory_files() -> None:
 def test_float_networks_have_no_memories(tmp_path: Path) -> None:
     from netbuild import small_transformer
 
-    with pytest.raises(UnsupportedError, match="integers"):
+    with pytest.raises(UsageError, match="integers"):
         qd.export_memory(small_transformer(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

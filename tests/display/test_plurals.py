@@ -18,6 +18,7 @@ NEVER_ONE = {
     "converters/nir/dialects.py", "converters/nir/read.py", "converters/torch/trace/lowering.py",
     "converters/torch/trace/rules/chunks.py", "converters/torch/trace/spikingjelly.py", "doctor.py",
     "hw_models/core_limits.py", "hw_models/energy_table.py", "hw_models/hardware.py", "hw_models/mapping.py",
+    "hw_models/whole_layers.py",
     "passes/audit.py", "passes/decay.py", "pipeline/finetuning.py", "report/charts.py", "report/rate_sheet.py",
     "runs/packing.py", "simulators/inputs.py", "simulators/run.py", "statistics/measures.py",
 }  # fmt: skip

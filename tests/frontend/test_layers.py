@@ -168,7 +168,7 @@ REFUSED = {
     "factor": (nn.Upsample(scale_factor=1.5), "not by a whole factor"),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "upsample_bicubic2d has no spiking or integer form"),
     "cut": (nn.ConvTranspose2d(8, 8, 1, padding=1), "cuts off more than its kernel adds"),
-    "images": (Does(lambda x: torch.cat([x, x], 0)[:2]), "along time or batch"),
+    "images": (Does(lambda x: torch.cat([x, x], 0)[:2]), "the time or batch axis"),
     "encoder": (PoissonEncoder(), "draws random numbers"),
 }
 

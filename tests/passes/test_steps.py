@@ -13,6 +13,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import Tensor, nn
 
 import qkf_deploy as qd
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir.digest import digest
 from qkf_deploy.ops import Linear, Output, Readout, Scale, Sum
@@ -109,7 +110,7 @@ def test_the_digits_network_is_the_same_to_the_last_bit(digits_checkpoint, digit
     assert changed.factors == qd.fold(traced).factors
     assert (digest(with_time_steps(changed, 4)) == digest(qd.fold(digits_float))) == (steps == 1)
     assert changed.provenance["steps"] == f"{steps} instead of 4"
-    assert f"runs {steps} time steps, the network was made with 4" in changed.notices
+    assert f"runs {quantity(steps, 'time step')}, the network was made with 4" in changed.notices
     assert qd.quantize(changed, 4).time_steps == steps
 
 

@@ -95,7 +95,7 @@ def test_the_same_run_gives_the_same_bytes(network: DigitsNetwork, path: Path, t
 
 def test_what_cannot_be_exported(network: DigitsNetwork, path: Path, tmp_path: Path) -> None:
     qd.save(network.integer_graph, tmp_path / "net.qkf")
-    with pytest.raises(InputError, match="not a run file"):
+    with pytest.raises(InputError, match="is a network, not a run"):
         qd.export_run(tmp_path / "net.qkf", tmp_path / "out")
     with pytest.raises(UsageError, match="no format"):
         qd.export_run(path, tmp_path / "out", "xml")  # type: ignore[arg-type]
