@@ -24,7 +24,7 @@ CALLS = {
     layers: ("event_synapse", "dense_synapse"),
     neurons: ("pool_fire",),
     values: ("class_counts", "column_sums"),
-    lists: ("_list_rows",),
+    lists: ("list_rows",),
     steps: ("add_streams",),
     attention_steps: ("token_gate", "channel_gate", "self_attention"),
 }

@@ -18,7 +18,7 @@ from qkf_deploy.simulators.event.kernels.dense_synapse import dense_synapse
 from qkf_deploy.simulators.event.kernels.disk import CheckedFiles
 from qkf_deploy.simulators.event.kernels.event_synapse import event_synapse, width_tag
 from qkf_deploy.simulators.event.kernels.gather import tile_units
-from qkf_deploy.simulators.event.kernels.lists import _list_rows as list_rows
+from qkf_deploy.simulators.event.kernels.lists import list_rows
 from qkf_deploy.simulators.event.kernels.streams import add_streams, class_counts, column_sums, pool_fire
 from qkf_deploy.simulators.event.plan import Plan
 from qkf_deploy.simulators.event.steps import AddStep, NeuronStep, Step, SynapseStep, TokenSumStep

@@ -148,7 +148,7 @@ def append_word(
 
 
 @kernel()
-def _list_rows(
+def list_rows(
     isa: np.generic, table: np.ndarray, stream: np.ndarray, words: int, line: int, steps: int, channels: int,
     ptr: np.ndarray, sums: np.ndarray, idx: np.ndarray, val: np.ndarray,
 ) -> None:  # fmt: skip
@@ -200,5 +200,5 @@ def list_events(
             f"a layer receives {nonzero} events from one image", hint="use smaller images or fewer time steps"
         )
     idx, val = np.empty(most + SLACK, np.uint16), (np.ones if is_bits else np.empty)(most + SLACK, np.uint8)
-    _list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, sums, idx, val)
+    list_rows(isa, _BITS, stream, words, line, steps, channels, ptr, sums, idx, val)
     return EventList(ptr, sums, idx, val, largest)
