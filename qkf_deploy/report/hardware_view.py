@@ -27,9 +27,10 @@ class HardwareView:
         name: of the file.
         chip: id.
         cores: in use.
-        energy_pj: low, nominal, high.
-        components: nominal energy (pJ) by component.
-        latency_ns, period_ns: of one image, and between images.
+        energy_pj: low, nominal, high; ``None`` where nothing of the network has a place or a price.
+        components: nominal energy (pJ) by component, without those the chip has no figures for.
+        latency_ns, period_ns: of one image, and between images; ``None`` where nothing has a place or a time.
+        left_out: what is not in the energy, and what not in the time.
         twin: energy of the dense twin over this, nominal; ``None`` where it was left out.
         break_even: firing relative to the measured one at which twin and network need the same, nominal.
     """
@@ -37,18 +38,25 @@ class HardwareView:
     name: str
     chip: str
     cores: int
-    energy_pj: tuple[float, float, float]
+    energy_pj: tuple[float, float, float] | None
     components: Mapping[str, float]
-    latency_ns: float
-    period_ns: float
+    latency_ns: float | None
+    period_ns: float | None
+    left_out: tuple[str, ...]
     twin: float | None
     break_even: float | None
 
-    def part(self, name: str) -> float:
-        """Energy of a component, or of all ``buffers``."""
-        if name == "buffers":
-            return sum(pj for component, pj in self.components.items() if component not in _OWN)
-        return self.components.get(name, 0.0)
+    def part(self, name: str) -> float | None:
+        """Energy of a component, or of all ``buffers``; ``None`` if it is not known."""
+        if name != "buffers":
+            return self.components.get(name)
+        buffers = [pj for component, pj in self.components.items() if component not in _OWN]
+        return sum(buffers) if buffers else None
+
+    @property
+    def edp_js(self) -> float | None:
+        """Energy x delay."""
+        return None if self.energy_pj is None or not self.latency_ns else self.energy_pj[1] * self.latency_ns * 1e-21
 
 
 def read_view(path: str | Path) -> HardwareView:
@@ -74,10 +82,11 @@ def read_view(path: str | Path) -> HardwareView:
             Path(path).stem,
             str(data["chip"]),
             int(_number(data["cores"])),
-            (low, nominal, high),
+            (low, nominal, high) if components else None,
             components,
-            _number(data["latency_ns"]),
-            _number(data["period_ns"]),
+            _number(data["latency_ns"]) or None,
+            _number(data["period_ns"]) or None,
+            (*map(str, data["not_in_the_energy"]), *(f"time of {name}" for name in data["untimed"])),
             None if data["twin"] is None else _number(data["twin"]),
             None if not even or even["nominal"] is None else _number(even["nominal"], least=-math.inf),
         )
@@ -100,11 +109,15 @@ def _number(value: Any, least: float = 0.0) -> float:
     return number
 
 
+def _milli(pj: float) -> str:
+    return f"{pj / 1e9:.4g}"
+
+
 def views_sheet(views: Sequence[HardwareView]) -> Sheet:
     """One row per file."""
 
     def milli(name: str) -> Field[HardwareView]:
-        return Field(f"{name}_pj", f"{name} mJ", lambda v: v.part(name), lambda pj: f"{pj / 1e9:.4g}")
+        return Field(f"{name}_pj", f"{name} mJ", lambda v: v.part(name), shown(_milli))
 
     def shown(text: Callable[[float], str]) -> Callable[[float | None], str]:
         return lambda value: "" if value is None else text(value)
@@ -114,12 +127,14 @@ def views_sheet(views: Sequence[HardwareView]) -> Sheet:
         Field("chip", "chip", lambda v: v.chip, left=True),
         Field("cores", "cores", lambda v: v.cores),
         *(milli(name) for name in ("compute", "buffers", "DRAM", "network", "static")),
-        Field("energy_pj", "total mJ", lambda v: v.energy_pj[1], lambda pj: f"{pj / 1e9:.4g}"),
-        Field("range", "low to high", lambda v: " to ".join(f"{v.energy_pj[i] / 1e9:.4g}" for i in (0, 2))),
-        Field("latency_ns", "latency", lambda v: v.latency_ns, lambda ns: si(ns / 1e9, "s")),
+        Field("energy_pj", "total mJ", lambda v: v.energy_pj and v.energy_pj[1], shown(_milli)),
+        Field("range", "low to high", lambda v: " to ".join(map(_milli, v.energy_pj[::2])) if v.energy_pj else ""),
+        Field("latency_ns", "latency", lambda v: v.latency_ns, shown(lambda ns: si(ns / 1e9, "s"))),
         Field("images_per_second", "images/s", lambda v: 1e9 / v.period_ns if v.period_ns else None, shown(si)),
-        Field("edp_js", "energy x delay", lambda v: v.energy_pj[1] * v.latency_ns * 1e-21, lambda x: si(x, "Js")),
+        Field("edp_js", "energy x delay", lambda v: v.edp_js, shown(lambda x: si(x, "Js"))),
         Field("twin", "dense twin", lambda v: v.twin, lambda x: "" if x is None else f"x {ratio(x)}"),
         Field("break_even", "break-even firing", lambda v: v.break_even, ratio),
     ]  # fmt: skip
+    if any(view.left_out for view in views):
+        fields.append(Field("left_out", "not in these figures", lambda v: "; ".join(v.left_out), left=True))
     return tabulate("On chips, one image", fields, views)

@@ -74,12 +74,15 @@ def cards(
 
 def chip_cards(views: Sequence[HardwareView]) -> list[Card]:
     """Latency and energy on the chip that was chosen; of several, on the first."""
-    if not views or not views[0].latency_ns:
+    if not views:
         return []
     view = views[0]
+    if view.latency_ns is None or view.energy_pj is None:
+        return []
     low, nominal, high = map(joules, view.energy_pj)
     cores = quantity(view.cores, "core")
-    label = f"latency of one image on {view.chip}, {cores}, {nominal} ({low} to {high})"
+    without = f"; without {'; '.join(view.left_out)}" if view.left_out else ""
+    label = f"latency of one image on {view.chip}, {cores}, {nominal} ({low} to {high}){without}"
     return [_card(si(view.latency_ns / 1e9, "s"), label)]
 
 

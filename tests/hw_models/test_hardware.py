@@ -22,7 +22,7 @@ from qkf_deploy.hw_models.hardware import Hardware
 from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.ir import Graph
 from qkf_deploy.report.hardware_table import render_hardware
-from qkf_deploy.report.hardware_view import read_view
+from qkf_deploy.report.hardware_view import read_view, views_sheet
 
 CHIPS = ("fpga-array", "generic-digital")
 
@@ -206,10 +206,11 @@ def test_the_view_in_reports_and_comparisons(tmp_path: Path, capsys: pytest.Capt
     for place in (run, other):
         qd.save_run(graph, qd.simulate(graph, pixels, engine="reference"), place)
     view = read_view(shown)
+    assert view.energy_pj is not None
     assert view.energy_pj[1] == pytest.approx(float(found.pj.nominal) / 2)
-    assert view.part("compute") + view.part("buffers") + view.part("DRAM") + view.part("static") == pytest.approx(
-        view.energy_pj[1]
-    )
+    parts = [view.part(name) for name in ("compute", "buffers", "DRAM", "static")]
+    assert sum(pj for pj in parts if pj is not None) == pytest.approx(float(found.pj.nominal) / 2)
+    assert view.part("network") is None  # the array has none, and no zero is said
     assert command(["report", run, "--hardware", str(shown), "-o", str(page)]) == 0
     assert '<section id="hardware">' in page.read_text()
     assert "fpga-array" in page.read_text()
@@ -233,3 +234,22 @@ def test_the_view_in_reports_and_comparisons(tmp_path: Path, capsys: pytest.Capt
         assert "no result of the hardware model" in capsys.readouterr().err
         assert command(["report", run, "--hardware", str(shown), "-o", str(page), "--force"]) == 3
         assert "no result of the hardware model" in capsys.readouterr().err
+
+
+def test_what_has_no_place_or_price_is_empty_in_the_view(tmp_path: Path) -> None:
+    graph, pixels = qd.quantize(small_transformer(2)), random_pixels(2, (3, 9, 7), 2)
+    activity = qd.measure_activity(graph, pixels, engine="reference")
+    for chip in ("loihi1", "speck"):
+        path = tmp_path / f"{chip}.json"
+        path.write_text(render_hardware(qd.hardware(graph, activity, chip), None, "json"))
+    loihi, speck = (read_view(tmp_path / f"{chip}.json") for chip in ("loihi1", "speck"))
+    assert (speck.energy_pj, speck.latency_ns, speck.edp_js, speck.part("compute"), speck.part("buffers")) == (
+        None,
+    ) * 5
+    assert speck.left_out[0].endswith("units without a place")
+    assert loihi.energy_pj is not None
+    assert loihi.part("compute") == loihi.energy_pj[1] > 0
+    assert loihi.part("static") is loihi.part("DRAM") is None
+    rows = views_sheet([loihi, speck]).for_people()
+    assert rows[1][2:] == ("0", *[""] * 12, "; ".join(speck.left_out))
+    assert rows[0][-1] == "; ".join(loihi.left_out) != ""
