@@ -117,6 +117,8 @@ def test_a_file_changed_by_hand_is_made_again(kit: Path) -> None:
 def test_a_chip_stands_on_the_page(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page and the table show what `hardware` finds on the same images; kept while nothing of it changes."""
     words = ["run", "net.qkf", "data.npz", "--bits", "8,4", "--engine", "reference", "-o", "out"]
+    assert command_line([*words, "--chip-images", "3"]) == 2
+    assert "no chip" in capsys.readouterr().err
     assert command_line([*words, "--chip", "fpga-array", "--chip-images", "3"]) == 0
     assert "On chips, one image" in capsys.readouterr().out
     assert {p.name for p in Path("out").iterdir()} == MADE | {"8bit.chip.json", "4bit.chip.json"}

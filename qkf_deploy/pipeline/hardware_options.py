@@ -32,6 +32,7 @@ class ActivityOptions(InputOptions, EngineOptions):
 class HardwareOptions(ActivityOptions):
     """How a network is run, and what its dataflows are chosen for."""
 
-    goal: Annotated[Goal, Help("What the dataflow of every layer makes smallest: energy, delay or their product.")] = (
-        "energy"
-    )
+    goal: Annotated[
+        Goal,
+        Help("What the dataflow of every layer makes smallest: energy without static power, delay or their product."),
+    ] = "energy"

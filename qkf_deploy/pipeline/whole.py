@@ -73,6 +73,8 @@ def run(source: str | Path, data: str | Path, output: str | Path, options: RunOp
         load_profile(name)
     if options.chip is not None:
         load_chip(options.chip)
+    elif options.chip_images != RunOptions.chip_images:
+        raise UsageError("images for a chip, and no chip", hint="name one with --chip")
     asked, folder = Asked.of(source, data, options), Path(output)
     with _not_in_vain(folder):
         return _Making(asked, Record.begin(folder, asked)).all()
