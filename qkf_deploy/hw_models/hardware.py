@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.hw_models.activity import Activity
 from qkf_deploy.hw_models.architecture.chip import Chip
 from qkf_deploy.hw_models.architecture.ranges import BOUNDS, Bound, Range
@@ -163,7 +164,7 @@ class Hardware:
     @property
     def excluded(self) -> tuple[str, ...]:
         """Everything that is not in the energy, in words."""
-        out = [f"{len(self.left_out)} units without a place"] if self.left_out else []
+        out = [f"{quantity(len(self.left_out), 'unit')} without a place"] if self.left_out else []
         out += ["the network between cores"] if self.mapping is not None and self.use is None else []
         out += ["neurons that stand for other operations"] if any(self.stand_ins) else []
         out += ["work without a price"] if self.unpriced_counts else []

@@ -64,7 +64,7 @@ def network(run: RunFile, report: EnergyReport) -> dict[str, Any]:
         "edges": sorted({(places[source], places[node["name"]]) for node in nodes for source in node["inputs"]}),
         "blocks": {
             block: [
-                f"{quantity(len(members), 'node')}",
+                quantity(len(members), "node"),
                 joules(sum((energies.get(m, Fraction(0)) for m in members), Fraction(0))),
             ]
             for block, members in blocks.items()
