@@ -59,8 +59,9 @@ def sensitivity(graph: Graph, setting: Setting, budget: float | None) -> Sensiti
     losses = {layer.name: layer.losses for layer in layers}
     costs = {layer.name: layer.costs for layer in layers}
     low, high = (sum(end(of.values()) for of in costs.values()) for end in (min, max))
-    curve = [trial.point(layers, assign(losses, costs, b), b) for b in np.linspace(low, high, _POINTS).tolist()]
+    # Before the curve, which takes long: a budget may be too small.
     chosen = None if budget is None else trial.point(layers, assign(losses, costs, budget), budget)
+    curve = [trial.point(layers, assign(losses, costs, b), b) for b in np.linspace(low, high, _POINTS).tolist()]
     if chosen is not None:
         layers = tuple(replace(layer, bits=chosen.bits[layer.name]) for layer in layers)
     unit = "B" if setting.energy_pj is None else "pJ"

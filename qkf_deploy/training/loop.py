@@ -103,13 +103,16 @@ def train(task: Task, group: Group, state: Path, report: Report) -> tuple[nn.Mod
     Raises:
         InputError: images that do not fit the architecture, or a state of another training.
         CheckFailed: the loss is not finite any more.
+        MissingComponent: kornia is not installed, and the recipe changes images.
     """
     recipe = task.recipe
     _check(task)
+    # What is not installed for it is said before a network is made, which can take long.
+    augment = Augmentation(recipe, task.config.image_size, task.config.layout == "dvs")
     with _deterministic(recipe, group):
         torch.manual_seed(recipe.seed)
         model = task.network().to(group.device)
-        trainer = _Trainer(task, group, model)
+        trainer = _Trainer(task, group, model, augment)
         about = identity(task.config.to_json(), recipe, task.images.digest)
         done, log = 0, []
         if state.exists():
@@ -128,8 +131,8 @@ def train(task: Task, group: Group, state: Path, report: Report) -> tuple[nn.Mod
 class _Trainer:
     """Model, optimizer and everything that lives as long as they do."""
 
-    def __init__(self, task: Task, group: Group, model: nn.Module) -> None:
-        self._task, self._group, self._model = task, group, model
+    def __init__(self, task: Task, group: Group, model: nn.Module, augment: Augmentation) -> None:
+        self._task, self._group, self._model, self._augment = task, group, model, augment
         self._shared = DistributedDataParallel(model, broadcast_buffers=False) if group.size > 1 else None
         recipe = task.recipe
         self.part_size = recipe.batch_size // recipe.micro_batches
@@ -143,7 +146,6 @@ class _Trainer:
         )
         half = recipe.precision == "float16" and group.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=half)
-        self._augment = Augmentation(recipe, task.config.image_size, task.config.layout == "dvs")
         self._statistics = RunningStatistics(model, group, recipe.micro_batches)
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 

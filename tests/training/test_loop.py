@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 import qkf_deploy as qd
-from qkf_deploy.errors import CheckFailed, InputError, UsageError
+from qkf_deploy.errors import CheckFailed, InputError, MissingComponent, UsageError
 from qkf_deploy.ir.graph import Preprocessing
 from qkf_deploy.models import build_config
 from qkf_deploy.models.qkformer import QKFormer
@@ -82,6 +82,19 @@ def test_stopping_changes_nothing(tmp_path: Path) -> None:
     assert again == log
     expected = weights(whole)
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
+
+
+def test_what_is_not_installed_is_said_before_a_network_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    for name in [name for name in sys.modules if name.startswith("kornia.")]:
+        monkeypatch.delitem(sys.modules, name)
+    made: list[int] = []
+    wanted = replace(task(replace(RECIPE, shift=1)), build=lambda: made.append(1))  # type: ignore[arg-type,return-value]
+    with pytest.raises(MissingComponent, match="kornia"):
+        train(wanted, ALONE, tmp_path / "state", lambda line: None)
+    assert made == []
 
 
 def test_a_checkpoint_is_the_same_bytes_each_time(tmp_path: Path) -> None:
