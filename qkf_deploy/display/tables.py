@@ -117,18 +117,19 @@ def tabulate(
         title: caption.
         fields: columns in order.
         rows: what is shown.
-        all_rows: what the totals are of, where ``rows`` leaves some out.
+        all_rows: what the totals are of, where ``rows`` leaves some out; of nothing there are none.
     """
     rows = list(rows)
     values = [tuple(f.value(row) for f in fields) for row in rows]
     shown = [tuple(f.text(v) for f, v in zip(fields, cells, strict=True)) for cells in values]
-    totals = [_total(f, rows if all_rows is None else all_rows) for f in fields]
+    summed_up = rows if all_rows is None else all_rows
+    totals = [_total(f, summed_up) for f in fields]
     return Sheet(
         title,
         tuple(Column(f.key, f.title, f.left) for f in fields),
         tuple(values),
         tuple(shown),
-        (totals[0] or "total", *totals[1:]) if any(f.total for f in fields) else None,
+        (totals[0] or "total", *totals[1:]) if summed_up and any(f.total for f in fields) else None,
     )
 
 

@@ -32,6 +32,20 @@ def _mj(pj: Fraction) -> str:
     return f"{float(pj) / _MILLI:.4g}"
 
 
+def _energy(found: Hardware) -> Fraction | None:
+    """pJ of an image; ``None``, not zero, where nothing has a place and a price."""
+    return Fraction(found.pj.nominal) / found.images if found.components else None
+
+
+def _latency(found: Hardware) -> Fraction | None:
+    """ns of an image; ``None``, not zero, where nothing has a place and a time."""
+    return found.ns / found.images or None
+
+
+def _edp(found: Hardware) -> Fraction | None:
+    return found.edp if found.components and found.ns else None
+
+
 def component_sheet(found: Hardware) -> Sheet:
     """Energy of one image by component, low to high."""
     rows = [_Component(name, energy, found.images) for name, energy in found.components.items()]
@@ -85,12 +99,16 @@ def _others(unit: UnitCost) -> str:
 
 def summary(found: Hardware, verdict: Verdict | None) -> str:
     """The lines under the tables."""
-    images, time, period = found.images, found.ns / found.images, found.period_ns / found.images
+    images, energy, time, edp = found.images, _energy(found), _latency(found), _edp(found)
+    figures = ["no energy known", "no time known"]
+    if energy is not None:
+        bounds = f"{_mj(Fraction(found.pj.low) / images)} to {_mj(Fraction(found.pj.high) / images)}"
+        figures[0] = f"{_mj(energy)} mJ ({bounds})"
+    if time is not None:
+        figures[1] = f"{si(time / 10**9, 's')}, {si(10**9 * images / found.period_ns)} images/s"
+    figures += [] if edp is None else [f"energy x delay {si(edp / 10**21, 'Js')}"]
     lines = [
-        f"one image: {_mj(Fraction(found.pj.nominal) / images)} mJ "
-        f"({_mj(Fraction(found.pj.low) / images)} to {_mj(Fraction(found.pj.high) / images)}), "
-        f"{si(time / 10**9, 's')}, {si(10**9 / period) if period else 'no'} images/s, "
-        f"energy x delay {si(found.edp / 10**21, 'Js')}; {quantity(found.cores, 'core')} on "
+        f"one image: {', '.join(figures)}; {quantity(found.cores, 'core')} on "
         f"{quantity(found.chips, 'chip')}; dataflows chosen for {found.goal}"
     ]
     if found.excluded:
@@ -194,8 +212,8 @@ def render_hardware(found: Hardware, verdict: Verdict | None, fmt: str, time: La
                 "goal": found.goal,
                 "cores": found.cores,
                 "chips": found.chips,
-                "latency_ns": found.ns / found.images,
-                "period_ns": found.period_ns / found.images,
+                "latency_ns": _latency(found),
+                "period_ns": found.period_ns / found.images or None,
                 "utilization": found.utilization,
                 "waits_ns": {name: ns / found.images for name, ns in found.waits_ns.items()},
                 "components": components.records(),
@@ -229,12 +247,12 @@ def sweep_sheet(variants: Sequence[Variant]) -> Sheet:
         Field("dataflow", "dataflow", lambda v: v.dataflow, left=True),
         Field("cores", "cores", lambda v: v.found and v.found.cores),
         Field("buffers", "buffers x", lambda v: float(v.buffers)),
-        Field("energy_pj", "mJ", of(lambda h: Fraction(h.pj.nominal) / h.images), shown(_mj)),
-        Field("latency_ns", "ms", of(lambda h: h.ns / h.images), shown(lambda n: f"{float(n) / 10**6:.4g}")),
+        Field("energy_pj", "mJ", of(_energy), shown(_mj)),
+        Field("latency_ns", "ms", of(_latency), shown(lambda n: f"{float(n) / 10**6:.4g}")),
         Field(
             "images_per_s", "images/s", of(lambda h: 10**9 * h.images / h.period_ns if h.period_ns else None), shown(si)
         ),
-        Field("edp_pj_ns", "energy x delay", of(lambda h: h.edp), shown(si)),
+        Field("edp_pj_ns", "energy x delay", of(_edp), shown(si)),
         Field(
             "excluded", "not in the energy", lambda v: "" if v.found is None else "; ".join(v.found.excluded), left=True
         ),

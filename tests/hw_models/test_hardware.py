@@ -21,7 +21,7 @@ from qkf_deploy.hw_models.architecture.chip import DATAFLOWS, Chip
 from qkf_deploy.hw_models.hardware import Hardware
 from qkf_deploy.hw_models.timing.use import NetworkUse
 from qkf_deploy.ir import Graph
-from qkf_deploy.report.hardware_table import render_hardware
+from qkf_deploy.report.hardware_table import render_hardware, sweep_sheet
 from qkf_deploy.report.hardware_view import read_view, views_sheet
 
 CHIPS = ("fpga-array", "generic-digital")
@@ -250,6 +250,11 @@ def test_what_has_no_place_or_price_is_empty_in_the_view(tmp_path: Path) -> None
     assert loihi.energy_pj is not None
     assert loihi.part("compute") == loihi.energy_pj[1] > 0
     assert loihi.part("static") is loihi.part("DRAM") is None
+    text = render_hardware(qd.hardware(graph, activity, "speck"), None, "table")
+    assert "one image: no energy known, no time known; 0 cores" in text
+    assert " 0 " not in text.split("one image:")[0]
+    (alone,) = sweep_sheet(qd.explore_hardware(graph, activity, "speck", [])).records()
+    assert [alone[key] for key in ("energy_pj", "latency_ns", "images_per_s", "edp_pj_ns")] == [None] * 4
     rows = views_sheet([loihi, speck]).for_people()
     assert rows[1][2:] == ("0", *[""] * 12, "; ".join(speck.left_out))
     assert rows[0][-1] == "; ".join(loihi.left_out) != ""
