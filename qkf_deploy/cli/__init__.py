@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import click
 
 from qkf_deploy import limits
-from qkf_deploy.cli.common import ClosedPipe
+from qkf_deploy.cli.common import HELP, ClosedPipe
 from qkf_deploy.cli.talk import talk_options
 from qkf_deploy.errors import InputError, QkfError
 from qkf_deploy.simulators import startup
@@ -100,7 +100,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(n, c.get_short_help_str(width)) for n, c in commands.items() if c is not None])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, context_settings={**HELP, "max_content_width": 110})
 @click.version_option(package_name="qkf-deploy", prog_name="qkf-deploy")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error.")
 @click.option("--memory", envvar="QKF_MEMORY", metavar="SIZE", help="Memory one input may take [default: 1G].")

@@ -37,9 +37,13 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)  # fmt: skip
 
 
+#: Of the group and of each command by itself: click keeps the option of the first context that asks for it.
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
 def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
     """A command whose outputs are checked before it works."""
-    return click.command(name, cls=Command)
+    return click.command(name, cls=Command, context_settings=HELP)
 
 
 def output_option(help_text: str, required: bool = True) -> Decorator:
