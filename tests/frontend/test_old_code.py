@@ -93,6 +93,23 @@ def test_a_missing_name_is_reported_with_what_there_is(tmp_path: Path) -> None:
     assert stand_ins() == []
 
 
+def test_what_surrounds_a_model_may_be_imported_from_timm_and_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "surrounded.py"
+    path.write_text(
+        "import torch\n"
+        "from timm.data.constants import IMAGENET_DEFAULT_MEAN\n"
+        "from timm.models.helpers import clean_state_dict\n"
+        "from timm.models.vision_transformer import PatchEmbed, _cfg\n\n\n"
+        "def build(embed=False):\n"
+        "    assert _cfg()['url'] == '' and IMAGENET_DEFAULT_MEAN[0] == 0.485\n"
+        "    return PatchEmbed(8) if embed else torch.nn.Linear(2, 3)\n"
+    )
+    assert isinstance(call_factory(f"{path}:build", {}, {})[0], torch.nn.Linear)
+    with pytest.raises(InputError, match=r"timm is not installed, and PatchEmbed is used"):
+        call_factory(f"{path}:build", {"embed": True}, {})
+    assert stand_ins() == []
+
+
 def test_drop_path_and_pairs() -> None:
     x = torch.ones(1000, 2)
     dropped = DropPath(0.25)(x)

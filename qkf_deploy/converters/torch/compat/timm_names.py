@@ -1,4 +1,7 @@
-"""The few names of timm 0.6 that published spiking transformer files import."""
+"""The few names of timm 0.6 that published spiking transformer files use.
+
+Layers must be among them; other names of timm (whole networks, data, training) can be imported: :mod:`.unused`.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +76,17 @@ def modules() -> dict[str, ModuleType]:
         "timm.layers": layers,
         "timm.models.registry": {"register_model": register_model},
         "timm.models.vision_transformer": {"_cfg": _cfg},
+        "timm.data": constants,
+        "timm.data.constants": constants,
     }
-    made: dict[str, ModuleType] = {name: StandIn(name, held) for name, held in names.items()}
-    made["timm.data"] = StandIn("timm.data", constants, unused.Package("timm.data"))
+    made: dict[str, ModuleType] = {name: _module(name, held) for name, held in names.items()}
     models = {"register_model": register_model, "create_model": create_model} | {
         n.split(".")[2]: m for n, m in made.items() if n.startswith("timm.models.")
     }
-    made["timm.models"] = StandIn("timm.models", models)
-    made["timm"] = StandIn(
-        "timm", {"models": made["timm.models"], "layers": made["timm.layers"], "data": made["timm.data"]}
-    )
+    made["timm.models"] = _module("timm.models", models)
+    made["timm"] = _module("timm", {name: made[f"timm.{name}"] for name in ("models", "layers", "data")})
     return made
+
+
+def _module(name: str, held: dict[str, Any]) -> StandIn:
+    return StandIn(name, held, None if name.endswith(".layers") else unused.Package(name))

@@ -11,13 +11,13 @@ from typing import Any
 #: Where not installed, anything can be imported from these and their modules, and nothing used.
 PACKAGES = (
     "dv", "einops", "fvcore", "matplotlib", "mpl_toolkits", "ptflops", "pygame", "seaborn", "sklearn", "thop",
-    "tonic", "torchinfo", "torchsummary", "tqdm", "wandb",
+    "tonic", "torchinfo", "torchsummary", "tqdm", "ultralytics", "wandb",
 )  # fmt: skip
 
 
 #: The same, where the package itself is a stand-in: by its name.
 BESIDE = {
-    "timm": ("timm.loss", "timm.optim", "timm.scheduler", "timm.utils"),
+    "timm": ("timm.data", "timm.loss", "timm.models.helpers", "timm.optim", "timm.scheduler", "timm.utils"),
     "torchvision": ("torchvision",),
 }
 
