@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from spikingjelly.activation_based import functional
 
 from qkf_deploy.converters.torch.checkpoint import Checkpoint, load_model
 from qkf_deploy.datasets import digits
-from qkf_deploy.errors import InputError
+from qkf_deploy.errors import InputError, MissingComponent
 from qkf_deploy.models import BUILDS, QKFormer
 
 pytest.importorskip("sklearn")
@@ -58,6 +61,58 @@ def test_pixels_follow_the_stated_rule() -> None:
 def test_other_pixels_are_refused(value: float) -> None:
     with pytest.raises(InputError, match="whole numbers from 0 to 16"):
         digits.to_bytes(np.full((1, 8, 8), value))
+
+
+def test_the_values_are_those_that_scikit_learn_loads(data: digits.Digits) -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    test = digits.held_out_indices(bunch.target)
+    assert np.array_equal(digits.to_bytes(bunch.images)[test], data.test_images)
+    assert np.array_equal(bunch.target[test], data.test_labels)
+    assert np.array_equal(digits.to_bytes(np.delete(bunch.images, test, 0)), data.train_images)
+    assert np.array_equal(np.delete(bunch.target, test), data.train_labels)
+
+
+def _installed(folder: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package called sklearn with this file of digits."""
+    path = folder / "sklearn" / "datasets" / "data" / "digits.csv.gz"
+    path.parent.mkdir(parents=True)
+    (folder / "sklearn" / "__init__.py").touch()
+    if content is not None:
+        path.write_bytes(content)
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(folder)
+
+
+ROW = b",".join([b"3"] * 65) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"", "not the digits"),
+        (ROW, "cannot be read"),
+        (gzip.compress(ROW * 1797), "not the digits of scikit-learn"),
+        (gzip.compress(ROW * 1797)[:-9], "cannot be read"),
+        (gzip.compress(b"3,x\n"), "not the digits"),
+    ],
+)
+def test_another_file_is_refused(
+    content: bytes | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _installed(tmp_path, content, monkeypatch)
+    with pytest.raises(InputError, match=words) as caught:
+        digits.load_digits()
+    assert "digits.csv.gz" in str(caught.value.where)
+
+
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingComponent, match="scikit-learn is not installed"):
+        digits.load_digits()
 
 
 def test_mean_and_std_are_those_of_the_training_images(data: digits.Digits) -> None:
