@@ -276,9 +276,7 @@ class ExecutionOptions(Options):
     ] = False
     shard: Annotated[
         int | None,
-        Help(
-            "Samples that are run and stored together, what a crash loses at most per process [default: 32].", least=1
-        ),
+        Help("Samples run and stored together, of a float network at least a batch [default: 32].", least=1),
     ] = None
     tick: Annotated[
         Callable[[Tally], None] | None, Help("Called with how far it is, after every shard.", command_line=False)

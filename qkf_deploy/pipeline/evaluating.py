@@ -232,7 +232,7 @@ def _batch(graph: Graph, options: EvaluateOptions) -> int | None:
             "the network carries membranes from image to image, so results depend on which run together",
             hint="say how many with --batch-size",
         )
-    return options.batch or (None if _free(graph) else min(default_batch(graph), SHARD))
+    return options.batch or (None if _free(graph) else default_batch(graph))
 
 
 def _free(graph: Graph) -> bool:

@@ -97,8 +97,8 @@ def test_what_the_user_says_stays(place, tmp_path, sizes) -> None:
 
 def test_a_float_network_keeps_one_size(place, digits_float, tmp_path, sizes) -> None:
     qd.save(digits_float, tmp_path / "float.qkf")
-    qd.evaluate(tmp_path / "float.qkf", place.data, tmp_path / "run.sqlite", engine="torch", limit=40)
-    assert sizes == [32, SAMPLES, 8]  # its sums depend on what runs together; the first samples are looked at besides
+    qd.evaluate(tmp_path / "float.qkf", place.data, tmp_path / "run.sqlite", engine="torch", limit=40, shard=8)
+    assert sizes == [40, SAMPLES]  # its sums depend on what runs together; the first samples are looked at besides
 
 
 def test_torch_without_memory_is_said_as_such(place, tmp_path, monkeypatch, capsys) -> None:
