@@ -110,6 +110,28 @@ def test_what_surrounds_a_model_may_be_imported_from_timm_and_not_used(tmp_path:
     assert stand_ins() == []
 
 
+def test_backbones_of_a_registry_load_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.py"
+    path.write_text(
+        "import torch\n"
+        "from mmengine.logging import print_log\n"
+        "from mmengine.model import BaseModule\n"
+        "from mmseg.registry import MODELS\n\n\n"
+        "@MODELS.register_module()\n"
+        "class Backbone(BaseModule):\n"
+        "    def __init__(self, width, init_cfg=None):\n"
+        "        super().__init__(init_cfg=init_cfg)\n"
+        "        self.fc = torch.nn.Linear(2, width)\n\n"
+        "    def init_weights(self):\n"
+        "        print_log('from scratch')\n"
+    )
+    made = call_factory(f"{path}:Backbone", {"width": 3, "init_cfg": {"type": "Pretrained"}}, {})[0]
+    assert (made.fc.out_features, made.init_cfg) == (3, {"type": "Pretrained"})
+    with pytest.raises(ImportError, match="mmengine is not installed, and print_log is used"):
+        made.init_weights()
+    assert not [m for m in sys.modules if m.startswith(("mmengine", "mmseg"))]
+
+
 def test_drop_path_and_pairs() -> None:
     x = torch.ones(1000, 2)
     dropped = DropPath(0.25)(x)

@@ -59,6 +59,8 @@ READOUTS: dict[str, tuple[Callable[[], nn.Module], tuple[float, ...]]] = {
         lambda: Net(lambda y: (torch.arange(4, dtype=y.dtype)[:, None, None] * y).sum(0)),
         (0.0, 1.0, 2.0, 3.0),
     ),
+    "axis of time kept": (lambda: Net(lambda y: y.sum(0, keepdim=True)), ()),
+    "axis of time kept and merged": (lambda: Net(lambda y: y.mean(0, keepdim=True).flatten(0, 1)), ()),
 }
 
 
@@ -70,6 +72,7 @@ def test_readouts(name: str) -> None:
     assert_faithful(net)
     (readout,) = (n for n in net.graph if n.op.kind == "readout")
     assert readout.op == Readout(weights)
+    assert net.graph.output.type.shape == (5,)
     integer = assert_exact(net.graph, net.images, bits=16)
     wanted = qd.simulate(integer, net.images, engine="reference")
     for engine, options in (("torch", {}), ("onnx", {}), ("onnx", {"form": "sequence"})):

@@ -14,7 +14,15 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from qkf_deploy.converters.torch.compat import braincog_names, cext, clock_driven, timm_names, torchvision_names, unused
+from qkf_deploy.converters.torch.compat import (
+    braincog_names,
+    cext,
+    clock_driven,
+    openmmlab_names,
+    timm_names,
+    torchvision_names,
+    unused,
+)
 from qkf_deploy.converters.torch.compat.backends import backend_arguments
 
 _PROVIDERS = (
@@ -23,6 +31,7 @@ _PROVIDERS = (
     ("timm", timm_names.modules),
     ("braincog.model_zoo.base_module", braincog_names.modules),
     ("torchvision", torchvision_names.modules),
+    ("mmengine", openmmlab_names.modules),
 )
 
 

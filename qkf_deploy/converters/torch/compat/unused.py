@@ -19,6 +19,7 @@ PACKAGES = (
 BESIDE = {
     "timm": ("timm.data", "timm.loss", "timm.models.helpers", "timm.optim", "timm.scheduler", "timm.utils"),
     "torchvision": ("torchvision",),
+    "mmengine": ("mmcv", "mmdet", "mmengine", "mmseg"),
 }
 
 

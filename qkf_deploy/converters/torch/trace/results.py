@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qkf_deploy.converters.torch.trace.capture import Ref
-from qkf_deploy.converters.torch.trace.symbols import Symbol
+from qkf_deploy.converters.torch.trace.symbols import BATCH, Symbol
 from qkf_deploy.errors import UnsupportedError, UsageError
 from qkf_deploy.ir import Operand, View
 from qkf_deploy.ir.values import Timing
@@ -69,7 +69,7 @@ def _result(low: Lowering, ref: str, what: str) -> Operand:
     """One value per image: the result, or its mean over time."""
     if not low.is_traced(Ref(ref)):
         raise UnsupportedError(f"{what} is not a tensor computed from its input")
-    symbol = low.symbol(Ref(ref))
+    symbol = _without_ended_time(low.symbol(Ref(ref)))
     _check_time(low, symbol)
     operand, steps = symbol.operand(), low.steps or low.spec.time_steps
     if low.type_of(operand).timing is Timing.IMAGE:
@@ -86,6 +86,12 @@ def _result(low: Lowering, ref: str, what: str) -> Operand:
         low.notices.append("the model returns one result per time step; the graph's logits are their mean over time")
     readout = low.add("readout", Readout(), (operand,), path="output")
     return Operand(low.add("mean", Scale(1.0 / steps), (readout,), path="output"))
+
+
+def _without_ended_time(symbol: Symbol) -> Symbol:
+    """The result without the axis of size 1 in front of the batch that a sum over time has kept."""
+    kept = symbol.layout()[:1] == [None] and symbol.shape[0] == 1 and (BATCH,) in symbol.layout()
+    return symbol.reshaped(symbol.shape[1:]) if kept else symbol
 
 
 def _one_of(step: int, looped: int, steps: int | None) -> tuple[float, ...]:

@@ -110,7 +110,6 @@ def _sum_features(low: Lowering, call: Call, x: Symbol, axes: Sequence[int], kee
 
 
 def _sum_time(low: Lowering, call: Call, x: Symbol, axis: int, keepdim: bool, weights: tuple[float, ...]) -> Symbol:
-    if keepdim:
-        raise UnsupportedError("a sum over time that keeps the time axis")
     layout = [lead for a, lead in enumerate(x.layout()) if a != axis]
-    return low.emit(call, "readout", Readout(weights), (x,), layout, ends_time=True)
+    summed = low.emit(call, "readout", Readout(weights), (x,), layout, ends_time=True)
+    return summed.reshaped((*summed.shape[:axis], 1, *summed.shape[axis:])) if keepdim else summed
