@@ -41,7 +41,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(folder: str = "out", **options: object) -> qd.WholeRun:
-    return qd.run("net.qkf", "data.npz", folder, bits=(8, 4), engine="reference", **options)
+    return qd.run("net.qkf", "data.npz", folder, **{"bits": (8, 4), "engine": "reference", **options})
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -81,7 +81,9 @@ def test_the_single_commands_make_the_same(kit: Path) -> None:
 def test_does_only_what_has_changed(kit: Path) -> None:
     made()
     before = times(kit / "out")
-    whole = made()
+    told: list[str] = []
+    whole = made(stage=told.append)
+    assert told == [*(f"evaluating {name}" for name in ("float", "8bit", "4bit")), "writing the page"]
     assert set(whole.unchanged) == {"float.qkf", "8bit.qkf", "4bit.qkf"}
     assert all(outcome.kept for outcome in whole.outcomes.values())
     assert {n: t for n, t in times(kit / "out").items() if n.endswith("qkf")} == {
@@ -94,6 +96,14 @@ def test_does_only_what_has_changed(kit: Path) -> None:
     assert whole.unchanged == ()
     assert not any(outcome.kept for outcome in whole.outcomes.values())
     assert whole.runs["8bit"].network == digest(qd.quantize(qd.load("net.qkf"), 8))
+
+
+def test_what_an_earlier_run_left_is_named(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert made().earlier == ()
+    Path("out/8bit.chip.json").write_text("{}")
+    assert made(bits=8).earlier == ("4bit.qkf", "4bit.sqlite", "8bit.chip.json")
+    assert command_line(["run", "net.qkf", "data.npz", "--bits", "8", "--engine", "reference", "-o", "out"]) == 0
+    assert "not on this page: 4bit.qkf, 4bit.sqlite, 8bit.chip.json" in capsys.readouterr().err
 
 
 def test_other_data_are_evaluated_again(kit: Path) -> None:

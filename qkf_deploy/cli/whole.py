@@ -67,6 +67,8 @@ def run_command(
     kept = [*made.unchanged, *(f"{name}.sqlite" for name, o in made.outcomes.items() if o.kept)]
     if kept:
         note(f"as before: {', '.join(kept)}")
+    if made.earlier:
+        note(f"of an earlier run with other options, and not on this page: {', '.join(made.earlier)}")
     note(f"everything is in {made.folder}; the page is {made.report}")
     for name, outcome in made.outcomes.items():
         require_complete(outcome, made.folder / f"{name}.sqlite")

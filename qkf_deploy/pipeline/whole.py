@@ -34,6 +34,7 @@ class WholeRun:
         outcomes: how they ended.
         chips: the integer networks on a chip, as `hardware --format json` writes it; none without a chip.
         unchanged: names of files that were there already, made from the same.
+        earlier: names of networks and results that an earlier run with other options left there; not on the page.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class WholeRun:
     outcomes: Mapping[str, Outcome]
     chips: tuple[Path, ...]
     unchanged: tuple[str, ...]
+    earlier: tuple[str, ...]
 
     @property
     def report(self) -> Path:
@@ -112,34 +114,43 @@ class _Making:
         runs = dict(zip(names, load_runs(files).values(), strict=True))
         chips = tuple(self._on_chip(name, runs[name]) for name in names[1:] if options.chip is not None)
         self._page(runs, names, chips)
-        return WholeRun(self._record.folder, runs, outcomes, chips, tuple(self._unchanged))
+        return WholeRun(self._record.folder, runs, outcomes, chips, tuple(self._unchanged), self._earlier(names, chips))
+
+    def _earlier(self, names: list[str], chips: tuple[Path, ...]) -> tuple[str, ...]:
+        found = (path.name for pattern in _RESULTS for path in self._record.folder.glob(pattern))
+        now = {f"{name}.{ending}" for name in names for ending in ("qkf", "sqlite")} | {path.name for path in chips}
+        return tuple(sorted(set(found) - now))
 
     def _begins(self, what: str) -> None:
         if self._asked.options.stage is not None:
             self._asked.options.stage(what)
 
-    def _make(self, name: str, origin: str | None, write: Callable[[Path], None]) -> None:
-        self._record, written = self._record.make(name, origin, write)
+    def _make(self, what: str, name: str, origin: str | None, write: Callable[[Path], None]) -> None:
+        def begin(path: Path) -> None:
+            self._begins(what)
+            write(path)
+
+        self._record, written = self._record.make(name, origin, begin)
         if not written:
             self._unchanged.append(name)
 
     def _float(self) -> None:
         source, given = self._asked.source, part(self._asked.options, TraceOptions)
-        self._begins(f"tracing {source}")
+        what = f"tracing {source}"
         if source.endswith(".qkf"):
-            self._make("float.qkf", _of_files("copy", source), lambda path: save(_floating(source), path))
+            self._make(what, "float.qkf", _of_files("copy", source), lambda path: save(_floating(source), path))
         else:
             # What the code of a factory imports is not known, so it is traced every time.
             made_from = _of_files("trace", source, given) if Path(source).is_file() else None
-            self._make("float.qkf", made_from, lambda path: save(fold(trace(source, **given)), path))
+            self._make(what, "float.qkf", made_from, lambda path: save(fold(trace(source, **given)), path))
         if self._asked.options.tell is not None:
             for line in load(self._record.folder / "float.qkf").assumed:
                 self._asked.options.tell(line)
 
     def _integer(self, bits: int) -> None:
         floating = self._record.folder / "float.qkf"
-        self._begins(f"quantizing to {bits} bits")
         self._make(
+            f"quantizing to {bits} bits",
             f"{network_name(bits)}.qkf",
             origin("quantize", sha256(floating), bits),
             lambda path: save(quantize(load(floating), bits), path),
@@ -155,7 +166,6 @@ class _Making:
     def _on_chip(self, name: str, run: RunFile) -> Path:
         options, folder = self._asked.options, self._record.folder
         chip, images = str(options.chip), options.chip_images
-        self._begins(f"{name} on {chip}")
         network, stored, file = folder / f"{name}.qkf", folder / f"{name}.sqlite", f"{name}.chip.json"
         about = sha256(Path(chip)) if Path(chip).is_file() else chip
         made_from = origin("hardware", sha256(network), run.data, list(run.indices), about, images)
@@ -164,7 +174,7 @@ class _Making:
         def write(path: Path) -> None:
             write_atomically(path, on_chip(network, stored, chip, images, **engine).text("json").encode())
 
-        self._make(file, made_from, write)
+        self._make(f"{name} on {chip}", file, made_from, write)
         return folder / file
 
     def _page(self, runs: Mapping[str, RunFile], names: list[str], chips: tuple[Path, ...]) -> None:
@@ -173,6 +183,8 @@ class _Making:
         write_report(runs[names[1]], self._record.folder / "report.html", self._asked.options.profiles, beside, chips)
 
 
+#: What a run leaves for each of its networks.
+_RESULTS = ("*.qkf", "*.sqlite", "*.chip.json")
 #: Options that the evaluations take over.
 _SHARED = {keyword.name for keyword in keywords(RunOptions)} - {"bits"}
 

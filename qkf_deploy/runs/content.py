@@ -89,7 +89,7 @@ class RunFile:
         """Raises InputError unless this is a run of ``graph``."""
         if self.network != digest(graph):
             raise InputError(
-                "the run belongs to another network",
+                f"the run belongs to another network ({self.network[:12]}..., this one is {digest(graph)[:12]}...)",
                 hint="run this one: `qkf-deploy simulate NETWORK IMAGES -o run.sqlite`",
             )
 
