@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +132,57 @@ def test_forms(name: str) -> None:
     starts_elsewhere = ("scaled spikes", "to a value", "takes less", "takes more")
     assert ("initial" in net.graph["a"].params) == (name in starts_elsewhere)
     assert net.graph.time_steps == T
+    assert_faithful(net, 2)
+    assert_exact(net.graph, net.images)
+
+
+class Relaxes(nn.Module):
+    """Starts at the voltage that it is reset to and decays towards; constants of it cancel up to rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        decay, rest = math.exp(-0.4), -0.2
+        v, out = torch.full_like(x[0], rest), []
+        for now in x.unbind(0):
+            v = decay * v + (1 - decay) * now
+            s = (v >= 0.75).to(x)
+            v = torch.where(s.bool(), torch.full_like(v, rest), v)
+            out.append(s)
+        return torch.stack(out)
+
+
+def test_constants_that_cancel_are_none() -> None:
+    net = network(Relaxes)
+    op = net.graph["a"].op
+    assert isinstance(op, Neuron)
+    assert (op.v_threshold, op.v_reset) == (0.75, -0.2)
+    assert op.decay == pytest.approx(math.exp(-0.4))
+    assert_faithful(net, 2)
+
+
+class Layered(nn.Module):
+    """A loop around layers whose membranes are made in the shape of nothing else, and changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3 * SIZE * SIZE, 24), nn.Linear(24, 12), nn.Linear(12, 3)
+        self.first.weight.data *= 4.0
+        self.second.weight.data *= 4.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        v, w, s, out = x.new_zeros(len(x), 24), torch.zeros(len(x), 12), x.new_zeros(len(x), 24), x.new_zeros(len(x), 3)
+        for _ in range(T):
+            v = v * 0.5 * (s < 0.5).to(x) + self.first(x)
+            s = (v > 0.25).to(x)
+            w += self.second(s)
+            fired = torch.ge(w, 0.5)
+            w.masked_fill_(fired, 0.0)
+            out += self.last(fired.to(x))
+        return out / T
+
+
+def test_membranes_of_zeros_with_a_size_of_their_own() -> None:
+    net = traced(Layered(), image_size=SIZE, in_channels=3)
     assert_faithful(net, 2)
     assert_exact(net.graph, net.images)
 

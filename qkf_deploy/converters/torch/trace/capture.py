@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,11 @@ def _(x: torch.Tensor, path: str) -> torch.Tensor:
 #: A missing Triton (not used here), and the traceback of a failed shape rule (the exception says it too).
 _LOGGERS = ("torch._library.triton", "torch._subclasses.fake_tensor", "torch.export", "torch._dynamo")
 NEURON_CALL = "qkf_deploy.neuron.default"
+#: Constants that take their shape or type from a tensor, with their value, or the place of the argument that it is.
+_FILLED: Mapping[str, float | int] = {
+    "aten.zeros_like.default": 0.0, "aten.new_zeros.default": 0.0, "aten.ones_like.default": 1.0,
+    "aten.new_ones.default": 1.0, "aten.full_like.default": 1, "aten.new_full.default": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ def _program(
         if isinstance(value, torch.Tensor):
             shapes[node.name] = tuple(int(n) for n in value.shape)
         if node.op == "call_function":
-            calls.append(_call(node, paths, leaves))
+            calls.append(_filled(_call(node, paths, leaves), value))
     (input_name,) = signature.user_inputs
     outputs = tuple(str(o) for o in signature.user_outputs)
     named = _output_names(exported, len(outputs))
@@ -341,6 +346,16 @@ def _call(node: Any, paths: Mapping[str, str], leaves: set[str]) -> Call:
         path in leaves,
         _source(node.meta.get("stack_trace")),
     )
+
+
+def _filled(call: Call, result: Any) -> Call:
+    """A call that reads no values of any tensor as one that reads no tensor."""
+    value = _FILLED.get(call.target)
+    value = call.args[value] if isinstance(value, int) else value
+    if value is None or isinstance(value, Ref):
+        return call
+    dtype = torch.float64 if result.is_floating_point() else result.dtype
+    return replace(call, target="aten.full.default", args=(list(result.shape), value), kwargs={"dtype": dtype})
 
 
 def _argument(value: Any) -> Any:

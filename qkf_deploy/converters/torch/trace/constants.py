@@ -20,6 +20,7 @@ class Constants:
     """
 
     def __init__(self, program: Program) -> None:
+        self._given = program.tensors
         self.values: dict[str, Any] = dict(program.tensors)
         self.random: set[str] = set()
 
@@ -33,10 +34,12 @@ class Constants:
         if _draws(function, call):
             self.random.add(call.name)
             return True
+        if call.references() and (Aliases.in_place(call) or _shares(call.target)):
+            self._own(call.references()[0])
         try:
             with torch.no_grad():
                 args, kwargs = self._resolve(call.args), {k: self._resolve(v) for k, v in call.kwargs.items()}
-                self.values[call.name] = function(*args, **kwargs)
+                self.values[call.name] = _widened(function(*args, **kwargs))
         except (RuntimeError, TypeError, NotImplementedError):
             return False  # whoever reads it is refused by name
         return True
@@ -46,8 +49,13 @@ class Constants:
             return [self._resolve(v) for v in value]
         if not isinstance(value, Ref):
             return value
-        known = self.values[value.name]
-        return known.double() if isinstance(known, torch.Tensor) and known.is_floating_point() else known
+        return _widened(self.values[value.name])
+
+    def _own(self, name: str) -> None:
+        """Let a parameter have memory of its own, in float64: what is written to a part of it is written to it."""
+        known = self.values[name]
+        if known is self._given.get(name) and isinstance(known, torch.Tensor):
+            self.values[name] = _widened(known.detach().clone())
 
     def array(self, value: Any) -> np.ndarray:
         """A constant as an array.
@@ -74,8 +82,12 @@ class Constants:
         known = self.values.get(value.name) if isinstance(value, Ref) else None
         if not isinstance(known, torch.Tensor) or known.numel() == 0:
             return None
-        first = known.reshape(-1)[0]
+        first = known.detach().reshape(-1)[0]
         return float(first) if bool((known == first).all()) else None
+
+
+def _widened(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def overload(target: str) -> Any:

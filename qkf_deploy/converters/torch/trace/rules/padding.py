@@ -1,4 +1,4 @@
-"""Padding: zeros or constants around a map.
+"""Padding: zeros, constants or elements of the map itself around a map.
 
 A pad is kept back until something reads it: a convolution takes zeros as its own padding. What else reads it, and pads
 whose border the model writes (what a zero would be behind a batch norm), become a depthwise convolution with weight 1
@@ -7,6 +7,7 @@ whose bias stands where no element is; folding merges it with its neighbours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.gathering import mirrored
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -133,11 +135,11 @@ def without_zeros(low: Lowering, value: Any, rank: int) -> tuple[Symbol, tuple[i
 
 @rule("aten.pad.default", "aten.constant_pad_nd.default")
 def pad(low: Lowering, call: Call) -> Padded | Symbol:
-    """Constants around the last one or two axes; negative amounts cut."""
+    """Constants around the last one or two axes, or elements of the map again; negative amounts cut."""
     mode = argument(call, 2, "mode", "constant") if "constant" not in call.target else "constant"
     value = argument(call, 3 if "constant" not in call.target else 2, "value", None) or 0.0
-    if mode != "constant":
-        raise UnsupportedError(f"{mode} padding reads elements twice", hint="pad with zeros")
+    if not math.isfinite(value):
+        raise UnsupportedError(f"pads with {value}, which no value of a network is", hint="give the pool its padding")
     x = low.symbol(call.args[0])
     flat = [int(n) for n in call.args[1]]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
@@ -145,6 +147,8 @@ def pad(low: Lowering, call: Call) -> Padded | Symbol:
         if before < 0 or behind < 0:
             x = x.narrowed(axis, max(0, -before), x.shape[axis] - max(0, -behind))
     pairs = [(max(0, before), max(0, behind)) for before, behind in pairs]
+    if mode != "constant":
+        return mirrored(low, call, x, pairs, mode)
     features = sum(lead is None for lead in x.layout())
     rank = features - 1
     outer, inner = pairs[: len(pairs) - rank], pairs[max(0, len(pairs) - rank) :]

@@ -8,6 +8,7 @@ from typing import Any
 from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import padding
+from qkf_deploy.converters.torch.trace.rules.gathering import gathered
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import TIME, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -75,9 +76,9 @@ def cut(low: Lowering, call: Call) -> Symbol | padding.Region:
     start, stop, step = argument(call, 2, "start") or 0, argument(call, 3, "end"), argument(call, 4, "step", 1)
     if "narrow" in call.target:
         stop = start + stop
-    start, stop, _ = slice(start, stop).indices(x.shape[axis])
+    start, stop, step = slice(start, stop, step).indices(x.shape[axis])
     if step != 1:
-        raise UnsupportedError("a slice with a step")
+        return gathered(low, call, x, axis, range(start, stop, step), "slice")
     return x if (start, stop) == (0, x.shape[axis]) else x.narrowed(axis, start, stop)
 
 

@@ -128,7 +128,7 @@ def forms(chain: Sequence[Firing]) -> Iterator[Form]:
     if not all((f.threshold > 0).all() for f in chain if not f.starts):
         raise UnsupportedError("fires at 0 or below", hint="a threshold above the reset voltage is needed")
     pairs = zip(pairwise(chain), pairwise(scales), strict=True)
-    steps = [_step(before, after, earlier, later.unit) for (before, after), (earlier, later) in pairs]
+    steps = [_step(before, after, earlier, later.unit, last.threshold) for (before, after), (earlier, later) in pairs]
     first = plus(scaled(chain[0].charge, scales[0].unit), constant(scales[0].offset))
     for step in steps[1:]:
         one = steps[0]
@@ -153,7 +153,12 @@ def _scale(chain: Sequence[Firing], firing: Firing) -> _Scale:
     if gain is None:
         return _Scale(threshold / firing.threshold, _ZERO)
     offset = threshold - gain * firing.threshold
-    return _Scale(gain, np.where(np.abs(offset) <= 1e-12 * threshold, 0.0, offset))
+    return _Scale(gain, _settled(offset, threshold))
+
+
+def _settled(level: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """A voltage, 0 where it is only what rounding left of terms that cancel."""
+    return np.where(np.abs(level) <= 1e-12 * threshold, 0.0, level)
 
 
 def _check_polarity(chain: Sequence[Firing], scales: Sequence[_Scale]) -> None:
@@ -176,22 +181,22 @@ def _gain(chain: Sequence[Firing]) -> np.ndarray | None:
     return factors[0] if len(factors) == 1 and (factors[0] > 0).all() else None
 
 
-def _step(before: Firing, after: Firing, earlier: _Scale, unit: np.ndarray) -> _Step:
-    """One step in the units of the chain."""
+def _step(before: Firing, after: Firing, earlier: _Scale, unit: np.ndarray, threshold: np.ndarray) -> _Step:
+    """One step in the units of the chain, whose last threshold is ``threshold``."""
     membrane: Atom = ("x", before.root) if before.starts else ("u", before.index)
     spikes: Atom = ("s", before.index)
     size: Atom = ("q", before.index) if before.signed else spikes
     both: Monomial = tuple(sorted((membrane, size), key=str))
     charge = dict(scaled(after.charge, unit))
     keep, gated = charge.pop((membrane,), _ZERO) / earlier.unit, charge.pop(both, _ZERO) / earlier.unit
-    taken = charge.pop((size,), _ZERO) - gated * earlier.offset
+    taken = _settled(charge.pop((size,), _ZERO) - gated * earlier.offset, threshold)
     if before.signed:
         if taken.any():
             raise UnsupportedError("is reset to another value than 0 by spikes of either polarity")
         taken = charge.pop((spikes,), _ZERO)
     if before.starts and not any(charge):  # the same drive at every step: as much of it as in the first is this step's
         keep, charge[membrane,] = keep - 1.0, earlier.unit
-    charge = dict(plus(charge, constant(-keep * earlier.offset)))
+    charge[()] = _settled(charge.get((), _ZERO) - keep * earlier.offset, threshold)
     if any(spikes in m or not _is_drive(m) for m in charge):
         raise UnsupportedError("multiplies its membrane or its spikes by something else")
     return _Step(keep, gated, taken, {m: f for m, f in charge.items() if np.any(f)})
@@ -224,8 +229,7 @@ def _resets(last: Firing, step: _Step, drives: list[Poly]) -> Iterator[Form]:
     initial = (drives[0].get((), _ZERO) - shift) / keep
     if not same(initial, rest):
         levels["initial"] = initial
-    bias = shift - rest * (1.0 - keep)
-    bias = np.where(np.abs(bias) <= 1e-12, 0.0, bias)
+    bias = _settled(shift - rest * (1.0 - keep), threshold)
     plain: list[Poly] = [{m: f for m, f in d.items() if m} for d in drives]
     yield from _charges(last, levels, keep, bias, plain, late)
 

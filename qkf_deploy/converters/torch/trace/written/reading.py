@@ -18,10 +18,6 @@ _SAME = frozenset({
     "clone", "detach", "detach_", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_as",
     "_assert_tensor_metadata",
 })  # fmt: skip
-#: Constants that take their shape from a tensor, with their value; ``None`` where it is an argument.
-_FILLED: Mapping[str, float | None] = {
-    "zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0, "full_like": None,
-}  # fmt: skip
 
 
 class Reading(Spikes):
@@ -49,7 +45,7 @@ class Reading(Spikes):
             return
         what = call.target.split(".")[1]
         in_place = Aliases.in_place(call) and what != "detach_"
-        if in_place and refs[0] not in self._values and refs[0] not in self._clamped:
+        if in_place and not any(refs[0] in k for k in (self._values, self._clamped, self.constants.values)):
             self.changed.add(refs[0])
             return
         try:
@@ -57,8 +53,8 @@ class Reading(Spikes):
         except (UnsupportedError, KeyError, IndexError, ValueError):
             done = False
         if not done and in_place:
-            self._values.pop(refs[0], None)
-            self._clamped.pop(refs[0], None)
+            for known in (self._values, self._clamped, self.constants.values):
+                known.pop(refs[0], None)
             self.changed.add(refs[0])
         if done:
             self.state.add(call.name)
@@ -70,9 +66,6 @@ class Reading(Spikes):
     def _read(self, call: Call, what: str) -> bool:
         if what in FIRING:
             return self._fire(call, what)
-        if what in _FILLED:
-            value = _FILLED[what]
-            return self._keep(call, constant(self.constant_of(call.args[1]) if value is None else value))
         if what in ("clamp", "hardtanh", "clamp_min", "relu", "relu6"):
             return self._clamp(call, what)
         function = _ELEMENTWISE.get(what)

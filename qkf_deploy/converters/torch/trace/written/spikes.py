@@ -60,14 +60,18 @@ class Spikes:
         """A constant argument, ``None`` if it depends on the input."""
         if isinstance(value, bool | int | float):
             return np.asarray(float(value))
-        if isinstance(value, Ref) and value.name in self.constants.values:
+        if self._is_constant(value):
             known = self.constants.number(value)  # a tensor of one number has no shape to fit
-            return np.asarray(self.constants.array(value) if known is None else known, np.float64)
+            return np.array(self.constants.array(value) if known is None else known, np.float64)  # as it is now
         return number(self.poly(value)) if isinstance(value, Ref) and value.name in self._values else None
+
+    def _is_constant(self, value: Any) -> bool:
+        """True for a constant of the program that nothing was written to."""
+        return isinstance(value, Ref) and value.name in self.constants.values and value.name not in self._values
 
     def poly(self, value: Any) -> Poly:
         """An argument as a polynomial."""
-        if not isinstance(value, Ref) or value.name in self.constants.values:
+        if not isinstance(value, Ref) or self._is_constant(value):
             known = self.constant_of(value)
             if known is None:
                 raise UnsupportedError("no constant")

@@ -102,8 +102,7 @@ class Trial:
 
     def _random(self, name: str) -> torch.Tensor:
         """Quarters of the threshold, which meet it exactly, and any numbers; of other neurons, spikes."""
-        full = self._program.shapes[name]
-        shape = (_TRIES, *[1] * (self._lead - len(full)), *(min(n, _MOST) for n in full))
+        shape = self._shape(self._program.shapes[name])
         fires = next((f for f in self._reading.firings if f.call.name == name), None)
         if fires is not None:
             return torch.from_numpy(self._rng.integers(-1 if fires.signed else 0, 2, shape).astype(np.float64))
@@ -112,8 +111,16 @@ class Trial:
         return torch.from_numpy(np.where(self._rng.random(shape) < 0.5, quarters, self._rng.normal(size=shape) * level))
 
     def _run(self, call: Call) -> torch.Tensor:
-        function = overload(call.target)
-        return function(*self._argument(list(call.args)), **{k: self._argument(v) for k, v in call.kwargs.items()})
+        function, args = overload(call.target), self._argument(list(call.args))
+        if call.target.startswith("aten.new_"):  # its shape is an argument
+            args[1] = self._shape(call.args[1])
+        if Aliases.in_place(call):  # on a constant, which has no axis of tries
+            args[0] = args[0].broadcast_to(self._shape(self._program.shapes[call.name])).clone()
+        return function(*args, **{k: self._argument(v) for k, v in call.kwargs.items()})
+
+    def _shape(self, full: Sequence[int]) -> tuple[int, ...]:
+        """What is tried of a tensor: the first elements along every axis, behind an axis of tries."""
+        return (_TRIES, *[1] * (self._lead - len(full)), *(min(n, _MOST) for n in full))
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
