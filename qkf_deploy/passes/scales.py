@@ -2,14 +2,15 @@
 
 Where drives meet in an addition their scales are unified, per channel: every drive that takes part (through pools,
 views and further additions) gets the largest scale any of them needs. So do the channels of a drive that a product
-with spikes sums over (the attention of SpikingResformer, arXiv 2403.14302): one scale along the summed axis. A
+with spikes sums over (the attention of SpikingResformer, arXiv 2403.14302), and those that are positions to what
+reads them (rows of a wavelet transform, arXiv 2403.11138, in front of a norm per channel): one scale along that axis. A
 synapse whose own unit is finer keeps it, so that its weights keep the bits asked, and a rounding shift follows
 (:func:`shifts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,12 +79,15 @@ def drive_scales(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, *, un
         ProofError: a synapse on a drive that cannot have the bits asked.
     """
     scales = _forward(graph, rules, input_scale, {})
-    if not unify or not rules.joined:
+    if not unify:
         return scales
+    floor: Scales = {}
     for _ in range(_MAX_ROUNDS):
-        raised = _forward(graph, rules, input_scale, _required(graph, scales))
+        for name, need in _required(graph, scales).items():
+            floor[name] = np.maximum(need, floor.get(name, 0.0))
+        raised = _forward(graph, rules, input_scale, floor) if floor else scales
         if all(np.array_equal(raised[name], scales[name]) for name in scales):
-            _check_products(graph, scales)
+            _check_combined(graph, scales)
             return scales
         scales = raised
     raise UnsupportedError("the scales of a membrane shortcut grow without end", hint="is there a neuron in the loop?")
@@ -96,7 +100,12 @@ def joined(graph: Graph) -> frozenset[str]:
     Raises:
         UnsupportedError: something whose scale cannot be changed is added to a drive.
     """
-    return frozenset(_required(graph, {n.name: np.ones((1,) * len(n.type.shape)) for n in graph}))
+
+    def apart(node: Node, _: Scales) -> np.ndarray:  # any scales that differ from channel to channel
+        axis, rank = synapse_axis(node), len(node.type.shape)
+        return np.arange(1.0, node.type.shape[axis] + 1).reshape([-1 if i == axis else 1 for i in range(rank)])
+
+    return frozenset(_required(graph, _derive(graph, np.ones((1,) * len(graph.input.type.shape)), apart)))
 
 
 def shifts(graph: Graph, rules: ScaleRules, scales: Scales) -> dict[str, np.ndarray]:
@@ -159,7 +168,7 @@ def effective_weight(graph: Graph, node: Node, scales: Mapping[str, np.ndarray])
         return weight
     axis = 0 if isinstance(node.op, Conv) else scale.ndim - 1
     channels = graph.operand_type(node.inputs[0]).shape[axis]
-    per_channel = _uniform(scale, tuple(i for i in range(scale.ndim) if i != axis), node)
+    per_channel = _one_scale(scale, tuple(i for i in range(scale.ndim) if i != axis))
     per_channel = np.broadcast_to(per_channel.reshape(-1), (channels,))
     if isinstance(node.op, Conv):
         index = input_channels(weight.shape, node.op.groups)
@@ -167,29 +176,44 @@ def effective_weight(graph: Graph, node: Node, scales: Mapping[str, np.ndarray])
     return weight * per_channel
 
 
-def _uniform(scale: np.ndarray, axes: tuple[int, ...], node: Node) -> np.ndarray:
-    """The scale with ``axes`` cut to size 1, which must not change it."""
-    first = scale
-    for axis in axes:
-        first = first.take([0], axis=axis)
-    if (scale != first).any():
-        raise UnsupportedError("needs one scale over the elements it combines", where=node.name)
-    return first
+def _combined(graph: Graph, node: Node) -> list[tuple[Operand, tuple[int, ...]]]:
+    """The drives a node reads, with the axes along which each needs one scale."""
+    if isinstance(node.op, MatMul):
+        axes = [(-1,), (-2,)]
+    elif isinstance(node.op, Sum):
+        axes = [node.op.axes]
+    elif isinstance(node.op, MaxPool | SumPool | Conv | Linear):
+        rank = len(graph.operand_type(node.inputs[0]).shape)
+        channel = rank - 1 if isinstance(node.op, Linear) else 0
+        axes = [tuple(i for i in range(rank) if i != channel)]
+    else:
+        return []
+    pairs = zip(node.inputs, axes, strict=True)
+    return [(o, along) for o, along in pairs if graph.operand_type(o).kind is Kind.DRIVE]
 
 
-def _forward(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, floor: Scales) -> Scales:
+def _one_scale(scale: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The scale with ``axes`` cut to size 1: along these it is one, or will be."""
+    return scale.max(axis=axes, keepdims=True)
+
+
+def _derive(graph: Graph, input_scale: np.ndarray, of_synapse: Callable[[Node, Scales], np.ndarray]) -> Scales:
+    """Scale of every value, given those of synapses."""
     scales: Scales = {}
     for node in graph:
-        one = np.ones((1,) * len(node.type.shape))
         if node.op.kind == "input":
             scales[node.name] = input_scale
         elif isinstance(node.op, Neuron):
-            scales[node.name] = one
+            scales[node.name] = np.ones((1,) * len(node.type.shape))
         elif isinstance(node.op, Conv | Linear):
-            scales[node.name] = _synapse_scale(graph, node, scales, rules, floor)
+            scales[node.name] = of_synapse(node, scales)
         else:
             scales[node.name] = _derived(graph, node, [seen_scale(graph, o, scales) for o in node.inputs])
     return scales
+
+
+def _forward(graph: Graph, rules: ScaleRules, input_scale: np.ndarray, floor: Scales) -> Scales:
+    return _derive(graph, input_scale, lambda node, scales: _synapse_scale(graph, node, scales, rules, floor))
 
 
 def _synapse_scale(graph: Graph, node: Node, scales: Scales, rules: ScaleRules, floor: Scales) -> np.ndarray:
@@ -249,17 +273,17 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
     if isinstance(op, Mask):
         return seen[1]
     if isinstance(op, MatMul):
-        left, right = seen  # along the summed axis one scale, or one is on its way
-        return compact(left.max(axis=-1, keepdims=True) * right.max(axis=-2, keepdims=True))
+        left, right = seen
+        return compact(_one_scale(left, (-1,)) * _one_scale(right, (-2,)))
     if isinstance(op, Scale):
         if op.factor <= 0:
             raise UnsupportedError(f"a scale of {op.factor} turns thresholds around", where=node.name)
         return seen[0] * op.factor
     if isinstance(op, Sum):
-        kept = _uniform(seen[0], op.axes, node)
+        kept = _one_scale(seen[0], op.axes)
         return kept if op.keepdims else kept.reshape([n for i, n in enumerate(kept.shape) if i not in op.axes])
     if isinstance(op, MaxPool | SumPool):
-        return _uniform(seen[0], tuple(range(1, seen[0].ndim)), node)
+        return _one_scale(seen[0], tuple(range(1, seen[0].ndim)))
     if isinstance(op, Readout):
         return seen[0] * step_unit(op)
     if isinstance(op, Output):
@@ -270,13 +294,19 @@ def _derived(graph: Graph, node: Node, seen: list[np.ndarray]) -> np.ndarray:
 
 
 def _required(graph: Graph, scales: Scales) -> Scales:
-    """Smallest scale every synapse must have so that all additions of drives meet at one scale."""
+    """Smallest scale every synapse must have so that drives meet at one scale wherever they are added or combined."""
     wanted: Scales = {}
     floor: Scales = {}
     for node in reversed(list(graph.nodes.values())):
         if isinstance(node.op, MatMul) and not node.type.is_events:
             _push_product(graph, node, scales, wanted)
             continue
+        for operand, axes in _combined(graph, node):
+            seen = seen_scale(graph, operand, scales)
+            one = _one_scale(seen, axes)
+            if (seen != one).any():
+                need = np.broadcast_to(one, graph.operand_type(operand).shape)
+                _push_into(graph, operand, need, wanted)
         unify = isinstance(node.op, Add) and not node.type.is_events
         if not unify and node.name not in wanted:
             continue
@@ -297,13 +327,13 @@ def _required(graph: Graph, scales: Scales) -> Scales:
     return floor
 
 
-def _check_products(graph: Graph, scales: Scales) -> None:
-    """Raises UnsupportedError for products that sum over values of different scales."""
+def _check_combined(graph: Graph, scales: Scales) -> None:
+    """Raises UnsupportedError for what combines values of different scales."""
     for node in graph:
-        if isinstance(node.op, MatMul):
-            for operand, axis in zip(node.inputs, (-1, -2), strict=True):
-                seen = seen_scale(graph, operand, scales)
-                _uniform(seen, (seen.ndim + axis,), node)
+        for operand, axes in _combined(graph, node):
+            seen = seen_scale(graph, operand, scales)
+            if (seen != _one_scale(seen, axes)).any():
+                raise UnsupportedError("needs one scale over the elements it combines", where=node.name)
 
 
 def _push_product(graph: Graph, node: Node, scales: Scales, wanted: Scales) -> None:
@@ -337,6 +367,11 @@ def _push(graph: Graph, node: Node, operand: Operand, need: np.ndarray, wanted: 
     elif isinstance(node.op, Sum):
         kept = need if node.op.keepdims else np.expand_dims(need, node.op.axes)
         need = np.broadcast_to(kept, seen_shape)
+    _push_into(graph, operand, need, wanted)
+
+
+def _push_into(graph: Graph, operand: Operand, need: np.ndarray, wanted: Scales) -> None:
+    """As :func:`_push`, of what is needed as the operand sees it."""
     shape = graph[operand.node].type.shape
     target = wanted.setdefault(operand.node, np.zeros(shape))
     if operand.view is None:

@@ -12,8 +12,9 @@ import qkf_deploy as qd
 from qkf_deploy.errors import InputError, ProofError, UnsupportedError, UsageError
 from qkf_deploy.ir import Graph, Operand, Preprocessing, View
 from qkf_deploy.ops import Add, IntegerNeuron, Linear, Mask, MaxPool, Scale, Sum
+from qkf_deploy.options import QuantizeOptions
 from qkf_deploy.passes.decay import approximate
-from qkf_deploy.passes.quantize import BITS
+from qkf_deploy.passes.quantize import BITS, prepare
 
 
 def spikes_of(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -341,18 +342,27 @@ def test_logits_are_integer_times_scale() -> None:
     assert np.abs(precise - floating).max() < 1e-5
 
 
-def test_scales_of_either_sign_and_mixed_scales_are_refused() -> None:
+def test_scales_of_either_sign_are_refused() -> None:
     net = Net(12, (2, 4, 4))
     net.lif("lif", net.conv("conv", "input", 3))
     net.lif("lif2", net.add("minus", Scale(-1.0), "lif"))
     net.head("lif2")
     with pytest.raises(UnsupportedError, match=r"minus: a scale of -1.0 turns thresholds around"):
         qd.quantize(net.build(), 8)
+
+
+def test_channels_that_are_added_up_have_one_scale() -> None:
     net = Net(13, (2, 4, 4))
     net.lif("lif", net.add("total", Sum((0,), True), net.conv("conv", "input", 3)))
     net.head("lif")
-    with pytest.raises(UnsupportedError, match="total: needs one scale over the elements it combines"):
-        qd.quantize(net.build(), 8)
+    graph = net.build()
+    scale = prepare(graph, QuantizeOptions(bits=8)).scale
+    assert np.unique(scale["conv"]).size == 1
+    assert np.array_equal(scale["total"].ravel(), scale["conv"].ravel()[:1])
+    pixels = random_pixels(7, (2, 4, 4))
+    runs = [qd.simulate(qd.quantize(graph, 16), pixels, engine=engine) for engine in ("reference", "event")]
+    assert np.array_equal(runs[0].raw_output, runs[1].raw_output)
+    assert np.allclose(runs[0].logits, qd.simulate(graph, pixels).logits, atol=1e-2)
 
 
 OPTIONS = [

@@ -10,8 +10,8 @@ from typing import Any
 
 #: Where not installed, anything can be imported from these and their modules, and nothing used.
 PACKAGES = (
-    "dv", "einops", "fvcore", "matplotlib", "mpl_toolkits", "ptflops", "pygame", "seaborn", "sklearn", "thop",
-    "tonic", "torchinfo", "torchsummary", "tqdm", "ultralytics", "wandb",
+    "IPython", "dv", "einops", "fvcore", "matplotlib", "mpl_toolkits", "ptflops", "pygame", "seaborn", "sklearn",
+    "thop", "tonic", "torchinfo", "torchsummary", "tqdm", "ultralytics", "wandb",
 )  # fmt: skip
 
 

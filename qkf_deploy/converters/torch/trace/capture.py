@@ -340,8 +340,8 @@ def _call(node: Any, paths: Mapping[str, str], leaves: set[str]) -> Call:
     return Call(
         node.name,
         target,
-        tuple(_argument(a) for a in node.args),
-        {k: _argument(v) for k, v in node.kwargs.items()},
+        tuple(argument_of(a) for a in node.args),
+        {k: argument_of(v) for k, v in node.kwargs.items()},
         path,
         path in leaves,
         _source(node.meta.get("stack_trace")),
@@ -358,11 +358,12 @@ def _filled(call: Call, result: Any) -> Call:
     return replace(call, target="aten.full.default", args=(list(result.shape), value), kwargs={"dtype": dtype})
 
 
-def _argument(value: Any) -> Any:
+def argument_of(value: Any) -> Any:
+    """An argument of a traced node as one of a :class:`Call`."""
     if isinstance(value, torch.fx.Node):
         return Ref(value.name)
     if isinstance(value, list | tuple):
-        return [_argument(v) for v in value]
+        return [argument_of(v) for v in value]
     return value
 
 

@@ -28,7 +28,6 @@ _HINTS = {
     "gt": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "ge": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "heaviside": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
-    "einsum": "write it with matmul, sum and *",
     "upsample_bicubic2d": "use nearest or bilinear upsampling by a whole factor",
 }
 

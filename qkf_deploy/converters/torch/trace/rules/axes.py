@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from qkf_deploy.converters.torch.trace.symbols import BATCH, TIME, Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -30,6 +30,11 @@ def _parts(x: Symbol) -> list[list[int]]:
         runs = [math.prod(n for _, n in run) for _, run in groupby([s for s in sizes if s[1] > 1], key=lambda s: s[0])]
         out.append(runs if len(runs) > 1 else [n])
     return out
+
+
+def part_starts(x: Symbol) -> list[int]:
+    """Of every axis, the first of the axes that :func:`separated` makes of it."""
+    return list(accumulate((len(parts) for parts in _parts(x)), initial=0))[:-1]
 
 
 def is_aligned(x: Symbol) -> bool:
@@ -70,7 +75,7 @@ def channels_first(x: Symbol, channel: int, into: str) -> tuple[Symbol, Layout, 
         The tensor, its layout, how many elements the joined axes have, and what brings a result of that layout, with
         other channels or space, into the shape that torch gives it.
     """
-    place = sum(len(parts) for parts in _parts(x)[:channel])
+    place = part_starts(x)[channel]
     y = separated(x)
     layout = y.layout()
     leads = [a for a, lead in enumerate(layout) if lead is not None]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import chunks
-from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_aligned, is_plain, separated
+from qkf_deploy.converters.torch.trace.rules.axes import channels_first, is_aligned, is_plain, part_starts, separated
 from qkf_deploy.converters.torch.trace.rules.beside import steps_beside
 from qkf_deploy.converters.torch.trace.rules.padding import without_zeros
 from qkf_deploy.converters.torch.trace.rules.table import argument, batch_first, per_axis, rule
@@ -159,13 +159,14 @@ def batch_norm(low: Lowering, call: Call) -> Symbol:
 
 @rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
 def matmul(low: Lowering, call: Call) -> Symbol:
-    """Product of two activations with equal leading axes; with a constant matrix a linear layer."""
+    """Product of two activations with equal leading axes; with constant matrices a linear layer, or one per block."""
     if not low.is_traced(call.args[1]):
-        return _linear(low, call, low.symbol(call.args[0]), _matrix(low, call.args[1]).T, None)
+        return _constant_product(low, call, low.symbol(call.args[0]), low.array(call.args[1]))
     if not low.is_traced(call.args[0]):
         x = low.symbol(call.args[1])
         swapped = [*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2]
-        return _linear(low, call, x.transposed(swapped), _matrix(low, call.args[0]), None).transposed(swapped)
+        matrices = np.swapaxes(np.atleast_2d(low.array(call.args[0])), -1, -2)
+        return _constant_product(low, call, x.transposed(swapped), matrices).transposed(swapped)
     first, second = low.symbol(call.args[0]), low.symbol(call.args[1])
     over_time = chunks.product(low, call, first, second)
     if over_time is not None:
@@ -178,11 +179,32 @@ def matmul(low: Lowering, call: Call) -> Symbol:
     return out.reshaped(low.program.shapes[call.name])
 
 
-def _matrix(low: Lowering, value: Any) -> np.ndarray:
-    """A constant matrix, the same for every image, step and head."""
-    matrix = low.array(value)
-    if matrix.ndim < 2 or any(n != 1 for n in matrix.shape[:-2]):
-        raise UnsupportedError(
-            f"a matrix product with a constant of shape {matrix.shape}", hint="one matrix is understood"
-        )
-    return matrix.reshape(matrix.shape[-2:])
+def _constant_product(low: Lowering, call: Call, x: Symbol, matrices: np.ndarray) -> Symbol:
+    """``x @ matrices``: one matrix, or one for each place along axes in front (blocks, heads)."""
+    if matrices.ndim < 2:
+        raise UnsupportedError("a product with a constant vector", hint="use a linear layer")
+    blocks = [a - matrices.ndim for a, n in enumerate(matrices.shape[:-2]) if n != 1]
+    if not blocks:
+        return _linear(low, call, x, matrices.reshape(matrices.shape[-2:]).T, None)
+    if matrices.ndim > len(x.shape):
+        raise UnsupportedError("a product of one tensor with several constant matrices", hint="use one wider matrix")
+    y, starts = separated(x), part_starts(x)
+    layout = y.layout()
+    places = [starts[a] for a in blocks]
+    inner = len(layout) - 1
+    if any(layout[a] is not None for a in (*places, inner)):
+        raise UnsupportedError("a product with another constant matrix for each time step or image")
+    if any(x.shape[a] != matrices.shape[a] for a in blocks):
+        raise UnsupportedError("a product of one tensor with several constant matrices", hint="use one wider matrix")
+    leads = [a for a, lead in enumerate(layout) if lead is not None]
+    rest = [a for a in range(inner) if a not in (*places, *leads)]
+    order = [*leads, *places, inner, *rest]
+    lead, sizes, around = ([y.shape[a] for a in axes] for axes in (leads, places, rest))
+    count = math.prod(sizes)
+    z = y.transposed(order).reshaped([*lead, count * y.shape[inner], math.prod(around)])
+    weight = np.swapaxes(matrices, -1, -2).reshape(-1, y.shape[inner], 1)
+    op = Conv((1,), (0,), (1,), count)
+    out = low.emit(call, "blocks", op, (z,), z.layout(), weight=weight)
+    split = out.reshaped([*lead, *sizes, matrices.shape[-1], *around])
+    back = split.transposed([order.index(a) for a in range(len(order))])
+    return back.reshaped((*x.shape[:-1], matrices.shape[-1]))
