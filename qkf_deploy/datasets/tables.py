@@ -42,9 +42,11 @@ def read_table(path: Path, root: Path, graph: Graph) -> tuple[list[Path], labels
         line = short[0] if short else 1
         raise InputError(f"sample {line} has no file and label", where=str(path), hint=_HINT)
     files = [_inside(root, row[file_at].strip(), path) for row in rows]
-    if len(set(files)) != len(files):
-        twice = next(f for i, f in enumerate(files) if f in files[:i])
-        raise InputError(f"names {twice.name} twice", where=str(path))
+    seen: set[Path] = set()
+    for file in files:
+        if file in seen:
+            raise InputError(f"names {file.name} twice", where=str(path))
+        seen.add(file)
     return files, _understood([row[label_at].strip() for row in rows], graph, str(path))
 
 

@@ -29,6 +29,8 @@ _MAGIC = b"SQLite format 3\x00"
 _WRITE_VERSION, _IN_LOG = 18, 2
 AGAIN = "write it again with `qkf-deploy simulate` or `evaluate`, `-o run.sqlite`"
 
+_STAYS = "what was written before stays, `qkf-deploy evaluate --resume` goes on from there"
+
 
 def new(path: Path) -> sqlite3.Connection:
     """A database with empty tables for a file that has no final name yet: without a journal."""
@@ -128,7 +130,9 @@ def reported(path: Path) -> Iterator[None]:
 def _hint(error: sqlite3.OperationalError) -> str:
     text = str(error)
     if "full" in text:
-        return "make room; what was written before stays, `qkf-deploy evaluate --resume` goes on from there"
+        return f"make room; {_STAYS}"
+    if "I/O" in text:  # what SQLite says of a quota and of `ulimit -f`, too
+        return f"is a quota or a limit of sizes reached, or does the disk fail? {_STAYS}"
     if "locked" in text:
         return "another program writes this file; wait until it is done"
     return "choose a place that can be written"

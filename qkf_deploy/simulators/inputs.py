@@ -81,6 +81,8 @@ def check_axes(shape: tuple[int, ...], dtype: np.dtype[Any], graph: Graph) -> No
         )
     if dtype.kind not in "uif":
         raise InputError(f"the input has type {dtype}", hint="use uint8 pixels, floats, or integer event counts")
+    if graph.input_encoding != "frames" and dtype.kind in "ui" and dtype != np.uint8:
+        raise InputError(f"images of type {dtype}", hint="pixels are uint8; normalized images are float32 or float64")
 
 
 def _axis_names(graph: Graph) -> tuple[str, ...]:
@@ -126,8 +128,6 @@ def _frames(x: np.ndarray, op: Input, graph: Graph) -> np.ndarray:
 
 def _image(x: np.ndarray, op: Input, graph: Graph) -> tuple[np.ndarray, tuple[str, ...]]:
     pre = graph.preprocessing or Preprocessing((0.0,) * op.shape[0], (1.0,) * op.shape[0])
-    if x.dtype.kind in "ui" and x.dtype != np.uint8:
-        raise InputError(f"images of type {x.dtype}", hint="pixels are uint8; normalized images are float32 or float64")
     if op.format == "real":
         return (normalize(x, pre, len(op.shape) - 1) if x.dtype == np.uint8 else x.astype(np.float64)), ()
     if op.format == "bytes":

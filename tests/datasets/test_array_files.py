@@ -12,8 +12,10 @@ from test_image_files import network
 
 from qkf_deploy.datasets import arrays
 from qkf_deploy.datasets.images import load
+from qkf_deploy.datasets.opening import open_dataset
 from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.limits import memory_limit, parse_size
+from qkf_deploy.options import DataOptions
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
 
@@ -99,6 +101,14 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
             assert load(path, network(3)).array.shape == PIXELS.shape
         except InputError:
             continue
+
+
+@pytest.mark.parametrize("kind", ["i8", "u4", "i1"])
+def test_whole_numbers_that_are_no_bytes_are_refused_before_anything_runs(tmp_path: Path, kind: str) -> None:
+    """Of every sample alike, so not an error of each."""
+    np.savez(tmp_path / "x.npz", images=PIXELS.astype(kind), labels=np.arange(5))
+    with pytest.raises(InputError, match="images of type"):
+        open_dataset(tmp_path / "x.npz", network(3), DataOptions())
 
 
 LABELS = {

@@ -98,6 +98,21 @@ def test_frames_of_unsorted_and_few_events() -> None:
     assert frames(apart, 5, "time", 8, 8).sum(axis=(1, 2, 3)).tolist() == [2, 0, 0, 0, 2]
 
 
+def test_time_that_goes_backwards_is_said(tmp_path: Path) -> None:
+    """By number every event is in one frame; by time, the rule takes a stretch of the file per frame."""
+    events = random_events(400, 34, 34, 3)
+    (tmp_path / "right.bin").write_bytes(atis(events))
+    events["t"] = np.concatenate([events["t"][200:], events["t"][:200] // 2])  # wraps around in the middle
+    events["t"][-1] = 1_400_000
+    (tmp_path / "wrapped.bin").write_bytes(atis(events))
+    graph = network(34, 34)
+    for name, split_by, said in (("right", "time", 0), ("wrapped", "time", 1), ("wrapped", "number", 0)):
+        samples = opened(tmp_path / f"{name}.bin", graph, frames_by=split_by).read([0])
+        assert not samples.errors
+        assert len([n for n in samples.notices if "goes backwards" in n]) == said
+        assert (samples.array.sum() == 400) is not bool(said)
+
+
 def write_cifar10_dvs(root: Path, each: int = 10) -> dict[str, dict[str, np.ndarray]]:
     made = {}
     for label, name in enumerate(CIFAR10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,15 @@ def test_tables_that_are_none(tmp_path: Path, name: str) -> None:
         opened(root, ("dog", "cat"), labels=table(tmp_path, WRONG[name]))
     assert "labels.csv" in str(caught.value)
     assert "\n" not in caught.value.message
+
+
+def test_a_name_that_comes_again_at_the_end_of_a_long_table(tmp_path: Path) -> None:
+    """Found in seconds, as every fault of a file is; comparing each with all before it would take minutes."""
+    root, began = write(tmp_path / "x", "1.png"), time.process_time()
+    lines = [f"{i}.png,0\n" for i in range(30_000)]
+    with pytest.raises(InputError, match=r"names 29999\.png twice"):
+        opened(root, labels=table(tmp_path, "".join([*lines, lines[-1]])))
+    assert time.process_time() - began < 5
 
 
 def test_labels_are_about_folders(tmp_path: Path) -> None:

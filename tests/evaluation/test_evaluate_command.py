@@ -167,6 +167,21 @@ def test_a_full_disk(place, tmp_path) -> None:
     assert rows(kept / "run.sqlite") == place.rows
 
 
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
+def test_files_that_may_not_grow(place, tmp_path) -> None:
+    """As with a quota: what was stored stays readable, and the run goes on without the limit."""
+    path = tmp_path / "run.sqlite"
+    line = ["prlimit", "--fsize=200000", *command("evaluate", place.network, place.data, "-o", path, "--shard", "1")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert done.returncode == 3, done.stderr
+    assert "a quota or a limit of sizes reached" in done.stderr
+    stored = int(re.search(r"note: (\d+) of 48 samples are stored", done.stderr)[1])
+    assert 0 < stored < 48
+    assert rows(path) == place.rows[:stored]
+    assert run("evaluate", "--resume", path).returncode == 0
+    assert rows(path) == place.rows
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_a_folder_that_cannot_be_written(place, tmp_path) -> None:
     folder = tmp_path / "fixed"

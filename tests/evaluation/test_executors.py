@@ -124,6 +124,16 @@ def test_local_processes(place, out) -> None:
     assert rows(out) == place.rows
 
 
+def test_local_processes_keep_no_profile_that_grows() -> None:
+    from qkf_deploy.evaluation.executors.dask import connected
+    from qkf_deploy.options import ExecutionOptions
+
+    with connected(ExecutionOptions(jobs=1)) as local:
+        timers = local._client.run(lambda dask_worker: sorted(dask_worker.periodic_callbacks))
+    assert ["heartbeat" in names for names in timers.values()] == [True]
+    assert not any("profile" in name for names in timers.values() for name in names)
+
+
 def test_tls(place, out, tmp_path) -> None:
     """A scheduler that speaks TLS, with certificates in files."""
     from distributed import Security

@@ -23,6 +23,10 @@ from qkf_deploy.simulators.inputs import encode
 SUFFIXES = tuple(formats.READERS)
 _FRAMES = "frames"
 _CIFAR10_DVS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_BACKWARDS = (
+    "the time of recordings goes backwards: frames by time may hold events there twice or not at all, as those of "
+    "SpikingJelly do (--frames-by number takes each once)"
+)
 #: Part of each class that is training data of CIFAR10-DVS by the field's custom.
 _TRAINING = 0.9
 
@@ -47,13 +51,14 @@ class Recordings:
         return np.empty((0, *self.shape), np.int32)
 
     def read(self, index: int) -> Sample:
-        found = self.loads[index]()
+        found, notices = self.loads[index](), ()
         if isinstance(found, Events):
+            notices = (_BACKWARDS,) if self.split_by == "time" and found.goes_back else ()
             found = frames(found, self.shape[0], self.split_by, self.shape[2], self.shape[3])
         if found.shape != self.shape:
             raise InputError(f"has frames of shape {found.shape}, the network takes {self.shape}")
         encode(self.graph, found)  # counts are whole and within the network's range
-        return Sample(found.astype(np.int32))
+        return Sample(found.astype(np.int32), notices)
 
 
 def holds_events(path: Path) -> bool:

@@ -30,6 +30,11 @@ class Events:
     def __len__(self) -> int:
         return len(self.t)
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether an event is earlier than the one before it: a clock that wrapped around, or a damaged file."""
+        return bool((self.t[1:] < self.t[:-1]).any())
+
     def between(self, start: int, end: int) -> Events:
         """Those with ``start <= t < end``."""
         kept = (self.t >= start) & (self.t < end)

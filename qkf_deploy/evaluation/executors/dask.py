@@ -49,6 +49,7 @@ _CONFIG = {
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,  # a sample every 10 ms, kept: memory grows by the hour
     "distributed.admin.large-graph-warning-threshold": "1TB",  # samples travel with their shard, on purpose
 }
 
