@@ -86,26 +86,21 @@ class IntegerNeuron(SpikingNeuron):
             raise GraphError(f"the multiplier {self.decay_multiplier} is not the largest of the parameter")
 
     def plain(self, params: Params) -> bool:
-        """True for the common case: one spike per step at the threshold, reset in that step, every image from 0, one
-        decay for all, no lower bound."""
+        """True for the common case: one spike per step at the threshold, reset in that step, one decay for all, no
+        lower bound; from 0 or from an initial membrane."""
         odd = self.graded or self.strict or self.reset_delay
-        return self.carry == "own" and not odd and set(params) == {"theta"}
+        return self.carry == "own" and not odd and set(params) <= {"theta", "initial"}
 
     def multiplier(self, params: Params) -> np.ndarray | int:
         """m of every position."""
         each = params.get("decay_multiplier")
         return self.decay_multiplier if each is None else each.astype(np.int64, copy=False)
 
-    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        return self.spikes(self.membranes(inputs, params, time_steps), params)
+    def history(self, inputs: Arrays, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        def charge(state: np.ndarray, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self.step(state, drive, params)
 
-    def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """Charged membrane potential U before firing and reset, int64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[0]
-
-    def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """State M after each step, int64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[1]
+        return membrane_steps(inputs[0].astype(np.int64), time_steps, charge, self.carry, params)
 
     def spikes(self, charged: np.ndarray, params: Params) -> np.ndarray:
         """Spikes S of charged membranes U, int64."""
@@ -149,15 +144,14 @@ class IntegerNeuron(SpikingNeuron):
         if self.reset_delay:
             charged = charged - self._fired(state, theta) * theta
             return charged, charged
+        return charged, self.after(charged, params)
+
+    def after(self, charged: np.ndarray, params: Params) -> np.ndarray:
+        """State M that firing and the reset of the same step leave of U, int64."""
+        theta = params["theta"].astype(np.int64, copy=False)
         spikes = self._fired(charged, theta)
         after = np.where(spikes, charged - spikes * theta if self.soft_reset else 0, charged)
-        return charged, np.maximum(after, params["lowest"]) if "lowest" in params else after
-
-    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        def charge(state: np.ndarray, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self.step(state, drive, params)
-
-        return membrane_steps(x.astype(np.int64), time_steps, charge, self.carry, params)
+        return np.maximum(after, params["lowest"]) if "lowest" in params else after
 
     def interval(self, inputs: Sequence[Interval], params: Params, types: Types, time_steps: int) -> Interval:
         zero = np.zeros((1,) * len(types[0].shape), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -98,6 +99,28 @@ class SpikingNeuron(Operator):
             raise GraphError("a signed neuron has no lower bound: it fires there")
         if self.reset_delay and (self.graded or not soft or bounded):
             raise GraphError("a delayed reset subtracts, takes one spike per step and no lower bound")
+
+    @abstractmethod
+    def history(self, inputs: Arrays, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Charged membrane potentials before firing and reset, and states after each step, ``(T, B, *shape)`` each.
+
+        A state is relative to the reset voltage; it is what the parameter ``initial`` is at the start of an image.
+        """
+
+    @abstractmethod
+    def spikes(self, charged: np.ndarray, params: Params) -> np.ndarray:
+        """What charged membranes ``(T, B, *shape)`` fire."""
+
+    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        return self.spikes(self.membranes(inputs, params, time_steps), params)
+
+    def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        """The first of :meth:`history`."""
+        return self.history(inputs, params, time_steps)[0]
+
+    def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
+        """The second of :meth:`history`."""
+        return self.history(inputs, params, time_steps)[1]
 
     def check_steps(self, params: Params, time_steps: int) -> None:
         leftover = params.get("leftover")

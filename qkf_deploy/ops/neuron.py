@@ -138,25 +138,18 @@ class Neuron(SpikingNeuron):
         v_reset, v_min = of("v_reset", self.v_reset), of("v_min", self.v_min)
         return Levels(of("tau", self.tau), of("decay", self.decay), v_threshold, v_reset, v_min)
 
-    def run(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        fired = self._spikes(self.membranes(inputs, params, time_steps), self.levels(params))
-        return fired.astype(np.float64)
-
-    def membranes(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """Charged membrane potential H before firing and reset, float64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[0] + self.levels(params).base
-
-    def leftovers(self, inputs: Arrays, params: Params, time_steps: int) -> np.ndarray:
-        """State V - V_reset after each step, float64 ``(T, B, *shape)``."""
-        return self._trace(inputs[0], params, time_steps)[1]
-
-    def _trace(self, x: np.ndarray, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def history(self, inputs: Arrays, params: Params, time_steps: int) -> tuple[np.ndarray, np.ndarray]:
         levels = self.levels(params)
 
         def charge(state: np.ndarray, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return self._step(state, drive, levels)
 
-        return membrane_steps(x, time_steps, charge, self.carry, params)
+        charged, left = membrane_steps(inputs[0], time_steps, charge, self.carry, params)
+        return charged + levels.base, left
+
+    def spikes(self, charged: np.ndarray, params: Params) -> np.ndarray:
+        """Spikes S of charged membranes H, float64."""
+        return self._spikes(charged, self.levels(params)).astype(np.float64)
 
     def _step(self, state: np.ndarray, x: np.ndarray, levels: Levels) -> tuple[np.ndarray, np.ndarray]:
         # The state is V - V_reset; for V_reset = 0 (every published model) this is the framework's own rounding.

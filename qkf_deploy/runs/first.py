@@ -75,7 +75,7 @@ def look(graph: Graph, engine: Engine, array: np.ndarray, together: int) -> Show
     gates: list[Mapping[str, Any]] = []
     seen: list[Mapping[str, Any]] = []
     for kept in _groups(sizes, _KEPT // count) if all_of_them else [list(gate_nodes(graph))]:
-        record = Record.of(graph, kept)
+        record = Record(frozenset(kept) & frozenset(gate_nodes(graph)), fired=frozenset(kept))
         run = join([engine(graph, inputs[:, at : at + together], record, None) for at in range(0, count, together)])
         gates += gate_pictures(graph, run)
         seen += activity(graph, run) if all_of_them else []
@@ -126,17 +126,15 @@ def activity(graph: Graph, run: Run) -> list[dict[str, Any]]:
         of their firing rate, and that fired at every step of every image.
     """
     found: list[dict[str, Any]] = []
-    for name, value in run.values.items():
+    for name, steps in run.fired.items():
         if not is_neuron(graph[name].op.kind):
             continue
-        fired = np.count_nonzero(value, axis=(0, 1)).ravel()
-        most = value.shape[0] * value.shape[1]
+        fired = steps.sum(axis=0).ravel()
+        most = graph.time_steps * len(steps)
         tenth = np.minimum(fired * 10 // most, 9) + 1
         tenth[fired == 0], tenth[fired == most] = 0, RATES - 1
         rates = np.bincount(tenth, minlength=RATES).tolist()
-        found.append(
-            {"shows": "activity", "node": name, "images": value.shape[1], "neurons": len(fired), "rates": rates}
-        )
+        found.append({"shows": "activity", "node": name, "images": len(steps), "neurons": len(fired), "rates": rates})
     order = {name: place for place, name in enumerate(graph.nodes)}
     return sorted(found, key=lambda row: order[row["node"]])
 

@@ -14,7 +14,8 @@ import numpy as np
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import IntegerNeuron, Neuron, Output, Readout
+from qkf_deploy.ops import Output, Readout
+from qkf_deploy.ops.membrane import SpikingNeuron
 from qkf_deploy.passes.steps import means_over_time
 
 #: Called with (steps done, steps in all).
@@ -103,15 +104,16 @@ class _Walk:
         if node.op.kind == "input":
             return self.inputs if len(self.inputs) == 1 else self.inputs[start:stop]
         operands = _operands(node, values)
-        if not isinstance(node.op, Neuron | IntegerNeuron):
+        if not isinstance(node.op, SpikingNeuron):
             return node.op.run(operands, node.params, stop - start)
         params = dict(node.params)
         if "leftover" in params:
             params["leftover"] = params["leftover"][start:stop]
         elif node.name in self.states:
             params["initial"] = self.states[node.name]
-        self.states[node.name] = node.op.leftovers(operands, params, stop - start)[-1]
-        return node.op.run(operands, params, stop - start)
+        charged, left = node.op.history(operands, params, stop - start)
+        self.states[node.name] = left[-1].copy()
+        return node.op.spikes(charged, params)
 
     def _sum(self, node: Node, values: Mapping[str, np.ndarray], start: int, stop: int) -> np.ndarray:
         """The sum over time after each of these steps."""

@@ -75,11 +75,17 @@ class CountedGraph:
 
 
 class Account:
-    """Fills the ledger of a run, node by node."""
+    """Fills the ledger of a run, node by node.
 
-    def __init__(self, graph: Graph | CountedGraph, arrays: Arrays = _NUMPY) -> None:
+    Args:
+        graph: what runs, or what it is counted as.
+        arrays: what is done with values.
+        steps: time steps of the run, where they are not all of the graph's.
+    """
+
+    def __init__(self, graph: Graph | CountedGraph, arrays: Arrays = _NUMPY, steps: int | None = None) -> None:
         self._rules = graph if isinstance(graph, CountedGraph) else CountedGraph(graph)
-        self._arrays = arrays
+        self._arrays, self._steps = arrays, steps or self._rules.graph.time_steps
         self._layers: dict[str, NodeCounts] = {}
         self._kept: dict[str, Any] = {}
 
@@ -92,10 +98,13 @@ class Account:
         if counted is None or node.op.kind == "input":
             return
         inputs, output = self._as_folded(node, counted, inputs, output)
-        self._layers[node.name] = node_counts(rules.graph, counted, inputs, output)
+        self._layers[node.name] = self._counts(counted, inputs, output)
         for scale in rules.moved:  # a divisor that folding moved behind this node
             if scale.inputs[0].node == node.name:
-                self._layers[scale.name] = node_counts(rules.graph, scale, [output], output)
+                self._layers[scale.name] = self._counts(scale, [output], output)
+
+    def _counts(self, node: Node, inputs: Sequence[Any], output: Any) -> NodeCounts:
+        return node_counts(self._rules.graph, node, inputs, output, self._steps)
 
     def _as_folded(self, node: Node, counted: Node, inputs: Sequence[Any], output: Any) -> tuple[Sequence[Any], Any]:
         rules, arrays = self._rules, self._arrays
@@ -110,7 +119,7 @@ class Account:
             arrays.divided(x, float(b / a)) if a != b else x for x, a, b in zip(inputs, given, folded, strict=True)
         ]
         if "weight" not in counted.params:
-            output = arrays.run(counted, inputs, rules.given.time_steps)
+            output = arrays.run(counted, inputs, self._steps)
         return inputs, output
 
     def ledger(self, images: int) -> Ledger:
@@ -119,7 +128,7 @@ class Account:
         names = [name for name in g.nodes if name in self._layers]
         counts = self._arrays.counted([self._layers[name] for name in names])
         layers = tuple(self._rules.records[n].with_counts(*c) for n, c in zip(names, counts, strict=True))
-        return Ledger(g.time_steps, images, g.arithmetic, g.input_encoding, layers, g.provenance)
+        return Ledger(self._steps, images, g.arithmetic, g.input_encoding, layers, g.provenance)
 
 
 def empty_ledger(graph: Graph) -> Ledger:
@@ -177,7 +186,9 @@ def _leaks(node: Node) -> bool:
     return isinstance(node.op, IntegerNeuron) and node.op.decay_multiplier != 1 << node.op.decay_shift
 
 
-def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) -> NodeCounts:
+def node_counts(
+    graph: Graph, node: Node, inputs: Sequence[Any], output: Any, time_steps: int | None = None
+) -> NodeCounts:
     """(ledger classes, spikes per step if there are any) of a node from its operands and output.
 
     Args:
@@ -185,9 +196,10 @@ def node_counts(graph: Graph, node: Node, inputs: Sequence[Any], output: Any) ->
         node: of it.
         inputs: operands, views applied, ``(T or 1, B, *shape)``: arrays, or what :mod:`qkf_deploy.ops.activity` knows.
         output: its value.
+        time_steps: of these values, where they are not all of the graph's.
     """
     types = graph.input_types(node)
-    steps = graph.time_steps
+    steps = time_steps or graph.time_steps
     counts = dict(node.op.count(inputs, output, node.params, types, steps))
     entering = [_events(x, t, steps) for x, t in zip(inputs, types, strict=True) if t.is_events]
     if entering:

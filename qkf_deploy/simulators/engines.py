@@ -16,9 +16,14 @@ from qkf_deploy.errors import MissingComponent, UsageError
 from qkf_deploy.ir import Graph
 from qkf_deploy.ir.needs import need_integers
 from qkf_deploy.ir.values import Timing
+from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.options import EngineOptions
-from qkf_deploy.simulators import startup
+from qkf_deploy.simulators import startup, stretches
+from qkf_deploy.simulators.carried import Carried
 from qkf_deploy.simulators.run import Progress, Record, Run
+from qkf_deploy.simulators.stretches import Stretches
+
+_NOTHING = Record()
 
 
 class Engine(Protocol):
@@ -51,6 +56,7 @@ class EngineInfo:
         integer_only: runs integer graphs only.
         options: keyword arguments it takes beyond the common ones.
         batches: may be faster on more images at once, depending on the device.
+        stretches: runs some time steps from where others ended.
     """
 
     module: str
@@ -59,13 +65,19 @@ class EngineInfo:
     integer_only: bool = False
     options: tuple[str, ...] = ()
     batches: bool = False
+    stretches: bool = False
 
 
 ENGINES: Mapping[str, EngineInfo] = {
-    "reference": EngineInfo("qkf_deploy.simulators.reference"),
-    "event": EngineInfo("qkf_deploy.simulators.event", "numba", "event", True, ("threads",)),
+    "reference": EngineInfo("qkf_deploy.simulators.reference", stretches=True),
+    "event": EngineInfo("qkf_deploy.simulators.event", "numba", "event", True, ("threads",), stretches=True),
     "torch": EngineInfo(
-        "qkf_deploy.simulators.torch", "torch", "torch", batches=True, options=("device", "precision", "threads")
+        "qkf_deploy.simulators.torch",
+        "torch",
+        "torch",
+        batches=True,
+        stretches=True,
+        options=("device", "precision", "threads"),
     ),
     "onnx": EngineInfo("qkf_deploy.simulators.onnx", "onnxruntime", "onnx", options=("threads", "form", "precision")),
     "lava": EngineInfo("qkf_deploy.simulators.lava.bridge", integer_only=True, options=("timeout_s", "granularity")),
@@ -141,7 +153,34 @@ def get(name: str, graph: Graph, options: Mapping[str, Any], images: int = 1) ->
     if info.needs == "numba":
         startup.import_numba()
     run = importlib.import_module(info.module).run
-    return _with_parts(functools.partial(run, **options) if options else run, graph)
+    bound = functools.partial(run, **options) if options else run
+    return _with_parts(_over_time(bound, graph, info), graph)
+
+
+_STRETCHES = Remembered[Stretches](most=4)
+
+
+def _over_time(run: Callable[..., Run], graph: Graph, info: EngineInfo) -> Engine:
+    """The engine, which holds some of many time steps at a time; where it cannot, its results say why."""
+    steps = stretches.length(graph, in_kernels=info.needs == "numba") if info.stretches else graph.time_steps
+    why = stretches.why_whole(graph) if info.stretches and graph.time_steps > stretches.AT_ONCE else None
+    said = () if why is None else (f"memory grows with T = {graph.time_steps}: {why}",)
+
+    def some(part: Graph, inputs: np.ndarray, record: Record, carried: Carried) -> Run:
+        return run(part, inputs, record, None, carried=carried)
+
+    if steps == graph.time_steps and not said:
+        return run
+
+    @functools.wraps(run)
+    def over_time(graph: Graph, inputs: np.ndarray, record: Record = _NOTHING, progress: Progress | None = None) -> Run:
+        if steps < graph.time_steps:
+            cut = _STRETCHES.get(graph, steps, lambda: Stretches(graph, steps))
+            return cut.run(some, inputs, record, progress)
+        found = run(graph, inputs, record, progress)
+        return replace(found, notices=(*found.notices, *said))
+
+    return over_time
 
 
 def _with_parts(run: Engine, graph: Graph) -> Engine:

@@ -11,7 +11,7 @@ from qkf_deploy.errors import InputError, MissingComponent, told
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.simulators.counting import Account
-from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, keeps_fired
 
 try:
     import onnxruntime
@@ -43,6 +43,7 @@ def open_session(model: bytes, threads: int = 0) -> Any:
         raise InputError(f"ONNX Runtime refuses the model: {told(error)}") from error
 
 
+@keeps_fired
 def run(
     graph: Graph,
     inputs: np.ndarray,

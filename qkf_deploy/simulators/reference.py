@@ -9,18 +9,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qkf_deploy.ir import Graph
-from qkf_deploy.ops import IntegerNeuron, Neuron, Output
+from qkf_deploy.ir import Graph, Node
+from qkf_deploy.ops import Output
+from qkf_deploy.ops.membrane import SpikingNeuron
+from qkf_deploy.simulators.carried import Carried
 from qkf_deploy.simulators.counting import Account
-from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, last_uses
+from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, keeps_fired, last_uses
 
 
+@keeps_fired
 def run(
     graph: Graph,
     inputs: np.ndarray,
     record: Record = Record(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     replace_value: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    carried: Carried | None = None,
 ) -> Run:
     """Simulate a batch.
 
@@ -32,6 +36,7 @@ def run(
         progress: called after each node.
         replace_value: given a node's name and value, the value that the nodes after it read; lets a comparison feed
             every layer another network's activity.
+        carried: the graph is a stretch of another's time steps; membranes go on from there, and are left there.
 
     Returns:
         See :class:`qkf_deploy.simulators.run.Run`.
@@ -39,16 +44,19 @@ def run(
     last_use = last_uses(graph)
     values: dict[str, np.ndarray] = {}
     membranes: dict[str, np.ndarray] = {}
-    account = Account(graph)
+    account = Account(graph) if carried is None else Account(carried.whole.rules, steps=graph.time_steps)
     kept: dict[str, np.ndarray] = {}
     logits = raw = inputs
     for index, node in enumerate(graph):
         operands = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
-        value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
+        if isinstance(node.op, SpikingNeuron):
+            value, charged = _fired(node, node.op, operands, graph.time_steps, carried)
+            if node.name in record.membranes:
+                membranes[node.name] = charged
+        else:
+            value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
         values[node.name] = value if replace_value is None else replace_value(node.name, value)
         account.enter(node, operands, value)
-        if node.name in record.membranes and isinstance(node.op, Neuron | IntegerNeuron):
-            membranes[node.name] = node.op.membranes(operands, node.params, graph.time_steps)
         if node.name in record.values:
             kept[node.name] = value
         if isinstance(node.op, Output):
@@ -59,3 +67,15 @@ def run(
             progress(index + 1, len(graph.nodes))
     spikes = {k: v for k, v in kept.items() if is_neuron(graph[k].op.kind)}
     return Run(logits, raw, account.ledger(inputs.shape[1]), spikes, kept, membranes)
+
+
+def _fired(
+    node: Node, op: SpikingNeuron, operands: list[np.ndarray], steps: int, carried: Carried | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(spikes, charged membranes) of a neuron."""
+    if carried is None:
+        charged = op.membranes(operands, node.params, steps)
+    else:
+        charged, left = op.history(operands, carried.params(node), steps)
+        carried.membranes[node.name] = left[-1].copy()
+    return op.spikes(charged, node.params), charged

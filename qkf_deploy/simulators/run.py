@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -33,10 +34,17 @@ class Record:
     Attributes:
         values: nodes whose output is kept.
         membranes: neurons whose charged membrane potential is kept.
+        fired: nodes of which is kept in how many steps each element was not zero.
     """
 
     values: frozenset[str] = frozenset()
     membranes: frozenset[str] = frozenset()
+    fired: frozenset[str] = frozenset()
+
+    @property
+    def seen(self) -> Record:
+        """What an engine must keep for it."""
+        return Record(self.values | self.fired, self.membranes)
 
     @staticmethod
     def of(graph: Graph, values: Sequence[str] | str = (), membranes: Sequence[str] | str = ()) -> Record:
@@ -112,6 +120,7 @@ class Run(SelfDescribing):
         spikes: recorded neuron outputs by name, ``(T, B, *shape)`` of the module's own output shape.
         values: every recorded value by name, ``(T, B, *shape)``, or T = 1 for values constant over time.
         membranes: recorded charged membrane potentials U (before firing and reset), ``(T, B, *shape)``.
+        fired: recorded numbers of steps in which an element was not zero, ``(B, *shape)``.
         ledger: exact counts per image and layer.
         notices: sentences about the input or the network the user should read.
         parts: the outputs, where there are several: they lie side by side in the logits.
@@ -123,8 +132,15 @@ class Run(SelfDescribing):
     spikes: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     membranes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fired: Mapping[str, np.ndarray] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+
+    def keeping(self, record: Record) -> Run:
+        """What a record asks for, of a run in which all of that was kept."""
+        fired = {name: np.count_nonzero(self.values[name], axis=0) for name in record.fired}
+        values, spikes = ({n: v for n, v in m.items() if n in record.values} for m in (self.values, self.spikes))
+        return replace(self, values=values, spikes=spikes, fired=fired)
 
     @property
     def named_outputs(self) -> Mapping[str, np.ndarray]:
@@ -267,6 +283,21 @@ def _checked_labels(labels: Sequence[int] | np.ndarray, images: int, classes: in
     return given
 
 
+_Engine = TypeVar("_Engine", bound=Callable[..., Run])
+
+
+def keeps_fired(run: _Engine) -> _Engine:
+    """An engine's ``run`` that knows :attr:`Record.fired` too, of one that knows the values themselves."""
+
+    @functools.wraps(run)
+    def engine(graph: Graph, inputs: np.ndarray, record: Record = Record(), *more: Any, **options: Any) -> Run:
+        if not record.fired:
+            return run(graph, inputs, record, *more, **options)
+        return run(graph, inputs, record.seen, *more, **options).keeping(record)
+
+    return cast(_Engine, engine)
+
+
 def join(runs: Sequence[Run]) -> Run:
     """One result of several batches, in order."""
     first = runs[0]
@@ -283,6 +314,7 @@ def join(runs: Sequence[Run]) -> Run:
         spikes=stack([r.spikes for r in runs]),
         values=stack([r.values for r in runs]),
         membranes=stack([r.membranes for r in runs]),
+        fired={name: np.concatenate([r.fired[name] for r in runs]) for name in first.fired},
         notices=tuple(dict.fromkeys(n for r in runs for n in r.notices)),
         parts=first.parts,
     )

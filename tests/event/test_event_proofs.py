@@ -14,7 +14,7 @@ from qkf_deploy.ir import Graph, GraphBuilder, Widths
 from qkf_deploy.ops import Conv, Input, IntegerNeuron, MaxPool, Output
 from qkf_deploy.passes.widths import attach
 from qkf_deploy.simulators.event import cpu, proofs
-from qkf_deploy.simulators.event.engine import Engine
+from qkf_deploy.simulators.event.engine import Engine, _Given
 from qkf_deploy.simulators.event.kernels.arguments import Events
 from qkf_deploy.simulators.event.kernels.fire import SPOILT
 from qkf_deploy.simulators.event.kernels.segments import checked_segments
@@ -275,7 +275,7 @@ def test_closed_gates_cost_no_work_in_the_projection(tier: str | None) -> None:
         q = np.zeros_like(k)
         q[:, :, ::dim, :open_tokens] = 1  # one spike per head opens it
         inputs = np.concatenate([q, k], axis=2)
-        image = engine._batch(inputs, range(1), lambda n, task, least=1: [task(0, n)], _Quiet())[0]
+        image = engine._batch(_Given.of(inputs, None), range(1), lambda n, task, least=1: [task(0, n)], _Quiet())[0]
         assert image.gathered["proj"] == 2 * c * open_tokens
         assert image.counts["mask"]["events_stopped"] == 2 * c * (tokens - open_tokens)
         check(graph, inputs, tier)

@@ -29,6 +29,7 @@ class Image:
         spikes_per_step: int64 ``(T,)`` by node.
         kept, membranes: recorded arrays ``(T or 1, 1, *shape)``.
         gathered: events enumerated by the event kernels, by synapse.
+        states: in a stretch of the time steps, membranes ``(1, *shape)`` that neurons start from and leave.
     """
 
     graph: Graph
@@ -40,6 +41,7 @@ class Image:
     kept: dict[str, np.ndarray] = field(default_factory=dict)
     membranes: dict[str, np.ndarray] = field(default_factory=dict)
     gathered: dict[str, int] = field(default_factory=dict)
+    states: dict[str, np.ndarray] | None = None
 
     def plain(self, name: str) -> np.ndarray:
         """A node's value, ``(T or 1, 1, *shape)``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qkf_deploy.ledger import LayerRecord, Ledger
 from qkf_deploy.ops import Output
 from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import proven
+from qkf_deploy.simulators.carried import Carried, Whole
 from qkf_deploy.simulators.counting import layer_record
 from qkf_deploy.simulators.event import ahead, cpu, proofs
 from qkf_deploy.simulators.event.context import Image
@@ -40,18 +42,21 @@ class Engine:
         record: what to keep.
         tier: forces a tier, see :func:`qkf_deploy.simulators.event.cpu.select`, or an instruction set as it is (for
             measurements).
+        whole: of a stretch of a network's time steps.
 
     Raises:
         ProofError: the graph's stored widths are narrower than what its weights can reach.
         UsageError: an unknown or unavailable tier.
     """
 
-    def __init__(self, graph: Graph, record: Record = _NOTHING, tier: str | cpu.Isa | None = None) -> None:
+    def __init__(
+        self, graph: Graph, record: Record = _NOTHING, tier: str | cpu.Isa | None = None, whole: Whole | None = None
+    ) -> None:
         self.graph, self.record = graph, record
         self.isa = tier if isinstance(tier, cpu.Isa) else cpu.select(tier)
         compiling.announce(self.isa.name)
-        widths = proven(graph)
-        self.plan: Plan = Planner(graph, widths, record, self.isa).plan()
+        widths = proven(graph) if whole is None else whole.widths
+        self.plan: Plan = Planner(graph, widths, record, self.isa, carries=whole is not None).plan()
         self._compiled = False
         self._given, self._wanted = graph.input, graph.output
         self._whole_batch = any(needs_whole_batch(step) for step in self.plan.steps)
@@ -60,7 +65,13 @@ class Engine:
         # What a ledger says of a node apart from its counts does not change from run to run.
         self._records = {n.name: layer_record(graph, n, {}, None) for n in graph if n.op.kind != "input"}
 
-    def run(self, inputs: np.ndarray, progress: Progress | None = None, threads: int = 1) -> Run:
+    def run(
+        self,
+        inputs: np.ndarray,
+        progress: Progress | None = None,
+        threads: int = 1,
+        carried: Carried | None = None,
+    ) -> Run:
         """Simulate a batch; see :func:`run`."""
         if threads < 1:
             raise UsageError(f"threads: {threads}", hint="use 1 or more")
@@ -68,35 +79,38 @@ class Engine:
             ahead.compile_missing(self.graph, self.plan, self.isa)
             self._compiled = True
         counter = _Counter(progress, inputs.shape[1] * (len(self.graph.nodes) - 1))
+        given = _Given.of(inputs, carried)
         if threads == 1:
-            images = self._batch(inputs, range(inputs.shape[1]), _whole, counter)
+            images = self._batch(given, range(inputs.shape[1]), _whole, counter)
         else:
             with ThreadPoolExecutor(threads) as pool:
-                images = self._on_threads(inputs, pool, threads, counter)
+                images = self._on_threads(given, pool, threads, counter)
+        if carried is not None:
+            carried.membranes = given.membranes()
         return self._result(images)
 
-    def _on_threads(self, inputs: np.ndarray, pool: ThreadPoolExecutor, threads: int, counter: _Counter) -> list[Image]:
+    def _on_threads(self, given: _Given, pool: ThreadPoolExecutor, threads: int, counter: _Counter) -> list[Image]:
         """As many images for every thread while there are enough; the rest are divided within each layer."""
-        batch = inputs.shape[1]
+        batch = given.inputs.shape[1]
         each = 0 if self._whole_batch else batch // threads
         shares = [range(first, first + each) for first in range(0, each * threads, max(each, 1))]
         groups = [group for share in shares for group in self._groups(share)]
-        tasks = [pool.submit(self._in_lockstep, inputs, group, _whole, counter) for group in groups]
+        tasks = [pool.submit(self._in_lockstep, given, group, _whole, counter) for group in groups]
         images = [image for task in tasks for image in task.result()]
-        return images + self._batch(inputs, range(each * threads, batch), _divider(pool, threads), counter)
+        return images + self._batch(given, range(each * threads, batch), _divider(pool, threads), counter)
 
-    def _batch(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
-        return [i for group in self._groups(which) for i in self._in_lockstep(inputs, group, ranges, counter)]
+    def _batch(self, given: _Given, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
+        return [i for group in self._groups(which) for i in self._in_lockstep(given, group, ranges, counter)]
 
     def _groups(self, which: range) -> list[range]:
         """Images that take every step together."""
         size = max(len(which), 1) if self._whole_batch else _TOGETHER
         return [which[i : i + size] for i in range(0, len(which), size)]
 
-    def _in_lockstep(self, inputs: np.ndarray, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
-        images = [Image(self.graph, self.isa, ranges) for _ in which]
+    def _in_lockstep(self, given: _Given, which: range, ranges: Ranges, counter: _Counter) -> list[Image]:
+        images = [Image(self.graph, self.isa, ranges, states=given.states[b]) for b in which]
         for image, b in zip(images, which, strict=True):
-            image.values[self._given.name] = self._input(inputs[:, b : b + 1])
+            image.values[self._given.name] = self._input(given.inputs[:, b : b + 1])
         for index, step in enumerate(self.plan.steps):
             if isinstance(step, GeneralStep):
                 step.run_batch(images)
@@ -146,6 +160,26 @@ class Engine:
         return Ledger(g.time_steps, len(images), g.arithmetic, g.input_encoding, tuple(layers), g.provenance)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a batch starts from: inputs ``(T or 1, B, *shape)``, and in a stretch the membranes of each image."""
+
+    inputs: np.ndarray
+    states: list[dict[str, np.ndarray] | None]
+
+    @staticmethod
+    def of(inputs: np.ndarray, carried: Carried | None) -> _Given:
+        images = range(inputs.shape[1])
+        if carried is None:
+            return _Given(inputs, [None for _ in images])
+        return _Given(inputs, [{n: m[b : b + 1] for n, m in carried.membranes.items()} for b in images])
+
+    def membranes(self) -> dict[str, np.ndarray]:
+        """Those that the images have left, ``(B, *shape)`` each."""
+        states = [state for state in self.states if state is not None]
+        return {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+
+
 def _whole(n: int, task: Callable[[int, int], Any], least: int = 1) -> list[Any]:
     return [task(0, n)]
 
@@ -177,6 +211,6 @@ class _Counter:
 _ENGINES = Remembered[Engine](most=4)
 
 
-def engine_for(graph: Graph, record: Record = _NOTHING, tier: str | None = None) -> Engine:
+def engine_for(graph: Graph, record: Record = _NOTHING, tier: str | None = None, whole: Whole | None = None) -> Engine:
     """The engine of a graph; the last few are kept, so that weights are packed once."""
-    return _ENGINES.get(graph, (record, cpu.select(tier).name), lambda: Engine(graph, record, tier))
+    return _ENGINES.get(graph, (record, cpu.select(tier).name), lambda: Engine(graph, record, tier, whole))

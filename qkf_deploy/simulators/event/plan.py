@@ -59,10 +59,13 @@ class Planner:
         widths: proven widths (see :func:`qkf_deploy.passes.widths.proven`), empty for float graphs.
         record: what must be visible.
         isa: instruction set.
+        carries: neurons start from given membranes, and theirs are kept.
     """
 
-    def __init__(self, graph: Graph, widths: Mapping[str, Widths], record: Record, isa: Isa) -> None:
-        self.graph, self.widths, self.record, self.isa = graph, widths, record, isa
+    def __init__(
+        self, graph: Graph, widths: Mapping[str, Widths], record: Record, isa: Isa, *, carries: bool = False
+    ) -> None:
+        self.graph, self.widths, self.record, self.isa, self.carries = graph, widths, record, isa, carries
         self.readers = graph.consumers()
 
     def plan(self) -> Plan:
@@ -118,8 +121,14 @@ class Planner:
     def _fusable_form(self, neuron: Node | None, channels: int) -> NeuronForm | None:
         if neuron is None or not isinstance(neuron.op, IntegerNeuron) or neuron.name in self.record.membranes:
             return None
+        if self._starts(neuron):
+            return None
         view = neuron.inputs[0].view
         return self._form(neuron, channels) if view is None or view.is_reshape else None
+
+    def _starts(self, neuron: Node) -> bool:
+        """True for a neuron that does not start every run from 0: it goes through the kernel of neurons alone."""
+        return self.carries or "initial" in neuron.params
 
     def _reads(self, operand: Operand, expected: np.ndarray) -> bool:
         """True if an operand's elements are the source's elements of these flat indices."""
@@ -202,7 +211,11 @@ class Planner:
         heads, dim, tokens = types[0].shape
         split = np.arange(heads * dim * tokens).reshape(heads, dim, tokens)
         by_token = split.transpose(0, 2, 1)
-        if neuron.name in self.record.membranes or not proofs.fits(self.widths[mixed.name].value, proofs.INT32):
+        if (
+            neuron.name in self.record.membranes
+            or self._starts(neuron)
+            or not proofs.fits(self.widths[mixed.name].value, proofs.INT32)
+        ):
             return None
         if not (self._reads(k, split) and self._reads(v, by_token) and self._reads(q, by_token)):
             return None
@@ -217,7 +230,7 @@ class Planner:
             return None
         channels = node.type.shape[0]
         form = self._form(node, channels)
-        if form is None:
+        if form is None or (self._starts(node) and node.op.fraction_bits):  # what is left would be no whole drive
             return None
         return NeuronStep(node, form, channels, node.name in self.record.membranes)
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
-from qkf_deploy.ops import Conv
+from qkf_deploy.ops import Conv, IntegerNeuron
+from qkf_deploy.ops.membrane import SpikingNeuron
 from qkf_deploy.simulators.counting import node_counts, state_word
 from qkf_deploy.simulators.event.context import Image, NodeCounts
 from qkf_deploy.simulators.event.kernels.streams import add_streams
 from qkf_deploy.simulators.event.layers import SynapseLayer
 from qkf_deploy.simulators.event.neurons import NeuronForm, fire_drive
-from qkf_deploy.simulators.event.values import Drive, Plain, Stream, Totals, words_of
+from qkf_deploy.simulators.event.values import Drive, Plain, Stream, Totals, to_rows, words_of
 
 
 class Step(ABC):
@@ -181,7 +182,7 @@ class SynapseStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class NeuronStep(NodeStep):
-    """A neuron by itself."""
+    """A neuron by itself. A membrane that it starts from is what the first drive has more."""
 
     form: NeuronForm
     channels: int
@@ -189,15 +190,39 @@ class NeuronStep(NodeStep):
 
     def run(self, image: Image) -> None:
         operand = self.node.inputs[0]
-        source = image.values[operand.node]
+        source, steps = image.values[operand.node], image.graph.time_steps
         drive = image.drive(operand, self.channels)
-        spikes, driven, kept = fire_drive(
-            image.isa, drive, self.form, image.graph.time_steps, image.ranges, self.keep_membrane
-        )
+        drive, unseen = self._started(drive, image)
+        keep = self.keep_membrane or image.states is not None
+        spikes, driven, kept = fire_drive(image.isa, drive, self.form, steps, image.ranges, keep)
         if kept is not None:
-            image.membranes[self.node.name] = _unpack(kept, self.node.type.shape)
+            self._keep(image, kept)
         entering = _plain_entering(image, self.node) if not isinstance(source, Drive) else None
-        store_neuron(image, self.node, spikes, driven, entering)
+        store_neuron(image, self.node, spikes, driven - unseen, entering)
+
+    def _started(self, drive: Drive, image: Image) -> tuple[Drive, int]:
+        """The drive with what is left of the membrane in its first step, and how many more elements drive there."""
+        op, state = self.node.op, (image.states or {}).get(self.node.name, self.node.params.get("initial"))
+        if state is None or not isinstance(op, IntegerNeuron):
+            return drive, 0
+        state = np.broadcast_to(state, (1, *self.node.type.shape)).astype(np.int64)
+        left = to_rows(((state * op.multiplier(self.node.params)) >> op.decay_shift)[None], self.channels, np.int32)
+        steps, columns = image.graph.time_steps, drive.data.shape[1]
+        rows = drive.data.reshape(drive.tokens, drive.steps, columns)
+        rows = np.array(np.broadcast_to(rows, (drive.tokens, steps, columns)))
+        before = np.count_nonzero(rows[:, 0])
+        rows[:, 0] += left
+        started = Drive(rows.reshape(-1, columns), drive.channels, drive.tokens, steps)
+        return started, int(np.count_nonzero(rows[:, 0]) - before)
+
+    def _keep(self, image: Image, charged: Drive) -> None:
+        op, shape = self.node.op, self.node.type.shape
+        if self.keep_membrane:
+            image.membranes[self.node.name] = _unpack(charged, shape)
+        if image.states is not None and isinstance(op, IntegerNeuron):
+            rows = charged.data.reshape(charged.tokens, charged.steps, -1)[:, -1]
+            last = _unpack(Drive(rows, charged.channels, charged.tokens, 1), shape)[0]
+            image.states[self.node.name] = op.after(last, self.node.params)
 
 
 def _unpack(drive: Drive, shape: tuple[int, ...]) -> np.ndarray:
@@ -276,17 +301,32 @@ class GeneralStep(NodeStep):
         graph, node = images[0].graph, self.node
         per_image = [[i.plain_operand(o) for o in node.inputs] for i in images]
         operands = [np.concatenate(column, axis=1) for column in zip(*per_image, strict=True)]
-        value = node.op.run(operands, node.params, graph.time_steps)
-        counts, spikes = node_counts(graph, node, operands, value)
         membranes = None
-        if self.keep_membrane:
-            membranes = node.op.membranes(operands, node.params, graph.time_steps)  # type: ignore[attr-defined]
+        if isinstance(node.op, SpikingNeuron):
+            membranes = self._charged(node.op, operands, images)
+            value = node.op.spikes(membranes, node.params)
+        else:
+            value = node.op.run(operands, node.params, graph.time_steps)
+        counts, spikes = node_counts(graph, node, operands, value)
         for b, image in enumerate(images):
             image.store(node, Plain(value[:, b : b + 1]))
             steps = None if spikes is None else spikes[:, b]
             image.tally(node, {name: int(n[b]) for name, n in counts.items()}, steps)
-            if membranes is not None:
+            if membranes is not None and self.keep_membrane:
                 image.membranes[node.name] = membranes[:, b : b + 1]
+
+    def _charged(self, op: SpikingNeuron, operands: list[np.ndarray], images: list[Image]) -> np.ndarray:
+        """Charged membranes; in a stretch they go on from those of the last one."""
+        name, params, steps = self.node.name, self.node.params, images[0].graph.time_steps
+        states = [image.states for image in images if image.states is not None]
+        if not states:
+            return op.membranes(operands, params, steps)
+        if name in states[0]:
+            params = {**params, "initial": np.concatenate([s[name] for s in states])}
+        charged, left = op.history(operands, params, steps)
+        for b, state in enumerate(states):
+            state[name] = left[-1, b : b + 1].copy()
+        return charged
 
 
 def needs_whole_batch(step: Step) -> bool:

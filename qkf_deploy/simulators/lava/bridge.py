@@ -25,7 +25,7 @@ from qkf_deploy.simulators.lava.failures import first_failure
 from qkf_deploy.simulators.lava.groups import end_group
 from qkf_deploy.simulators.lava.job import Job, collect, write_job
 from qkf_deploy.simulators.lava.partition import PROCESS_NAMES, check_causal
-from qkf_deploy.simulators.run import Progress, Record, Run
+from qkf_deploy.simulators.run import Progress, Record, Run, keeps_fired
 
 #: Seconds until a run that has not ended is stopped.
 TIMEOUT_S = 600.0
@@ -52,6 +52,7 @@ class LavaRun:
     processes: int
 
 
+@keeps_fired
 def run(
     graph: Graph,
     inputs: np.ndarray,

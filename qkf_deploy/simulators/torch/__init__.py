@@ -10,7 +10,8 @@ from qkf_deploy.errors import MissingComponent
 from qkf_deploy.ir import Graph
 from qkf_deploy.options import Precision
 from qkf_deploy.passes.carry import chained
-from qkf_deploy.simulators.run import Progress, Record, Run, join
+from qkf_deploy.simulators.carried import Carried
+from qkf_deploy.simulators.run import Progress, Record, Run, join, keeps_fired
 
 try:
     import torch
@@ -24,6 +25,7 @@ from qkf_deploy.simulators.torch.engine import Replace, engine_for
 _PART = 16
 
 
+@keeps_fired
 def run(
     graph: Graph,
     inputs: np.ndarray,
@@ -34,6 +36,7 @@ def run(
     precision: Precision = "float64",
     threads: int | None = None,
     replace_value: Replace | None = None,
+    carried: Carried | None = None,
 ) -> Run:
     """Simulate a batch; arguments and result as :func:`qkf_deploy.simulators.reference.run`.
 
@@ -48,7 +51,7 @@ def run(
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of float graphs; in float32 a membrane that is close to its threshold may fall on the other side.
         threads: CPU threads, torch's own choice if ``None``; of a large batch each takes a part.
-        replace_value: as of the reference engine.
+        replace_value, carried: as of the reference engine.
 
     Raises:
         UsageError, MissingComponent: no such device.
@@ -57,14 +60,15 @@ def run(
         MemoryError: the batch does not fit into the memory of the device.
     """
     with torch.no_grad(), devices.memory():
-        engine = engine_for(graph, devices.open_device(device), precision == "float32")
+        whole = None if carried is None else carried.whole
+        engine = engine_for(graph, devices.open_device(device), precision == "float32", whole)
 
     def part(images: slice, told: Progress | None) -> Run:
         with torch.no_grad(), devices.memory():
-            return engine.run(inputs[:, images], record, told, replace_value)
+            return engine.run(inputs[:, images], record, told, replace_value, carried)
 
     count = 1
-    if device == "cpu" and replace_value is None and not chained(graph):
+    if device == "cpu" and replace_value is None and carried is None and not chained(graph):
         count = max(1, min(threads or torch.get_num_threads(), inputs.shape[1] // _PART))
     if count == 1:
         with devices.threads(threads):

@@ -70,8 +70,12 @@ class Judge:
         """
         if fired.doubtful is None:
             return drive, fired
-        doubtful = fired.doubtful | self._doubtful_zeros(node, drive, values)
+        doubtful = self.doubtful(node, drive, fired.doubtful, values)
         return self.decide(node, drive, replace(fired, doubtful=doubtful), values, keep)
+
+    def doubtful(self, node: Node, drive: Value, spikes: Tensor, values: Values) -> Tensor:
+        """Images in which rounding could decide whether a drive is zero, or a spike: bool ``(B,)``, as ``spikes``."""
+        return spikes | self._doubtful_zeros(node, drive, values)
 
     def decide(self, node: Node, drive: Value, fired: Fired, values: Values, keep: bool) -> tuple[Value, Fired]:
         """As :meth:`settle`, where the images whose drive may be zero are among the doubtful ones already."""

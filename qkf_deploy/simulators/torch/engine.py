@@ -12,12 +12,13 @@ from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Output
 from qkf_deploy.ops.remember import Remembered
 from qkf_deploy.passes.widths import proven
+from qkf_deploy.simulators.carried import Carried, Whole
 from qkf_deploy.simulators.counting import Account, CountedGraph
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, last_uses
 from qkf_deploy.simulators.torch.carriers import FLOAT32, FLOAT64
 from qkf_deploy.simulators.torch.devices import Device
 from qkf_deploy.simulators.torch.doubts import Judge
-from qkf_deploy.simulators.torch.neurons import Fired
+from qkf_deploy.simulators.torch.neurons import Fired, Past
 from qkf_deploy.simulators.torch.operators import STEPS, by_numpy, neuron
 from qkf_deploy.simulators.torch.screening import Screen, chains
 from qkf_deploy.simulators.torch.setting import Setting, Step
@@ -33,23 +34,25 @@ class Engine:
         graph: float or integer.
         device: from :func:`qkf_deploy.simulators.torch.devices.open_device`.
         single: float graphs in float32, which need not equal the reference.
+        whole: of a stretch of a network's time steps.
 
     Raises:
         ProofError: stored widths are narrower than what the weights can reach.
     """
 
-    def __init__(self, graph: Graph, device: Device, single: bool = False) -> None:
+    def __init__(self, graph: Graph, device: Device, single: bool = False, whole: Whole | None = None) -> None:
         self.graph = graph
-        self.setting = Setting(graph, proven(graph), device, FLOAT32 if single else FLOAT64)
+        widths = proven(graph) if whole is None else whole.widths
+        self.setting = Setting(graph, widths, device, FLOAT32 if single else FLOAT64)
         self._host: type[Any] = np.int64 if self.setting.whole else np.float64
         self._neurons = {n.name: neuron(self.setting, n) for n in graph if is_neuron(n.op.kind)}
         self._steps = {n.name: self._step(n) for n in graph if n.name not in self._neurons and n.op.kind != "input"}
         self._judge = None if self.setting.whole or single else Judge(self.setting)
-        found = chains(graph) if self._judge else {}
+        found = chains(graph) if self._judge and whole is None else {}
         self._screens = {name: Screen(self.setting, chain) for name, chain in found.items()}
         roots = self._judge.roots if self._judge else {}
         self._last_use = last_uses(graph, roots)
-        self._counted = CountedGraph(graph)
+        self._counted = CountedGraph(graph) if whole is None else whole.rules
 
     def _step(self, node: Node) -> Step:
         after_readout = node.type.timing is Timing.IMAGE and node.op.kind not in ("readout", "output")
@@ -58,11 +61,16 @@ class Engine:
         return STEPS[node.op.kind](self.setting, node)
 
     def run(
-        self, inputs: np.ndarray, record: Record, progress: Progress | None = None, replace: Replace | None = None
+        self,
+        inputs: np.ndarray,
+        record: Record,
+        progress: Progress | None = None,
+        replace: Replace | None = None,
+        carried: Carried | None = None,
     ) -> Run:
         """Simulate a batch; see :func:`qkf_deploy.simulators.torch.run`."""
         graph = self.graph
-        account = Account(self._counted, DeviceArrays(self._run_node))
+        account = Account(self._counted, DeviceArrays(self._run_node), graph.time_steps)
         values: dict[str, Value] = {}
         kept: dict[str, np.ndarray] = {}
         membranes: dict[str, np.ndarray] = {}
@@ -73,7 +81,7 @@ class Engine:
             if node.name in self._neurons:
                 keep = node.name in record.membranes
                 operands, fired = self._screened(screens, node, operands, values) or self._fire(
-                    node, operands, values, keep
+                    node, operands, values, keep, carried
                 )
                 value = fired.spikes
                 if fired.charged is not None:
@@ -96,9 +104,16 @@ class Engine:
         return Run(logits, raw, account.ledger(inputs.shape[1]), spikes, kept, membranes)
 
     def _fire(
-        self, node: Node, operands: list[Value], values: Mapping[str, Value], keep: bool
+        self, node: Node, operands: list[Value], values: Mapping[str, Value], keep: bool, carried: Carried | None
     ) -> tuple[list[Value], Fired]:
-        fired = self._neurons[node.name].run(operands[0], self.graph.time_steps, keep)
+        neuron, steps = self._neurons[node.name], self.graph.time_steps
+        if carried is not None:
+            fired = neuron.run(operands[0], steps, keep, carried.membranes.get(node.name, Past()))
+            carried.membranes[node.name] = fired.past
+            if self._judge is not None and fired.doubtful is not None:
+                carried.doubt(self._judge.doubtful(node, operands[0], fired.doubtful, values).cpu().numpy())
+            return operands, fired
+        fired = neuron.run(operands[0], steps, keep)
         if self._judge is None:
             return operands, fired
         drive, fired = self._judge.settle(node, operands[0], fired, values, keep)
@@ -162,6 +177,6 @@ class _Screens:
 _ENGINES = Remembered[Engine](most=4)
 
 
-def engine_for(graph: Graph, device: Device, single: bool) -> Engine:
+def engine_for(graph: Graph, device: Device, single: bool, whole: Whole | None = None) -> Engine:
     """The engine of a graph; the last few are kept, so that widths are proven and weights copied once."""
-    return _ENGINES.get(graph, (str(device.torch), single), lambda: Engine(graph, device, single))
+    return _ENGINES.get(graph, (str(device.torch), single), lambda: Engine(graph, device, single, whole))

@@ -19,6 +19,23 @@ _ROUNDOFF = 2.0**-53
 
 
 @dataclass(frozen=True)
+class Past:
+    """What a neuron brings along from the steps of earlier stretches.
+
+    Attributes:
+        state: of every image, ``(B, *shape)``; ``None`` at the start of an image.
+        steps: how many there were.
+        largest: bound of the magnitude of their drives.
+        error: bound of the state's difference from the reference's.
+    """
+
+    state: Tensor | None = None
+    steps: int = 0
+    largest: float = 0.0
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Fired:
     """What a neuron did.
 
@@ -27,21 +44,28 @@ class Fired:
         charged: membranes before firing, if they were asked for.
         doubtful: images in which a membrane lies so close to a threshold that rounding may decide, bool ``(B,)``;
             ``None`` where the drive is the reference's own number.
+        past: for the next stretch, where this was one.
     """
 
     spikes: Value
     charged: Tensor | None = None
     doubtful: Tensor | None = None
+    past: Past | None = None
 
 
 @dataclass(frozen=True)
 class Drive:
-    """What a neuron takes, in its order: ``(steps, images, *shape)``, constant drives repeated."""
+    """What a neuron takes, in its order: ``(steps, images, *shape)``, constant drives repeated.
+
+    Attributes:
+        before: state of each image before the first step, ``(images, *shape)``, where it is known; else ``initial``.
+    """
 
     tensor: Tensor
     steps: int
     leftover: Tensor | None = None
     initial: Tensor | None = None
+    before: Tensor | None = None
 
     @staticmethod
     def of(x: Tensor, steps: int, carry: str, leftover: Tensor | None, initial: Tensor | None) -> Drive:
@@ -55,7 +79,8 @@ class Drive:
         """Images that go through all steps together."""
         images, *shape = self.tensor.shape[1:]
         for part in blocks(images, shape, self.tensor.device):
-            yield part, replace(self, tensor=self.tensor[:, part])
+            before = None if self.before is None else self.before[part]
+            yield part, replace(self, tensor=self.tensor[:, part], before=before)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         for t in range(self.steps):
@@ -66,6 +91,7 @@ class Drive:
         shape = self.tensor.shape[1:]
         if self.leftover is not None:
             return self.leftover[t].expand(shape)
+        previous = self.before if previous is None else previous
         if previous is not None or self.initial is None:
             return previous
         return self.initial.expand(shape)
@@ -74,6 +100,11 @@ class Drive:
         """Uninitialized, one for every step and image."""
         images, *shape = self.tensor.shape[1:]
         return empty((self.steps, images), shape, self.tensor, dtype)
+
+    def states(self) -> Tensor:
+        """Uninitialized, one for every image."""
+        images, *shape = self.tensor.shape[1:]
+        return empty((images,), shape, self.tensor)
 
 
 def spike_dtype(most: float | None, dtype: torch.dtype) -> torch.dtype:
@@ -113,27 +144,38 @@ class FloatNeuron:
         constants = (levels.v_threshold, levels.base, levels.v_min, params.get("initial"), params.get("leftover"))
         self._constants = sum(float(np.abs(v).max()) for v in constants if v is not None)
 
-    def run(self, x: Value, steps: int, keep: bool) -> Fired:
-        """Fire. With ``keep`` the charged membranes are returned too."""
+    def run(self, x: Value, steps: int, keep: bool, past: Past | None = None) -> Fired:
+        """Fire. With ``keep`` the charged membranes are returned too; with ``past`` it goes on from there."""
         drive = Drive.of(x.tensor.to(self._dtype), steps, self.op.carry, self._leftover, self._initial)
+        drive = drive if past is None else replace(drive, before=past.state)
         spikes = drive.outputs(spike_dtype(self.op.max_spikes, self._dtype))
         kept = drive.outputs(self._dtype) if keep else None
-        margin = drive.tensor.new_empty(drive.tensor.shape[1]) if x.error else None
+        earlier = past or Past()
+        margin = drive.tensor.new_empty(drive.tensor.shape[1]) if x.error or earlier.error else None
+        states = None if past is None else drive.states()
         for part, some in drive.parts():
-            closest = self._run(some, spikes[:, part], None if kept is None else kept[:, part], margin is not None)
+            closest, state = self._run(
+                some, spikes[:, part], None if kept is None else kept[:, part], margin is not None
+            )
             if margin is not None and closest is not None:
                 margin[part] = closest
+            if states is not None and state is not None:
+                states[part] = state
         shape = (steps, *x.shape[1:])
         high = self.op.max_spikes
         largest = float(high) if high is not None else float(spikes.abs().max())
         out = Value(spikes.reshape(shape), largest, binary=high == 1 and not self.op.signed)
         doubtful = None
+        after = self._after_all(x, drive.steps, earlier, states)
         if margin is not None:
-            doubtful = (margin <= self._tolerance(x, drive.steps)).expand(x.shape[1])
-        return Fired(out, None if kept is None else kept.reshape(shape), doubtful)
+            doubtful = (margin <= after.error).expand(x.shape[1])
+        charged = None if kept is None else kept.reshape(shape)
+        return Fired(out, charged, doubtful, None if past is None else after)
 
-    def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None, judged: bool) -> Tensor | None:
-        """All steps of some images; the smallest distance of a membrane from a threshold if asked for."""
+    def _run(
+        self, drive: Drive, spikes: Tensor, kept: Tensor | None, judged: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """All steps of some images: smallest distance of a membrane from a threshold, if asked for, and the state."""
         scratch = torch.empty_like(drive.tensor[0])
         margin: Tensor | None = None
         state: Tensor | None = None
@@ -151,7 +193,7 @@ class FloatNeuron:
                 closest = self._margin(membrane, scratch)
                 margin = closest if margin is None else torch.minimum(margin, closest)
             state = self._after(charged, spikes[t], scratch)
-        return margin
+        return margin, state
 
     def _charged(self, state: Tensor | None, x: Tensor, scratch: Tensor) -> Tensor:
         if state is None:
@@ -204,10 +246,15 @@ class FloatNeuron:
             distance = torch.sub(membrane, level.sub_(shift).mul_(self._threshold), out=scratch)
         return rows(distance.abs_(), 1).amin(1)
 
-    def _tolerance(self, x: Value, steps: int) -> float:
-        """How far a membrane can be from the reference's: every step adds the error of its drive and some roundings."""
-        largest = self._constants + steps * x.largest
-        return steps * (x.error + 16 * _ROUNDOFF * largest)
+    def _after_all(self, x: Value, steps: int, earlier: Past, state: Tensor | None) -> Past:
+        """How far a membrane can be from the reference's: every step adds the error of its drive and some roundings.
+
+        Without any error so far, none: drives are the reference's own, and so is every operation.
+        """
+        drive = max(x.largest, earlier.largest)
+        done = earlier.steps + steps
+        rounding = 16 * _ROUNDOFF * (self._constants + done * drive) if x.error or earlier.error else 0.0
+        return Past(state, done, drive, earlier.error + steps * (x.error + rounding))
 
 
 class WholeNeuron:
@@ -256,19 +303,24 @@ class WholeNeuron:
             factor = multiplier * 2.0**-op.decay_shift
             self._decay = lambda state: torch.mul(state, factor).floor_()
 
-    def run(self, x: Value, steps: int, keep: bool) -> Fired:
-        """Fire. With ``keep`` the charged membranes are returned too."""
+    def run(self, x: Value, steps: int, keep: bool, past: Past | None = None) -> Fired:
+        """Fire. With ``keep`` the charged membranes are returned too; with ``past`` it goes on from there."""
         drive = Drive.of(x.tensor.to(self.dtype), steps, self.op.carry, self._leftover, self._initial)
+        drive = drive if past is None else replace(drive, before=past.state)
         spikes = drive.outputs(self.dtype)
         kept = torch.empty_like(spikes) if keep else None
+        states = None if past is None else drive.states()
         for part, some in drive.parts():
-            self._run(some, spikes[:, part], None if kept is None else kept[:, part])
+            state = self._run(some, spikes[:, part], None if kept is None else kept[:, part])
+            if states is not None and state is not None:
+                states[part] = state
         shape = (steps, *x.shape[1:])
         binary = self.op.max_spikes == 1 and not self.op.signed
         out = Value(spikes.reshape(shape), self._most_spikes, binary=binary)
-        return Fired(out, None if kept is None else kept.reshape(shape))
+        return Fired(out, None if kept is None else kept.reshape(shape), past=None if past is None else Past(states))
 
-    def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None) -> None:
+    def _run(self, drive: Drive, spikes: Tensor, kept: Tensor | None) -> Tensor | None:
+        """All steps of some images; their state."""
         scratch = torch.empty_like(drive.tensor[0])
         state: Tensor | None = None
         for t, x in drive:
@@ -285,6 +337,7 @@ class WholeNeuron:
                 kept[t] = charged
             self._fire(charged, spikes[t])
             state = self._after(charged, spikes[t], scratch)
+        return state
 
     def _fire(self, charged: Tensor, out: Tensor) -> None:
         if self.op.signed:
