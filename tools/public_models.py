@@ -226,7 +226,8 @@ def _awake(source: Any, images: Any, gain: float) -> None:
 def results(chosen: list[Model], clones: Path) -> Iterator[tuple[Model, Result]]:
     """Each in a process of its own, which what has been imported is copied into."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["qkf_deploy.converters.torch.run", "qkf_deploy.simulators.event", "torch.export"])
+    ours = ["qkf_deploy.converters.torch.run", "qkf_deploy.simulators.event"]
+    context.set_forkserver_preload([*ours, "torch.export", "spikingjelly.activation_based.neuron"])
     for model in chosen:
         answer, ours = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(model, clones, ours))

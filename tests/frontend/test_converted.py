@@ -55,6 +55,29 @@ class Quantized(nn.Module):
         return self.fc(0.7 * self.fire(self.conv(x)).mean((2, 3)))
 
 
+class Charged(nn.Module):
+    """The same, the half threshold being given to the neuron in front of the first step; ``every``: of each step."""
+
+    def __init__(self, steps: int = 0, every: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
+        self.fire, self.begun, self.steps, self.every = IFNode(v_threshold=0.7, v_reset=None), False, steps, every
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.steps:  # a loop of its own
+            self.begun = False
+            return sum(self.step(x) for _ in range(self.steps)) / self.steps
+        return self.step(x)
+
+    def step(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.every or not self.begun:
+            self.fire(torch.full_like(x, 0.7) * 0.5)
+        self.begun = True
+        return self.fc(0.7 * self.fire(x).mean((2, 3)))
+
+
 class BehindTheMean(nn.Module):
     """A classifier with a bias behind the mean over time."""
 
@@ -72,6 +95,25 @@ def net(name: str, steps: int = 12) -> Traced:
     model = {"ann2snn": converted, "quantized": Quantized, "behind": BehindTheMean}[name]()
     options = {} if name == "behind" else {"time_steps": steps, "input": "step"}
     return traced(model, image_size=SIZE, **options)
+
+
+@pytest.mark.parametrize("steps", [0, 12], ids=["step", "loop"])
+def test_membranes_charged_before_the_first_step(steps: int) -> None:
+    """A neuron given a constant in front of its first step starts from there, as if the membrane had been set."""
+    options = {} if steps else {"time_steps": 12, "input": "step"}
+    found = traced(Charged(steps), image_size=SIZE, **options)
+    assert found.graph["fire"].params["initial"] == 0.7 * 0.5
+    assert any("charged by a constant" in text for text in found.graph.notices)
+    assert_faithful(found)
+    assert_exact(found.graph, found.images)
+    plain = net("quantized")
+    runs = [qd.simulate(n.graph, plain.images, engine="reference", record=["fire"]) for n in (found, plain)]
+    assert np.array_equal(*(run.spikes["fire"] for run in runs))
+
+
+def test_membranes_charged_at_every_step_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="fire: charges its membrane by a constant, and not"):
+        traced(Charged(every=True), image_size=SIZE, time_steps=12, input="step")
 
 
 @pytest.mark.parametrize("name", ["ann2snn", "quantized"])

@@ -56,6 +56,23 @@ def test_windows_in_the_batch(layer, channels: int) -> None:  # type: ignore[no-
     assert_sound(traced(model, image_size=8, time_steps=3))
 
 
+class Stepped(nn.Module):
+    """A single-step neuron in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif = LIFNode()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.lif(step) for step in x])
+
+
+def test_a_loop_over_steps_of_windows() -> None:
+    model = Windows(nn.Conv2d(6, 8, 3, padding=1), 8)
+    model.lif = Stepped()
+    assert_sound(traced(model, image_size=8, time_steps=3))
+
+
 def test_attention_within_windows() -> None:
     class Scores(Windows):
         def forward(self, x: Tensor) -> Tensor:

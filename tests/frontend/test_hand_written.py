@@ -280,7 +280,33 @@ class Qcfs(nn.Module):
         return torch.floor(torch.clamp(x / 0.5, 0, 1) * 8 + 0.5) / 8 * 0.5
 
 
-@pytest.mark.parametrize("make", [Multi, Qcfs])
+class Later(nn.Module):
+    """The same, limited after it was rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(torch.floor(x / 0.5 * 8 + 0.5) / 8, 0, 1) * 0.5
+
+
+class Round(nn.Module):
+    """Rounded to the even neighbour, then limited; no multiple in between."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(torch.round(x * 16), 0, 8) / 16
+
+
+class Ragged(nn.Module):
+    """A limit between two counts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(torch.floor(x * 8 + 0.5) / 8, 0, 0.9)
+
+
+def test_a_limit_between_two_counts_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="clamp has no spiking or integer form"):
+        network(Ragged)
+
+
+@pytest.mark.parametrize("make", [Multi, Qcfs, Later, Round])
 def test_counts_without_memory(make: type[nn.Module]) -> None:
     class Ann(Net):
         def forward(self, x: Tensor) -> Tensor:

@@ -191,6 +191,21 @@ def test_a_neuron_called_on_two_tensors_is_refused() -> None:
         traced(Loop(shared), image_size=8, input="image", time_steps=2)
 
 
+def test_a_neuron_of_several_places_in_a_loop_is_refused() -> None:
+    """One neuron makes q, k and v: what it leaves at one is where the next begins."""
+
+    def shared(body: nn.Module, x: Tensor) -> Tensor:
+        total = 0
+        for _ in range(STEPS):
+            first = body.lif2(body.bn1(body.conv1(x)))
+            q, k, v = (body.lif1(body.bn2(body.conv2(first))) for _ in range(3))
+            total = total + body.head((q * k + v).mean((2, 3)))
+        return total
+
+    with pytest.raises(UnsupportedError, match=r"body.lif1.* is called 3 times in every time step: its membrane goes"):
+        traced(Loop(shared), image_size=8)
+
+
 def test_a_multi_step_neuron_called_twice_is_refused() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

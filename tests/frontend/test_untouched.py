@@ -192,6 +192,16 @@ def test_two_projects_may_have_modules_of_the_same_name(tmp_path: Path) -> None:
     assert "layers" not in sys.modules
 
 
+def test_a_copy_of_spikingjelly_in_a_project_gives_way_to_the_installed_one(tmp_path: Path) -> None:
+    copied = tmp_path / "spikingjelly"
+    copied.mkdir()
+    (copied / "__init__.py").write_text("raise ImportError('another one')\n")
+    (tmp_path / "model.py").write_text(FACTORY)
+    net = traced(tmp_path / "model.py")
+    assert any("own copy of spikingjelly was not used" in text for text in net.notices)
+    assert Path(sys.modules["spikingjelly"].__file__ or "").parent != copied
+
+
 MODELS = f"""
 from . import layers
 from .layers import KERNEL
@@ -248,5 +258,11 @@ def test_random_numbers_are_not_frozen_into_the_graph() -> None:
             y = self.conv(x) + torch.rand(1, 2, 1, 1)
             return self.lif(y.unsqueeze(0).repeat(2, 1, 1, 1, 1)).mean((0, 3, 4))
 
-    with pytest.raises(UnsupportedError, match="uses random numbers"):
-        qd.trace(Noisy(), image_size=2)
+    class Masked(Noisy):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.lif(self.conv(x).unsqueeze(0).repeat(2, 1, 1, 1, 1))
+            return (y * torch.rand(y.shape).gt(0.2)).mean((0, 3, 4))
+
+    for model in (Noisy(), Masked()):
+        with pytest.raises(UnsupportedError, match="uses random numbers"):
+            qd.trace(model, image_size=2)

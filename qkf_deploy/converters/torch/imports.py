@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+#: A project may hold a copy of this one; what neurons compute is known of the installed one, which takes its place.
+NEURONS = "spikingjelly"
+
 
 @dataclass(frozen=True)
 class Imports:
@@ -28,6 +31,13 @@ class Imports:
     places: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     modules: dict[str, ModuleType] = field(default_factory=dict)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences the user should read."""
+        copies = [place for place in self.own if (Path(place) / NEURONS / "__init__.py").is_file()]
+        said = f"the project's own copy of {NEURONS} was not used: the installed one took its place"
+        return (said,) if copies else ()
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -54,7 +64,7 @@ class Imports:
         """Modules of other projects that would answer for ours."""
         roots = {name.partition(".")[0] for name in self.modules}
         roots |= {entry.stem for place in self.own for entry in Path(place).iterdir() if _importable(entry)}
-        roots -= {"__main__", __name__.partition(".")[0]}
+        roots -= {"__main__", NEURONS, __name__.partition(".")[0]}
         return {
             name: module
             for name, module in sys.modules.items()

@@ -39,7 +39,7 @@ def torch_oracle(source: Source, graph: Graph | None = None, *, together: bool =
         UsageError: ``together`` with neurons that are no modules.
     """
     model = working_copy(source.model).double()
-    rest = Kept(model)
+    rest, steps = Kept(model), source.time_steps if graph is None else graph.time_steps
     with telling(source.neurons):
         neurons = {path: module for path, module in named_modules(model).items() if recognize(module) is not None}
         known = graph is None or all(n.name in neurons for n in graph if is_neuron(n.op.kind))
@@ -60,7 +60,7 @@ def torch_oracle(source: Source, graph: Graph | None = None, *, together: bool =
             for hook in hooks:
                 hook.remove()
         written = {} if replay is None else _written(replay, source, model, rest, images)
-        seen = {path: _stack(parts, groups, source.time_steps) for path, parts in record.items() if parts}
+        seen = {path: _stack(parts, groups, steps) for path, parts in record.items() if parts}
         return {**written, **seen}, logits
 
     return run
@@ -125,7 +125,7 @@ def _stack(parts: list[np.ndarray], groups: list[np.ndarray], time_steps: int) -
     calls = len(parts) // len(groups)
     flat: list[np.ndarray] = []
     for i, group in enumerate(groups):
-        made = parts[i * calls : (i + 1) * calls]
+        made = parts[i * calls : (i + 1) * calls][-time_steps:]  # calls before the first step only charge a membrane
         steps = time_steps if len(group) > 1 else len(made[0])  # of one image the first axis is time alone
-        flat.append(np.concatenate([p.reshape(steps if calls == 1 else 1, len(group), -1) for p in made]))
+        flat.append(np.concatenate([p.reshape(steps if len(made) == 1 else 1, len(group), -1) for p in made]))
     return np.concatenate(flat, axis=1)

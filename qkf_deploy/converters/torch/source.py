@@ -100,7 +100,7 @@ def _resolved(source: Any, options: TraceOptions) -> Source:
             notices, scales = checkpoint.notices, checkpoint.scales
         with imports.active():
             found = _from_module(model, options, provenance)
-        return replace(found, imports=imports, notices=notices, scales=scales)
+        return replace(found, imports=imports, notices=(*imports.notices, *notices), scales=scales)
     if options.checkpoint is not None:
         raise UsageError("--checkpoint goes with a module:factory", hint="name the checkpoint itself, or the factory")
     return _from_checkpoint(text, options)

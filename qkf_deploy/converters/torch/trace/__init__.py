@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qkf_deploy.converters.torch.trace.capture import capture
+from qkf_deploy.converters.torch.trace.charged import started
 from qkf_deploy.converters.torch.trace.described import tried
 from qkf_deploy.converters.torch.trace.lowering import InputSpec, Lowering
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, register_neuron
@@ -36,7 +37,7 @@ def trace_module(model: torch.nn.Module, spec: InputSpec) -> Graph:
 
 def lowering(model: torch.nn.Module, spec: InputSpec) -> Lowering:
     """A module's program, hand-written neurons found, ready to become a graph. Raises UnsupportedError."""
-    program = recognized(tried(model, written_out(capture(model, spec.tensor_shape))))
+    program = recognized(started(model, tried(model, written_out(capture(model, spec.tensor_shape))), spec))
     forgetful = [path for path in program.written if program.neurons[path].op.decay == 0.0]
     if forgetful and spec.layout == "step" and spec.time_steps > 1:
         raise UnsupportedError(

@@ -156,7 +156,9 @@ def export(
     return exported, model, neurons
 
 
-def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: AbstractContextManager[Any]) -> None:
+def run_on_shapes(
+    model: torch.nn.Module, input_shape: tuple[int, ...], *modes: AbstractContextManager[Any], times: int = 1
+) -> None:
     """Run a model on a tensor without values, its neurons opaque.
 
     Only what depends on the input has no values: a constant that the model makes at its first call and keeps somewhere
@@ -166,6 +168,7 @@ def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: 
         model: a working copy.
         input_shape: of the input.
         *modes: entered while it runs.
+        times: how often it is called.
 
     Raises:
         Exception: whatever the model's own code raises.
@@ -176,7 +179,8 @@ def run_on_shapes(model: torch.nn.Module, input_shape: tuple[int, ...], *modes: 
     with listed(model), quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         for mode in modes:
             stack.enter_context(mode)
-        model(x)
+        for _ in range(times):
+            model(x)
 
 
 def dtype_of(model: torch.nn.Module) -> torch.dtype:

@@ -26,16 +26,17 @@ class Constants:
 
     def evaluate(self, call: Call) -> bool:
         """Compute a call whose arguments are all constants; False if it is not such a call."""
-        if call.target == NEURON_CALL or not all(r in self.values for r in call.references()):
+        refs = call.references()
+        if call.target == NEURON_CALL or not all(r in self.values or r in self.random for r in refs):
             return False
         function = operator.getitem if call.target == "getitem" else overload(call.target)
         if function is None:
             return False
-        if _draws(function, call):
+        if _draws(function, call) or not self.random.isdisjoint(refs):
             self.random.add(call.name)
             return True
-        if call.references() and (Aliases.in_place(call) or _shares(call.target)):
-            self._own(call.references()[0])
+        if refs and (Aliases.in_place(call) or _shares(call.target)):
+            self._own(refs[0])
         try:
             with torch.no_grad():
                 args, kwargs = self._resolve(call.args), {k: self._resolve(v) for k, v in call.kwargs.items()}

@@ -43,7 +43,9 @@ class _Trial:
     fires: int
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
+    """Notes calls of neurons, path and first size of the input, and how often something else fires."""
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, int]] = []
@@ -94,7 +96,7 @@ class _Refused(Exception):  # noqa: N818 - not an error: one of two trials
 
 
 def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
-    copied, recorder = working_copy(model), _Recorder()
+    copied, recorder = working_copy(model), Recorder()
     neurons = find_neurons(copied)
     try:
         run_on_shapes(copied, shape, recorder)

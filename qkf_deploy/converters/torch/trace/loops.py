@@ -20,13 +20,13 @@ class Loops:
 
     Attributes:
         calls: how often each neuron is called, by module path.
-        steps: T of the loops: calls of the single-step neurons; 1 if nothing loops.
+        steps: T of the loops: calls of most single-step neurons; 1 if nothing loops.
     """
 
     def __init__(self, program: Program) -> None:
         self.calls = Counter(str(c.args[1]) for c in program.calls if c.target == NEURON_CALL)
-        single = [n for path, n in self.calls.items() if not program.neurons[path].untimed]
-        self.steps = max(single, default=1)
+        single = Counter(n for path, n in self.calls.items() if not program.neurons[path].untimed)
+        self.steps = max(single, key=lambda n: (single[n], n > 1, -n), default=1)
         self._neurons: dict[str, tuple[Symbol, int]] = {}
         self._nodes: dict[Hashable, list[str]] = {}
         self._used: Counter[Hashable] = Counter()
@@ -37,13 +37,20 @@ class Loops:
         Raises:
             UnsupportedError: the calls are not one per time step, in order, on the same value.
         """
-        if self.steps == 1 and not x.at:
-            return None
-        if self.calls[path] != self.steps and self.steps > 1:
+        calls, rest = divmod(self.calls[path], self.steps)
+        if rest:
             raise UnsupportedError(
                 f"this single-step neuron is called {self.calls[path]} times, others {self.steps} times",
                 hint="every neuron must be called once per time step",
             )
+        if calls > 1:
+            raise UnsupportedError(
+                f"this single-step neuron is called {calls} times in every time step: its membrane goes on from one "
+                "tensor to the next",
+                hint="give every place its own neuron",
+            )
+        if self.steps == 1 and not x.at:
+            return None
         first, count = self._neurons.get(path, (replace(x, at=()), 0))
         self._neurons[path] = (first, count + 1)
         if x.at not in ((), (count,)) or replace(x, at=()) != first:

@@ -102,6 +102,7 @@ class Lowering:
             UnsupportedError: lists every operation that has no meaning here, with module path and source line.
         """
         if self.loops.steps > 1:
+            self.steps = None if self.spec.layout == "step" else self.steps  # which is refused where the result is read
             self.timed(self.loops.steps)
         self._input()
         for index, call in enumerate(self.program.calls):

@@ -33,8 +33,8 @@ def _parts(x: Symbol) -> list[list[int]]:
 
 
 def part_starts(x: Symbol) -> list[int]:
-    """Of every axis, the first of the axes that :func:`separated` makes of it."""
-    return list(accumulate((len(parts) for parts in _parts(x)), initial=0))[:-1]
+    """Of every axis, and of the place behind the last, the first of the axes that :func:`separated` makes of it."""
+    return list(accumulate((len(parts) for parts in _parts(x)), initial=0))
 
 
 def is_aligned(x: Symbol) -> bool:

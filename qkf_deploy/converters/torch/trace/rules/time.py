@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
+from qkf_deploy.converters.torch.trace.rules.axes import part_starts, separated
 from qkf_deploy.converters.torch.trace.rules.beside import side_by_side
 from qkf_deploy.converters.torch.trace.rules.joining import repeated
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
@@ -79,4 +80,5 @@ def _steps(low: Lowering, parts: Sequence[Symbol], axis: int) -> Symbol:
             "stacks tensors that are not the time steps of one value, in order",
             hint="only the steps of a loop over time can be put together",
         )
-    return first.over_time(axis, low.timed(len(parts)))
+    shape = (*first.shape[:axis], len(parts), *first.shape[axis:])
+    return separated(first).over_time(part_starts(first)[axis], low.timed(len(parts))).reshaped(shape)

@@ -8,6 +8,7 @@ from typing import Any
 from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import padding
+from qkf_deploy.converters.torch.trace.rules.axes import part_starts, separated
 from qkf_deploy.converters.torch.trace.rules.gathering import gathered
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import TIME, Symbol
@@ -95,9 +96,12 @@ def select(low: Lowering, call: Call) -> Symbol | padding.Region:
 
 def _one(x: Symbol, axis: int, index: int) -> Symbol:
     """One element of an axis; of the time axis, one step."""
-    if x.steps is not None and x.layout()[axis] == (TIME,):
-        return x.at_step(axis, index)
-    return x.narrowed(axis, index, index + 1).reshaped([n for a, n in enumerate(x.shape) if a != axis])
+    rest = [n for a, n in enumerate(x.shape) if a != axis]
+    if x.steps is not None:
+        parted, place = separated(x), part_starts(x)[axis]  # windows may be merged with the batch
+        if parted.layout()[place] == (TIME,):
+            return parted.at_step(place, index).reshaped(rest)
+    return x.narrowed(axis, index, index + 1).reshaped(rest)
 
 
 @rule("aten.unbind.int")

@@ -2,6 +2,7 @@
 
 from qkf_deploy.converters.torch.trace.capture import Program
 from qkf_deploy.converters.torch.trace.written.buffers import stacked
+from qkf_deploy.converters.torch.trace.written.limits import limited_first
 from qkf_deploy.converters.torch.trace.written.rewriting import with_neurons
 
 __all__ = ["recognized"]
@@ -9,4 +10,4 @@ __all__ = ["recognized"]
 
 def recognized(program: Program) -> Program:
     """The program with hand-written neurons as neuron calls, one per time step, and their steps stacked."""
-    return with_neurons(stacked(program))
+    return with_neurons(limited_first(stacked(program)))

@@ -113,7 +113,8 @@ class Reading(Spikes):
 
     def _round(self, call: Call, what: str) -> bool:
         x = self._clamped.get(call.args[0].name) if isinstance(call.args[0], Ref) else None
-        if x is None or x.offset != (0.5 if what == "floor" else 0.0) or x.root.offset.any():
+        half = 0.5 if what == "floor" else 0.0  # added before the limits or behind them
+        if x is None or x.offset * x.root.offset.any() or not np.all(x.root.offset + x.offset == half):
             return False
         high = np.unique(x.high)
         signed = bool(x.low.any())

@@ -12,6 +12,7 @@ from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace import InputSpec, lowering
 from qkf_deploy.converters.torch.trace.capture import TRACE_BATCH, export
 from qkf_deploy.converters.torch.trace.precision import widened
+from qkf_deploy.converters.torch.trace.written.limits import LIMITED
 from qkf_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Replay:
         batch = spec.tensor_shape.index(TRACE_BATCH) if source.layout == "sequence" else 0
         shape = tuple(1 if axis == batch else n for axis, n in enumerate(spec.tensor_shape))
         self._exported = export(source.model, shape)[0].module().double()
+        self._most = {n: getattr(low.builder.nodes[n].op, "max_spikes", None) for n in self._calls}
         names = {n.name for n in self._exported.graph.nodes}
-        if not {_result(c)[0] for calls in self._calls.values() for c in calls} <= names:
+        if not self._watched() <= names:
             raise InputError(
                 "the model is another program at batch size 1 than at 2, so its hand-written neurons cannot be watched",
                 hint="compare its logits",
@@ -48,23 +50,29 @@ class Replay:
 
     def run(self, x: torch.Tensor) -> dict[str, np.ndarray]:
         """Spikes of one image by neuron, ``(T, -1)``."""
-        watched = {_result(c)[0] for calls in self._calls.values() for c in calls}
-        interpreter = _Interpreter(self._exported, self._modules, watched)
+        interpreter = _Interpreter(self._exported, self._modules, self._watched())
         with torch.no_grad():
             interpreter.run(x)
-        fired = {n: np.concatenate([_fired(interpreter.kept, c) for c in calls]) for n, calls in self._calls.items()}
+        fired = {
+            n: np.concatenate([_fired(interpreter.kept, c, self._most[n]) for c in calls])
+            for n, calls in self._calls.items()
+        }
         return {name: spikes.reshape(-1, self._sizes[name]) for name, spikes in fired.items()}
 
-
-def _result(call: str) -> tuple[str, bool]:
-    """(name in the exported program, True if it gives 1 - spikes) of a neuron call."""
-    return call.removesuffix(".spikes"), call.endswith(".spikes")
+    def _watched(self) -> set[str]:
+        return {_exported_name(c) for calls in self._calls.values() for c in calls}
 
 
-def _fired(kept: Mapping[str, torch.Tensor], call: str) -> np.ndarray:
-    name, inverted = _result(call)
-    spikes = kept[name].double().reshape(-1).numpy()
-    return 1.0 - spikes if inverted else spikes
+def _exported_name(call: str) -> str:
+    """Name of a neuron call in the exported program."""
+    return call.removesuffix(".spikes").removesuffix(LIMITED)
+
+
+def _fired(kept: Mapping[str, torch.Tensor], call: str, most: int | None) -> np.ndarray:
+    spikes = kept[_exported_name(call)].double().reshape(-1).numpy()
+    if call.endswith(LIMITED):
+        return np.clip(spikes, 0, most)  # the model does so to what it makes of them
+    return 1.0 - spikes if call.endswith(".spikes") else spikes
 
 
 class _Interpreter(torch.fx.Interpreter):
