@@ -83,6 +83,20 @@ def rounded(v: Any, x: Tensor) -> tuple[Tensor, Any]:
     return s, v - s
 
 
+def rounded_to_one(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    v = 0.5 * v + x
+    s = nn.functional.hardtanh(v).round()
+    return s, cleared(s, v)
+
+
+def of_a_constant(v: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """A number in float32 where types must agree."""
+    v = 0.5 * v + x
+    at_zero = torch.tensor(1.0)
+    s = torch.heaviside(v - THETA, at_zero) - torch.heaviside(-v - THETA, at_zero)
+    return s, v - THETA * s
+
+
 FORMS: dict[str, tuple[Callable[[Any, Tensor], tuple[Tensor, Any]], Neuron]] = {
     "difference": (difference, Neuron(None, THETA, 0.0, False, decay=0.25, signed=True)),
     "compared again": (compared_again, Neuron(None, THETA, 0.0, False, decay=0.25, signed=True)),
@@ -90,6 +104,10 @@ FORMS: dict[str, tuple[Callable[[Any, Tensor], tuple[Tensor, Any]], Neuron]] = {
     "surrogate": (steps_of_a_surrogate, Neuron(None, THETA, 0.0, False, strict=True, decay=0.5, signed=True)),
     "sign": (sign_and_magnitude, Neuron(None, 0.5, 0.0, False, decay=0.25, signed=True)),
     "sign and gate": (sign_times_gate, Neuron(None, THETA, None, False, strict=True, signed=True)),
+    "rounded to one": (
+        rounded_to_one, Neuron(None, 1.0, 0.0, False, rounding="half_even", decay=0.5, signed=True),
+    ),
+    "of a constant": (of_a_constant, Neuron(None, THETA, None, False, decay=0.5, signed=True)),
     "rounded": (
         rounded, Neuron(None, 1.0, None, False, max_spikes=3, rounding="half_even", decay=0.5, signed=True),
     ),

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from qkf_deploy.converters.torch.source import Source
-from qkf_deploy.converters.torch.trace.capture import leaves, named_modules, quiet
+from qkf_deploy.converters.torch.trace.capture import leaves, named_modules, place_of, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
 from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written.replay import Replay
 from qkf_deploy.converters.torch.untouched import Kept, listed, undisturbed, working_copy
-from qkf_deploy.errors import UsageError
+from qkf_deploy.errors import InputError, UsageError
 from qkf_deploy.evaluation.agreement import Oracle, Spikes
 from qkf_deploy.ir import Graph
 from qkf_deploy.simulators.inputs import normalize
@@ -95,8 +95,16 @@ def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph:
     model returns it; several outputs side by side."""
     _reset(model, rest)
     torch.set_default_dtype(torch.float64)
-    with torch.no_grad(), quiet(), listed(model), Float64():
-        results: list[Any] = [model(x) for _ in range(calls)]
+    try:
+        with torch.no_grad(), quiet(), listed(model), Float64():
+            results: list[Any] = [model(x) for _ in range(calls)]
+    except (RuntimeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"the model does not run in float64: {type(error).__name__}: {text}",
+            where=place_of(model, error),
+            hint="hold its constants as buffers, and run it once with .double()",
+        ) from error
     found = [leaves(r) for r in results]
     if graph is not None and graph.parts:
         flat = [_mean([r[part.name] for r in found], len(part.shape)).flatten(1) for part in graph.parts]

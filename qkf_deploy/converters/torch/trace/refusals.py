@@ -28,6 +28,7 @@ _HINTS = {
     "gt": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "ge": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
     "heaviside": "register the neuron that compares with a threshold (register_neuron, docs/front-end.md)",
+    "cumsum": "what is added up over the steps before has no form here; sums over all steps, or chunks of them, have",
     "upsample_bicubic2d": "use nearest or bilinear upsampling by a whole factor",
 }
 

@@ -19,6 +19,7 @@ from qkf_deploy.errors import UnsupportedError
     "aten.reshape.default", "aten.view.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
     "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
     "aten.squeeze_.dim", "aten.squeeze_.dims", "aten.squeeze_.default", "aten.unsqueeze_.default",
+    "aten.view_as.default", "aten.reshape_as.default",
 )  # fmt: skip
 def reshape(low: Lowering, call: Call) -> Symbol:
     """Any change of shape that keeps the order of elements."""
@@ -59,7 +60,7 @@ def swap_last(low: Lowering, call: Call) -> Symbol:
     "aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default",
     "aten.dropout.default", "aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default", "aten.detach_.default",
     "aten.identity.default", "aten.lift_fresh_copy.default", "aten.feature_dropout.default", "aten.dropout_.default",
-    "aten.view_as.default", "aten.to.device", "aten.to.other", "aten.type_as.default",
+    "aten.to.device", "aten.to.other", "aten.type_as.default",
 )  # fmt: skip
 def same(low: Lowering, call: Call) -> Symbol:
     """What changes nothing in evaluation mode."""

@@ -55,7 +55,7 @@ class Firing:
     threshold: np.ndarray
     strict: bool = False
     rounding: Rounding = "floor"
-    max_spikes: int = 1
+    max_spikes: int | None = 1
     inverted: bool = False
     lower: np.ndarray | None = None
     index: int = -1

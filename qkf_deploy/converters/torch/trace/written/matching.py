@@ -117,11 +117,17 @@ def forms(chain: Sequence[Firing]) -> Iterator[Form]:
         UnsupportedError: its steps differ, or its reset is none that is known.
     """
     last = chain[-1]
+    if chain[0].starts and (chain[0].rounding, last.rounding) == ("half_up", "floor"):  # half a threshold at the start
+        chain = [replace(chain[0], threshold=chain[0].threshold / 2), *chain[1:]]
     if any(not _is_drive(m) for f in chain if f.starts or len(chain) == 1 for m in f.charge):
         raise UnsupportedError("fires on a product of tensors")
     scales = [_scale(chain, f) for f in chain] if len(chain) > 1 else [_Scale(_ONE, _ZERO)]
     _check_polarity(chain, scales)
     if len(chain) == 1:
+        if not (last.threshold > 0).all():
+            raise UnsupportedError(
+                "fires at a drive of 0 or below", hint="a neuron of the graph is silent where nothing arrives"
+            )
         levels = {"v_threshold": last.threshold, "decay": _ZERO, "v_reset": _ZERO}
         yield _form(last, levels, (last.charge,))
         return
@@ -245,7 +251,7 @@ def _subtracted(last: Firing, step: _Step) -> np.ndarray:
         raise UnsupportedError(
             "never resets its membrane", hint="reset by a product, to a value, or by subtracting a value"
         )
-    if last.max_spikes > 1 or last.signed or not (value > 0).all():
+    if last.counts or last.signed or not (value > 0).all():
         raise UnsupportedError(
             "subtracts another value than its threshold",
             hint="of a neuron that counts, or fires in both directions, a spike takes the threshold",
@@ -302,10 +308,12 @@ def described(op: Neuron) -> str:
     words.append(f"threshold {op.v_threshold:g}")
     words += ["strict"] if op.strict else []
     words += ["either polarity"] if op.signed else []
-    if op.several and op.max_spikes is not None:
-        words.append(
-            f"up to {quantity(op.max_spikes, 'spike')}, halves {'up' if op.rounding == 'half_up' else 'to the even'}"
-        )
+    if op.several:
+        most = "any number of spikes" if op.max_spikes is None else f"up to {quantity(op.max_spikes, 'spike')}"
+        words += [
+            most,
+            {"floor": "rounded down", "half_up": "halves up", "half_even": "halves to the even"}[op.rounding],
+        ]
     if op.decay != 0.0:
         soft = "subtracts one step later" if op.reset_delay else "subtracts"
         words.append(soft if op.v_reset is None else f"reset to {op.v_reset:g}")

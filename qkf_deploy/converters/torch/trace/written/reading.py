@@ -9,7 +9,7 @@ import numpy as np
 from qkf_deploy.converters.torch.trace.capture import Call, Program, Ref
 from qkf_deploy.converters.torch.trace.constants import Aliases
 from qkf_deploy.converters.torch.trace.written.firing import FIRING, Clamped, Firing, Root
-from qkf_deploy.converters.torch.trace.written.polynomial import constant
+from qkf_deploy.converters.torch.trace.written.polynomial import constant, uniform
 from qkf_deploy.converters.torch.trace.written.spikes import COMPARE, Spikes
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops.membrane import Rounding
@@ -18,6 +18,10 @@ _SAME = frozenset({
     "clone", "detach", "detach_", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_as",
     "_assert_tensor_metadata",
 })  # fmt: skip
+
+
+#: What rounds, and what was added before -> the rule. Whatever else is added is a membrane's start.
+_ROUNDING: Mapping[tuple[str, float], Rounding] = {("floor", 0.5): "half_up", ("round", 0.0): "half_even"}
 
 
 class Reading(Spikes):
@@ -69,13 +73,17 @@ class Reading(Spikes):
         if what in ("clamp", "hardtanh", "clamp_min", "relu", "relu6"):
             return self._clamp(call, what)
         function = _ELEMENTWISE.get(what)
-        if function is None and what not in _SAME:
+        if function is None and (what not in _SAME or self._reshapes(call)):
             return False
         if isinstance(call.args[0], Ref) and call.args[0].name in self._clamped and self._of_clamped(call, what):
             return True
         if function is None:
             return self._keep_root(call, self._root(call.args[0]))
         return function(self, call)
+
+    def _reshapes(self, call: Call) -> bool:
+        """True for ``view_as`` in another shape."""
+        return "view_as" in call.target and self.program.shapes[call.name] != self.program.shapes[call.references()[0]]
 
     def _clamp(self, call: Call, what: str) -> bool:
         given = [None if v is None else self.constant_of(v) for v in call.args[1:3]]
@@ -113,19 +121,21 @@ class Reading(Spikes):
 
     def _round(self, call: Call, what: str) -> bool:
         x = self._clamped.get(call.args[0].name) if isinstance(call.args[0], Ref) else None
-        half = 0.5 if what == "floor" else 0.0  # added before the limits or behind them
-        if x is None or x.offset * x.root.offset.any() or not np.all(x.root.offset + x.offset == half):
+        start = np.full(2, np.nan) if x is None else uniform(x.root.offset)
+        if x is None or start.size > 1 or not (x.root.scale > 0).all():
             return False
+        added = x.offset + float(start.reshape(()))  # limits are whole numbers: in front of them is as good as behind
+        rounding = "floor" if what == "floor" and added != 0.5 else _ROUNDING.get((what, added))
         high = np.unique(x.high)
         signed = bool(x.low.any())
-        if signed and what == "floor":
+        if rounding is None or not added < 1.0 or (signed and (rounding != "half_even" or np.isinf(high).any())):
             return False  # no mirror of itself
-        if len(high) != 1 or not np.isfinite(high[0]) or high[0] != np.rint(high[0]) or not (x.root.scale > 0).all():
+        if len(high) != 1 or high[0] != np.rint(high[0]):
             return False
-        rounding: Rounding = "half_up" if what == "floor" else "half_even"
-        threshold = 1.0 / x.root.scale
+        most = int(high[0]) if np.isfinite(high[0]) else None
+        threshold = (1.0 - added if rounding == "floor" else 1.0) / x.root.scale
         lower = -threshold if signed else None
-        return self._note(Firing(call, x.root.name, threshold, rounding=rounding, max_spikes=int(high[0]), lower=lower))
+        return self._note(Firing(call, x.root.name, threshold, rounding=rounding, max_spikes=most, lower=lower))
 
     def _fire(self, call: Call, what: str) -> bool:
         if what in ("round", "floor"):

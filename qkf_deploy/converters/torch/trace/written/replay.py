@@ -39,7 +39,7 @@ class Replay:
         batch = spec.tensor_shape.index(TRACE_BATCH) if source.layout == "sequence" else 0
         shape = tuple(1 if axis == batch else n for axis, n in enumerate(spec.tensor_shape))
         self._exported = export(source.model, shape)[0].module().double()
-        self._most = {n: getattr(low.builder.nodes[n].op, "max_spikes", None) for n in self._calls}
+        self._limits = {n: _limits(low.builder.nodes[n].op) for n in self._calls}
         names = {n.name for n in self._exported.graph.nodes}
         if not self._watched() <= names:
             raise InputError(
@@ -54,7 +54,7 @@ class Replay:
         with torch.no_grad():
             interpreter.run(x)
         fired = {
-            n: np.concatenate([_fired(interpreter.kept, c, self._most[n]) for c in calls])
+            n: np.concatenate([_fired(interpreter.kept, c, self._limits[n]) for c in calls])
             for n, calls in self._calls.items()
         }
         return {name: spikes.reshape(-1, self._sizes[name]) for name, spikes in fired.items()}
@@ -68,10 +68,15 @@ def _exported_name(call: str) -> str:
     return call.removesuffix(".spikes").removesuffix(LIMITED)
 
 
-def _fired(kept: Mapping[str, torch.Tensor], call: str, most: int | None) -> np.ndarray:
+def _limits(neuron: Any) -> tuple[int, int | None]:
+    """The smallest and the largest count of a neuron."""
+    return (-neuron.max_spikes if neuron.signed else 0, neuron.max_spikes)
+
+
+def _fired(kept: Mapping[str, torch.Tensor], call: str, limits: tuple[int, int | None]) -> np.ndarray:
     spikes = kept[_exported_name(call)].double().reshape(-1).numpy()
     if call.endswith(LIMITED):
-        return np.clip(spikes, 0, most)  # the model does so to what it makes of them
+        return np.clip(spikes, *limits)  # the model does so to what it makes of them
     return 1.0 - spikes if call.endswith(".spikes") else spikes
 
 
@@ -87,6 +92,9 @@ class _Interpreter(torch.fx.Interpreter):
         if target is torch.ops.aten._assert_tensor_metadata.default:  # of the types as exported, not in float64
             return None
         return super().call_function(target, widened(args), {k: widened(v) for k, v in kwargs.items()})
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return widened(super().get_attr(target, args, kwargs), tensors=True)  # a constant of the code may be no buffer
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result = super().run_node(n)

@@ -191,7 +191,7 @@ class Spikes:
             self._roots[found.root] = atom("u", index)
         if found.signed:
             self.apart.add(index)
-        if not found.counts:
+        if found.max_spikes == 1:
             self._binary.add(("q" if found.signed else "s", index))
         return index
 
