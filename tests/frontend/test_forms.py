@@ -345,12 +345,26 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {
         "softmax has no spiking or integer form",
     ),
     "bias per pair": (lambda q, k, v: ((q.mT @ k + PAIRS) @ v.mT).mT, "differs from element to element"),
-    "counts gated by more spikes": (
-        lambda q, k, v: q * (k * v).sum(-1, keepdim=True),
-        "multiplies spike and count values",
-    ),
-    "counts times counts": (lambda q, k, v: (q + k) * (k + v), "multiplies count and count values"),
+    "drives times drives": (lambda q, k, v: (q - 0.5) * (k - 0.5), "multiplies drive and drive values"),
 }
+
+#: Products of sums of spikes are a gate for each of the spikes; what a larger gate reads stands side by side.
+COUNTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "counts times counts": lambda q, k, v: (q + k) * (k + v),
+    "three spikes": lambda q, k, v: (q + k + v) * (k + v),
+    "counts gated by more spikes": lambda q, k, v: q * (k * v).sum(-1, keepdim=True),
+    "counts gated by more counts": lambda q, k, v: (k * v).sum((-2, -1), keepdim=True) * (q + k),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_products_of_counts(name: str) -> None:
+    net = traced(Net(Attention(COUNTS[name])), image_size=8)
+    assert_faithful(net)
+    integer = assert_exact(net.graph, net.images)
+    masks = [layer for layer in qd.simulate(integer, net.images, engine="reference").ledger if layer.op == "mask"]
+    assert len(masks) == {"counts times counts": 2, "three spikes": 3}.get(name, 2 + ("more counts" in name))
+    assert all(layer.total("gate_ands") > 0 for layer in masks)
 
 
 def test_attention_over_space_and_time_has_a_form() -> None:

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, place_of, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
+from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.trace.written.firing import FIRING
 from qkf_deploy.converters.torch.untouched import working_copy
@@ -71,7 +72,8 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
     Raises:
         UnsupportedError: the model takes neither; says what each trial raised and what to give.
     """
-    problems = []
+    problems: list[str] = []
+    hint = "check --image-size, --in-channels and --time-steps; event frames (B, T, C, H, W) need --input frames"
     try:
         small, large = (_run(model, (batch, *shape)) for batch in _BATCHES)
         if small.fires == large.fires and small.fires and not (small.single or small.leading):
@@ -80,6 +82,7 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
         return _as_image(small, large, time_steps)
     except _Refused as refused:
         problems.append(f"as image (B, {', '.join(map(str, shape))}): {refused}")
+        hint = refused.hint or hint
     try:
         steps = time_steps or 4
         return _as_sequence(steps, *(_run(model, (steps, batch, *shape)) for batch in _BATCHES))
@@ -87,12 +90,16 @@ def find_layout(model: torch.nn.Module, shape: tuple[int, ...], time_steps: int 
         problems.append(f"as sequence (T, B, {', '.join(map(str, shape))}): {refused}")
     raise UnsupportedError(
         "the model takes neither images nor sequences of this size:\n  " + "\n  ".join(problems),
-        hint="check --image-size, --in-channels and --time-steps; event frames (B, T, C, H, W) need --input frames",
+        hint=hint,
     )
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: one of two trials
-    """A trial did not work."""
+    """A trial did not work; ``hint`` says what else would."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
@@ -129,6 +136,8 @@ def _as_image(small: _Trial, large: _Trial, time_steps: int | None) -> InputFoun
     steps = set(small.single.values()) | {_leading(a, b) for a, b in pairs}
     # Time and batch merged at T = 1 look like no time at all, unless something else says that T is 1.
     said = time_steps == 1 or (1, 1) in pairs
+    if (1, 1) in pairs and len(steps) > 1:
+        raise _Refused(f"neurons of {max(steps)} time steps and, behind a sum over them, of one: {ONE_T}", CUT_THERE)
     if small.leading and 1 in steps and not (steps == {1} and said):
         raise _Refused("multi-step neurons get no time axis (if the model runs one time step, say --time-steps 1)")
     if small.leading and steps == {1}:

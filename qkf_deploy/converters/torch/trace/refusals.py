@@ -32,6 +32,13 @@ _HINTS = {
     "upsample_bicubic2d": "use nearest or bilinear upsampling by a whole factor",
 }
 
+#: Of neurons of T time steps and, behind a sum over time, of one, in one model.
+ONE_T = "a graph has one T for all of its neurons: its counts, energies and places on chips are per time step"
+CUT_THERE = (
+    "cut the model at the sum and trace both parts: the front with the sums as its output, and what is behind with the "
+    "sums as event frames of one step (--input frames --time-steps 1); see docs/front-end.md"
+)
+
 #: Operators that draw random numbers.
 _RANDOM = ("rand", "bernoulli", "normal", "poisson", "uniform", "multinomial", "exponential")
 _ENCODE = "encode outside of the model (frames of spikes, --input frames), or show it the image at every step"

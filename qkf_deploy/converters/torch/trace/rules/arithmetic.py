@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from qkf_deploy.converters.torch.trace.capture import Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules.axes import separated
+from qkf_deploy.converters.torch.trace.rules.beside import side_by_side
 from qkf_deploy.converters.torch.trace.rules.table import argument, rule
-from qkf_deploy.converters.torch.trace.symbols import TIME, Layout, Symbol
+from qkf_deploy.converters.torch.trace.symbols import TIME, Layout, Symbol, place
 from qkf_deploy.errors import UnsupportedError
-from qkf_deploy.ir import Operand, ValueType, View
+from qkf_deploy.ir import Operand, ValueType, View, compose
 from qkf_deploy.ir.values import Kind
 from qkf_deploy.ops import Add, BatchNorm, Mask
 
@@ -147,12 +149,52 @@ def _mask(low: Lowering, call: Call, left: Symbol, right: Symbol) -> Symbol:
     if not _gates(types[order[0]]) and types[0].size == types[1].size:
         order = (order[1], order[0])
     if not _gates(types[order[0]]):
+        split = _split(low, call, left, right) or _split(low, call, right, left)
+        if split is not None:
+            return split
         kinds = " and ".join(t.kind.value for t in types)
         raise UnsupportedError(
             f"multiplies {kinds} values element by element; one must be spikes (a gate) and not the larger one",
             hint="put a spiking neuron in front of one operand",
         )
     return low.emit(call, "mask", Mask(), (left, right), layout, operands=(pair[order[0]], pair[order[1]]))
+
+
+def _split(low: Lowering, call: Call, gates: Symbol, x: Symbol) -> Symbol | None:
+    """``(a + b) * x`` as ``a * x + b * x`` where the sum is one of spikes; ``None`` where there is nothing to split.
+
+    A gate is not the larger operand: where ``x`` broadcasts, it stands side by side as often as it is read.
+    """
+    terms, wide = _terms(low, gates), _widened(low, call, x, gates.shape)
+    if not all(_gates(low.type_of(term.operand())) for term in terms) or (len(terms) == 1 and wide is x):
+        return None
+    out: Symbol | None = None
+    for term in terms:
+        part = _mask(low, call, term, wide)
+        out = part if out is None else low.emit(call, "add", Add(), (out, part), joint_layout(out, part))
+    return out
+
+
+def _widened(low: Lowering, call: Call, x: Symbol, shape: Sequence[int]) -> Symbol:
+    """A tensor as often along its feature axes of size 1 as another one of that rank is large."""
+    if len(x.shape) != len(shape):
+        return x
+    for axis, wanted in enumerate(shape):
+        while 1 < wanted > x.shape[axis] and x.layout()[axis] is None:
+            more = x.narrowed(axis, 0, min(x.shape[axis], wanted - x.shape[axis]))
+            x = side_by_side(low, call, [x, more], axis, "repeat")
+    return x
+
+
+def _terms(low: Lowering, x: Symbol) -> list[Symbol]:
+    """What is added up to a value."""
+    node = low.builder.nodes[x.node]
+    if not isinstance(node.op, Add):
+        return [x]
+    layout, view = x.layout(), x.operand().view
+    features = [n for n, lead in zip(x.shape, layout, strict=True) if lead is None]
+    parts = (place(o.node, layout, features, x.steps, compose(o.view, view), x.at) for o in node.inputs)
+    return [term for part in parts for term in _terms(low, part)]
 
 
 def _gates(type_: ValueType) -> bool:

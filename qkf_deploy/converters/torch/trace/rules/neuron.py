@@ -10,10 +10,12 @@ import numpy as np
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
+from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.rules.axes import separated
 from qkf_deploy.converters.torch.trace.rules.table import rule
 from qkf_deploy.converters.torch.trace.symbols import BATCH, TIME, Layout, Symbol
 from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Neuron
 from qkf_deploy.ops.exact import broadcasts_to
 from qkf_deploy.ops.neuron import PER_POSITION
@@ -28,6 +30,8 @@ def neuron(low: Lowering, call: Call) -> Symbol:
 
 def _lowered(low: Lowering, call: Call, x: Symbol, path: str) -> Symbol:
     found = low.program.neurons[path]
+    if low.builder.nodes[x.node].type.timing is Timing.IMAGE:
+        raise UnsupportedError(f"a neuron behind a sum over time, which fires once: {ONE_T}", hint=CUT_THERE)
     low.notices += [f"{path}: {notice}" for notice in found.notices]
     if found.op.decay == 0.0:  # without memory, the same in every layout
         return _emit(low, call, x, found.op, _parameters(found, x, x.layout()), path)

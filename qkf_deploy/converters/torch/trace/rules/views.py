@@ -81,7 +81,15 @@ def cut(low: Lowering, call: Call) -> Symbol | padding.Region:
     start, stop, step = slice(start, stop, step).indices(x.shape[axis])
     if step != 1:
         return gathered(low, call, x, axis, range(start, stop, step), "slice")
-    return x if (start, stop) == (0, x.shape[axis]) else x.narrowed(axis, start, stop)
+    return x if (start, stop) == (0, x.shape[axis]) else _range(x, axis, start, stop)
+
+
+def _range(x: Symbol, axis: int, start: int, stop: int) -> Symbol:
+    """Part of an axis; of the time axis one step, which keeps an axis of size 1."""
+    if stop - start == 1 and (x.steps or 1) > 1 and x.layout()[axis] == (TIME,):
+        step = x.at_step(axis, start)
+        return step.reshaped((*step.shape[:axis], 1, *step.shape[axis:]))
+    return x.narrowed(axis, start, stop)
 
 
 @rule("aten.select.int")
@@ -125,7 +133,7 @@ def split(low: Lowering, call: Call) -> Any:
         size = math.ceil(n / call.args[1]) if "chunk" in call.target else int(call.args[1])
         sizes = [min(size, n - s) for s in range(0, n, size)]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [x.narrowed(axis, s, s + k) for s, k in zip(starts, sizes, strict=True)]
+    return [_range(x, axis, s, s + k) for s, k in zip(starts, sizes, strict=True)]
 
 
 @rule("getitem")
