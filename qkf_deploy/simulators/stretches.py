@@ -101,11 +101,11 @@ class Stretches:
     def _graph(self, start: int, stop: int) -> Graph:
         """What runs of a stretch. Stretches of one length share it, unless every step has parameters of its own."""
         key = (start if self._stored else 0, stop - start)
-        if key not in self._graphs:
-            if self._stored:
-                self._graphs.clear()
-            self._graphs[key] = self._cut(start, stop)
-        return self._graphs[key]
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._cut(start, stop)
+            self._graphs = {key: found} if self._stored else {**self._graphs, key: found}
+        return found
 
     def _cut(self, start: int, stop: int) -> Graph:
         nodes = {n.name: _of_steps(n, start, stop) for n in self.before}

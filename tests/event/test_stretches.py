@@ -18,7 +18,7 @@ import qkf_deploy as qd
 from qkf_deploy import ops
 from qkf_deploy.ir import Graph, GraphBuilder, Operand, View
 from qkf_deploy.passes.widths import attach
-from qkf_deploy.simulators import event, reference, stretches
+from qkf_deploy.simulators import engines, event, reference, stretches
 from qkf_deploy.simulators import torch as torch_engine
 from qkf_deploy.simulators.carried import Carried
 from qkf_deploy.simulators.inputs import encode
@@ -49,7 +49,7 @@ def check(graph: Graph, inputs: np.ndarray, lengths: Sequence[int], engines: Seq
 @given(case=cases())
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 def test_random_graphs(case: Case) -> None:
-    check(case.graph, case.inputs, [1, 3, 7])
+    check(case.graph, case.inputs, [1, 3])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -171,6 +171,8 @@ def test_engines_run_long_networks_in_stretches(integer: bool, monkeypatch: pyte
     graph = net(100, integer)
     seen = {"record": ["a", "readout"], "membranes": ["b"]}
     got = {e: qd.simulate(graph, IMAGES, engine=e, **seen) for e in ("reference", "torch", *["event"] * integer)}
+    if integer:
+        assert_equal(qd.simulate(graph, IMAGES, engine="event", threads=3, **seen), got["event"])
     monkeypatch.setattr(stretches, "AT_ONCE", 100)
     for engine, run in got.items():
         wanted = qd.simulate(graph, IMAGES, engine=engine, **seen)
@@ -179,6 +181,19 @@ def test_engines_run_long_networks_in_stretches(integer: bool, monkeypatch: pyte
             assert_equal(run, wanted)
         assert np.array_equal(run.spikes["a"], wanted.spikes["a"])
         assert np.abs(run.logits - wanted.logits).max() < 1e-12
+
+
+@pytest.mark.parametrize("steps", [5, 70])
+@pytest.mark.parametrize("engine", ["reference", "event", "torch", "onnx"])
+def test_how_often_each_neuron_fired(engine: str, steps: int) -> None:
+    """Without the spikes themselves; those of another record stay."""
+    graph = net(steps)
+    inputs = encode(graph, IMAGES)[0]
+    spikes = reference.run(graph, inputs, Record.of(graph, ["a", "b"])).spikes
+    run = engines.get(engine, graph, {})(graph, inputs, Record(frozenset({"b"}), fired=frozenset({"a", "b"})), None)
+    assert set(run.values) == set(run.spikes) == {"b"}
+    for name in "ab":
+        assert np.array_equal(run.fired[name], (spikes[name] != 0).sum(axis=0))
 
 
 def test_doubtful_images_are_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +234,7 @@ def test_memory_of_an_evaluation_does_not_grow(tmp_path: Path) -> None:
     """Nor that of its look at the first samples."""
     np.savez(tmp_path / "x.npz", images=IMAGES[:3], labels=[0, 1, 2])
     found: list[int] = []
-    for steps in (64, 64, 1024):  # the first time much is imported
+    for steps in (2, 64, 512):  # the first time much is imported
         network, place = tmp_path / f"{steps}.qkf", tmp_path / f"{steps}.sqlite"
         qd.save(net(steps), network)
         found.append(
