@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from qkf_deploy.converters.torch.source import Source
-from qkf_deploy.converters.torch.trace.capture import leaves, named_modules, place_of, quiet
+from qkf_deploy.converters.torch.trace.capture import leaves, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
+from qkf_deploy.converters.torch.trace.places import named_modules, place_of
 from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written.replay import Replay

@@ -16,6 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
+from qkf_deploy.converters.torch.trace.places import basename, escaped, is_library, named_modules, place_of
+from qkf_deploy.converters.torch.trace.statistics import FILLINGS, stand_ins
 from qkf_deploy.converters.torch.untouched import listed, working_copy
 from qkf_deploy.errors import UnsupportedError
 
@@ -122,6 +124,15 @@ class Program:
     refused: Mapping[str, UnsupportedError] = field(default_factory=dict[str, UnsupportedError])
     output_names: tuple[str, ...] = ()
 
+    def is_same(self, other: Program) -> bool:
+        """True for the same calls on the same shapes and constants."""
+        alike = (self.calls, self.outputs, self.shapes) == (other.calls, other.outputs, other.shapes)
+        return (
+            alike
+            and set(self.tensors) == set(other.tensors)
+            and all(torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items())
+        )
+
 
 def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
     """Export a module in evaluation mode.
@@ -134,8 +145,19 @@ def capture(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
         InputError: weights without values.
         UnsupportedError: neurons without an exact form (all of them at once), or a model `torch.export` cannot capture.
     """
-    exported, copied, neurons = export(model, input_shape)
-    return _program(copied, exported, neurons)
+    with stand_ins() as given:
+        exported, copied, neurons = export(model, input_shape)
+    program = _program(copied, exported, neurons)
+    for filling in FILLINGS[1:] if given else ():
+        with stand_ins(filling):
+            exported, copied, neurons = export(model, input_shape)
+        if not program.is_same(_program(copied, exported, neurons)):
+            raise UnsupportedError(
+                "what the model computes in NumPy while it runs reaches its output, or decides what it does",
+                hint="compute it in torch, or leave it out in evaluation mode",
+            )
+    said = "what the model computes in NumPy while it runs is left out: whatever it is, the program is the same"
+    return replace(program, notices=(said,) if given else ())
 
 
 def export(
@@ -148,7 +170,7 @@ def export(
     neurons = make_opaque(model)
     # The exporter cannot follow a model that reshapes its very input in place (x.unsqueeze_(1)).
     model.register_forward_pre_hook(lambda _module, inputs: (inputs[0].view_as(inputs[0]), *inputs[1:]))
-    with listed(model), quiet(), torch.no_grad():
+    with listed(model), quiet(), stand_ins(), torch.no_grad():
         try:
             exported = torch.export.export(model, (torch.zeros(input_shape, dtype=dtype_of(model)),), strict=False)
         except (Exception, SystemExit) as error:
@@ -176,7 +198,7 @@ def run_on_shapes(
     make_opaque(model)
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(input_shape, dtype=dtype_of(model))
-    with listed(model), quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+    with listed(model), quiet(), stand_ins(), torch.no_grad(), contextlib.ExitStack() as stack:
         for mode in modes:
             stack.enter_context(mode)
         for _ in range(times):
@@ -186,15 +208,6 @@ def run_on_shapes(
 def dtype_of(model: torch.nn.Module) -> torch.dtype:
     """Type of a model's parameters."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-def named_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """Modules by path; characters that cannot be printed or written to a file are escaped, as in the graph's names."""
-    return {_escaped(path): module for path, module in model.named_modules()}
-
-
-def _escaped(path: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
 
 
 @contextlib.contextmanager
@@ -260,32 +273,6 @@ def _export_error(model: torch.nn.Module, error: BaseException) -> UnsupportedEr
     )
 
 
-def place_of(model: torch.nn.Module, error: BaseException) -> str | None:
-    """``module path (file:line)`` of the last frame in the model's own code."""
-    paths = {id(module): path for path, module in named_modules(model).items()}
-    place, path = None, ""
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        path = paths.get(id(trace.tb_frame.f_locals.get("self")), path)
-        if not _is_library(code.co_filename):
-            place = f"{path or '<model>'} ({_basename(code.co_filename)}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
-
-
-def _is_library(filename: str) -> bool:
-    return bool(
-        re.search(
-            r"[/\\](site-packages|dist-packages|lib[/\\]python[^/\\]*)[/\\]|qkf_deploy[/\\]converters|^<", filename
-        )
-    )
-
-
-def _basename(filename: str) -> str:
-    return re.split(r"[/\\]", filename)[-1]
-
-
 def _program(
     model: torch.nn.Module, exported: torch.export.ExportedProgram, neurons: Mapping[str, NeuronModule]
 ) -> Program:
@@ -300,7 +287,7 @@ def _program(
         value = exported.state_dict.get(target, exported.constants.get(target))
         if isinstance(value, torch.Tensor):
             tensors[placeholder] = value
-    paths = {path: _escaped(path) for path, _ in model.named_modules()}
+    paths = {path: escaped(path) for path, _ in model.named_modules()}
     leaves = {path for path, module in named_modules(model).items() if not any(True for _ in module.children())}
     calls, shapes = [], {}
     for node in exported.graph.nodes:
@@ -381,6 +368,6 @@ def _source(stack_trace: str | None) -> str:
     """Innermost frame of the model's own code."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', stack_trace or "")
     for filename, line in reversed(frames):
-        if not _is_library(filename):
-            return f"{_basename(filename)}:{line}"
+        if not is_library(filename):
+            return f"{basename(filename)}:{line}"
     return ""

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Program, Ref, named_modules, quiet
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Program, Ref, quiet
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, is_described
+from qkf_deploy.converters.torch.trace.places import named_modules
 from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.errors import QkfError, UnsupportedError
 from qkf_deploy.ir import ValueType

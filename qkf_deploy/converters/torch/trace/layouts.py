@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, place_of, run_on_shapes
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
+from qkf_deploy.converters.torch.trace.places import place_of
 from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.trace.written.firing import FIRING

@@ -203,7 +203,7 @@ class _Rewriter:
             neurons=self.neurons,
             tensors=self.tensors,
             shapes=self.shapes,
-            notices=notices,
+            notices=(*self.before.notices, *notices),
             written=tuple(path for path in self.neurons if path not in self.before.neurons),
             refused=self.refused,
         )
