@@ -48,6 +48,7 @@ class Model:
         options: of :func:`qkf_deploy.trace`.
         bits: per weight of the integer network.
         gain: factor on all weights, for models that are silent without batch norms.
+        norms: false: batch norms stay as they are built; a random one of a membrane has thresholds of either sign.
         refused: why no form exists; empty where the model works.
     """
 
@@ -62,6 +63,7 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     bits: int = 8
     gain: float = 1.0
+    norms: bool = True
     refused: str = ""
 
     @property
@@ -142,7 +144,7 @@ def _proven(model: Model, clones: Path) -> Result:
         options = TraceOptions(**{"preset": "none", "factory_arguments": dict(model.arguments), **model.options})
         source = resolve_source(text, options)
         images = _images(source)
-        _awake(source, images, model.gain)
+        _awake(source, images, model)
         images = images[:1]
         start = time.monotonic()
         graph = qd.fold(trace_source(source))
@@ -190,7 +192,7 @@ def _images(source: Any) -> Any:
     return rng.integers(0, 256, (2, *source.shape)).astype(np.uint8)
 
 
-def _awake(source: Any, images: Any, gain: float) -> None:
+def _awake(source: Any, images: Any, model: Model) -> None:
     """Random batch norms with the statistics of these images; only their numbers reach the model itself."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -201,9 +203,9 @@ def _awake(source: Any, images: Any, gain: float) -> None:
     from qkf_deploy.models import calibrate_batchnorm, randomize_norms
 
     with torch.no_grad():
-        for parameter in source.model.parameters() if gain != 1.0 else ():
-            parameter.mul_(gain)
-    if not any(isinstance(m, _BatchNorm) for m in source.model.modules()):
+        for parameter in source.model.parameters() if model.gain != 1.0 else ():
+            parameter.mul_(model.gain)
+    if not model.norms or not any(isinstance(m, _BatchNorm) for m in source.model.modules()):
         return
     randomize_norms(source.model)
     copied = working_copy(source.model)

@@ -50,6 +50,40 @@ class Loop(nn.Module):
         return self.run(self.body, x)
 
 
+class Factored(nn.Conv2d):
+    """A convolution whose weights are a product, computed at every call."""
+
+    def __init__(self) -> None:
+        super().__init__(CHANNELS, CHANNELS, 3, padding=1)
+        self.factor = nn.Parameter(torch.rand(CHANNELS) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.diag_embed(self.factor) @ self.weight.flatten(1)
+        return self._conv_forward(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_weights_that_are_computed_at_every_step_are_one_synapse() -> None:
+    model = Loop(_running_sum)
+    model.body.conv2 = Factored()
+    net = traced(model, image_size=8)
+    assert_sound(net)
+    assert net.graph.time_steps == STEPS
+    assert sum(n.op.kind == "conv" for n in net.graph) == 2
+
+
+def test_weights_that_change_from_step_to_step_are_not() -> None:
+    class Growing(Factored):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight * self.factor[:, None, None, None]
+            self.weight = nn.Parameter(weight)
+            return self._conv_forward(x, weight, self.bias)
+
+    model = Loop(_running_sum)
+    model.body.conv2 = Growing()
+    with pytest.raises(UnsupportedError):
+        traced(model, image_size=8)
+
+
 def _running_sum(body: nn.Module, x: Tensor) -> Tensor:
     out = body(x)
     for _ in range(STEPS - 1):

@@ -217,6 +217,12 @@ def test_an_override_is_refused_by_name_and_place(cls: type) -> None:
     assert "register_neuron" in (caught.value.hint or "")
 
 
+def test_parallel_neurons_are_refused_for_their_matrix_over_time() -> None:
+    with pytest.raises(UnsupportedError, match="neuron PSN multiplies the drives of all time steps") as caught:
+        network(lambda: neuron.PSN(T=2, surrogate_function=surrogate.ATan()))
+    assert "weights from step to step" in caught.value.message
+
+
 def test_a_registered_class_may_override() -> None:
     path = f"{LIFNode.__module__}.{LIFNode.__qualname__}"
     op = Neuron(4 / 3, 1.0, None, decay_input=False)  # 1 - 1/τ = 1/4

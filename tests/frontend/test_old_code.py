@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import qkf_deploy as qd
 from qkf_deploy.converters.torch.compat import old_names
-from qkf_deploy.converters.torch.compat.timm_names import DropPath, to_2tuple
+from qkf_deploy.converters.torch.compat.timm_names import DropPath, ScaledStdConv2d, to_2tuple
 from qkf_deploy.converters.torch.factory import call_factory
 from qkf_deploy.errors import InputError
 
@@ -39,7 +39,7 @@ def test_an_old_file_traces_unmodified_with_its_checkpoint(tmp_path: Path) -> No
     assert stand_ins() == []
 
 
-@pytest.mark.parametrize("kinds", [("early", "late", "own"), ("late", "own", "early")])
+@pytest.mark.parametrize("kinds", [("early", "late", "own"), ("late", "own", "early"), ("kept", "late", "kept")])
 def test_neurons_on_the_old_base_class(kinds: tuple[str, ...]) -> None:
     model = call_factory(f"{OWN}:small", {"T": 3, "kinds": kinds}, {})[0]
     assert model.nodes == 3  # those that the file defines, and SpikingJelly's
@@ -75,6 +75,31 @@ def test_stand_ins_last_as_long_as_the_context() -> None:
     assert stand_ins() == []
     with pytest.raises(ImportError):
         import spikingjelly.clock_driven  # type: ignore[import] # noqa: F401
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 2, "groups": 3, "gamma": 1.7, "eps": 1e-2, "gain_init": 0.5}])
+def test_standardized_weights_have_mean_0_and_the_variance_that_is_asked(settings: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    layer = ScaledStdConv2d(6, 9, 3, **settings).double()  # type: ignore[arg-type]
+    x = torch.randn(2, 6, 8, 8, dtype=torch.float64)
+    w = layer.weight.flatten(1)
+    variance = w.var(1, correction=0, keepdim=True) + settings.get("eps", 1e-6)
+    wanted = (w - w.mean(1, keepdim=True)) / (variance * w.shape[1]).sqrt()
+    wanted = wanted * settings.get("gamma", 1.0) * settings.get("gain_init", 1.0)
+    stride, groups = int(settings.get("stride", 1)), int(settings.get("groups", 1))
+    same = torch.nn.functional.conv2d(x, wanted.reshape_as(layer.weight), layer.bias, stride, 1, 1, groups)
+    assert torch.allclose(layer(x), same, rtol=0, atol=1e-12)
+
+
+def test_gpu_calls_do_nothing_without_a_gpu_while_the_context_lasts() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    x, linear = torch.zeros(2), torch.nn.Linear(2, 2)
+    with old_names():
+        assert x.cuda(0) is x
+        assert linear.cuda() is linear
+    with pytest.raises((AssertionError, RuntimeError)):
+        x.cuda()
 
 
 def test_old_containers_run_step_by_step() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from qkf_deploy.converters.torch.compat import unused
 from qkf_deploy.converters.torch.compat.stand_in import StandIn
 
 #: Arguments that chose an implementation, not a behaviour; in 0.0.0.0.12 they come last, behind ``detach_reset``.
@@ -132,5 +133,6 @@ def modules() -> dict[str, ModuleType]:
         "functional": StandIn(f"{package}.functional", {}, functional),
         "surrogate": StandIn(f"{package}.surrogate", functions, surrogate),
         "encoding": StandIn(f"{package}.encoding", {}, encoding),
+        "lava_exchange": unused.Package(f"{package}.lava_exchange"),
     }
     return {package: StandIn(package, parts), **{f"{package}.{name}": part for name, part in parts.items()}}

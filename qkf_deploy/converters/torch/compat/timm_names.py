@@ -38,6 +38,37 @@ class DropPath(nn.Module):
         return x * mask.to(x.dtype) / (keep if self.scale_by_keep else 1.0)
 
 
+class ScaledStdConv2d(nn.Conv2d):
+    """Convolution with standardized weights (arXiv 2101.08692, Eq. 3 and 4): mean 0 and variance γ² per output.
+
+    Args:
+        *args, **kwargs: of ``Conv2d``, with a bias; ``padding`` defaults to half the kernel.
+        gamma, gain_init, eps: the weight is γ gain (w - mean) / sqrt(max(n var, eps)), n inputs.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = None,
+        dilation: Any = 1, groups: int = 1, bias: bool = True, gamma: float = 1.0, eps: float = 1e-6,
+        gain_init: float = 1.0,
+    ) -> None:  # fmt: skip
+        if padding is None:
+            padding = tuple(
+                ((s - 1) + d * (k - 1)) // 2
+                for k, s, d in zip(to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation), strict=True)
+            )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.gain = nn.Parameter(torch.full((out_channels, 1, 1, 1), gain_init))
+        self.scale, self.eps = gamma * self.weight[0].numel() ** -0.5, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``Conv2d``."""
+        weight = nn.functional.batch_norm(
+            self.weight.reshape(1, self.out_channels, -1), None, None, (self.gain * self.scale).view(-1), None, True,
+            0.0, self.eps,
+        ).reshape_as(self.weight)  # fmt: skip
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
 def to_2tuple(value: Any) -> tuple[Any, ...]:
     """A pair out of one value; something iterable as a tuple."""
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
@@ -66,7 +97,8 @@ def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
 
 def modules() -> dict[str, ModuleType]:
     """The package and its modules by name."""
-    layers = {"DropPath": DropPath, "to_2tuple": to_2tuple, "trunc_normal_": nn.init.trunc_normal_}
+    layers = {c.__name__: c for c in (DropPath, ScaledStdConv2d)}
+    layers |= {"to_2tuple": to_2tuple, "trunc_normal_": nn.init.trunc_normal_}
     constants = {
         "IMAGENET_DEFAULT_MEAN": (0.485, 0.456, 0.406),
         "IMAGENET_DEFAULT_STD": (0.229, 0.224, 0.225),

@@ -70,9 +70,11 @@ class Call:
         """Names of the tensors among its arguments, in order."""
         return [r.name for r in _flat((self.args, list(self.kwargs.values()))) if isinstance(r, Ref)]
 
-    def constants(self, traced: Container[str]) -> tuple[Any, ...]:
-        """Its arguments that do not depend on the input, as something that compares equal for equal calls."""
-        return tuple(repr(a) for a in _flat((self.args, sorted(self.kwargs.items()))) if not _is_in(a, traced))
+    def constants(self, traced: Container[str], same: Mapping[str, str]) -> tuple[Any, ...]:
+        """Its arguments that do not depend on the input, as something that compares equal for equal calls; ``same``
+        names one of the tensors that are computed alike."""
+        given = (a for a in _flat((self.args, sorted(self.kwargs.items()))) if not _is_in(a, traced))
+        return tuple(same.get(a.name, a.name) if isinstance(a, Ref) else repr(a) for a in given)
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def make_opaque(model: torch.nn.Module) -> dict[str, NeuronModule]:
     """Neurons of a working copy answer with one opaque call from now on; returns them as :func:`find_neurons` does."""
     neurons, modules = find_neurons(model), named_modules(model)
     for path in neurons:
-        modules[path].forward = lambda x, *_, path=path: torch.ops.qkf_deploy.neuron(x, path)
+        modules[path].forward = lambda x, *_, path=path, **__: torch.ops.qkf_deploy.neuron(x, path)
     return neurons
 
 

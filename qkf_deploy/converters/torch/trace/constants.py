@@ -23,6 +23,9 @@ class Constants:
         self._given = program.tensors
         self.values: dict[str, Any] = dict(program.tensors)
         self.random: set[str] = set()
+        #: What is computed alike at every time step (a standardized weight, a product of factors), by its first name.
+        self.same: dict[str, str] = {}
+        self._first: dict[tuple[Any, ...], str] = {}
 
     def evaluate(self, call: Call) -> bool:
         """Compute a call whose arguments are all constants; False if it is not such a call."""
@@ -37,12 +40,24 @@ class Constants:
             return True
         if refs and (Aliases.in_place(call) or _shares(call.target)):
             self._own(refs[0])
+        if Aliases.in_place(call):  # what has been computed of it is so no more
+            self._first.clear()
+        elif self._computed(call):
+            return True
         try:
             with torch.no_grad():
                 args, kwargs = self._resolve(call.args), {k: self._resolve(v) for k, v in call.kwargs.items()}
                 self.values[call.name] = _widened(function(*args, **kwargs))
         except (RuntimeError, TypeError, NotImplementedError):
             return False  # whoever reads it is refused by name
+        return True
+
+    def _computed(self, call: Call) -> bool:
+        """True if the same call has been evaluated already."""
+        first = self._first.setdefault((call.target, *call.constants((), self.same)), call.name)
+        if first == call.name or first not in self.values:
+            return False
+        self.same[call.name], self.values[call.name] = first, self.values[first]
         return True
 
     def _resolve(self, value: Any) -> Any:

@@ -14,6 +14,7 @@ from qkf_deploy.converters.torch.trace.places import place_of
 from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.trace.written.firing import FIRING
+from qkf_deploy.converters.torch.trace.written_out import written_out
 from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 
@@ -120,7 +121,7 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
 def _written(model: torch.nn.Module, shape: tuple[int, ...]) -> Counter[str]:
     """How often each hand-written neuron is computed."""
     try:
-        program = recognized(capture(model, shape))
+        program = recognized(written_out(capture(model, shape)))
     except UnsupportedError:  # which is said, with everything else, where the model is traced
         return Counter()
     for call in program.calls:

@@ -293,7 +293,7 @@ class Lowering:
         at: tuple[int, ...],
         path: str | None = None,
     ) -> str:
-        key = (call.path, call.target, what, op, operands, call.constants(self.symbols))
+        key = (call.path, call.target, what, op, operands, call.constants(self.symbols, self.constants.same))
         name = self.loops.known(key, at)
         if name is None:
             where = call.path if path is None else path

@@ -36,6 +36,8 @@ _KNOWN: Mapping[str, _Charge] = {
 }
 #: The one that counts its spikes, round(H / V_th).
 _COUNTING = "ILIFNode"
+#: Those that have a matrix over time in place of a membrane.
+_PARALLEL = frozenset({"PSN", "MaskedPSN", "SlidingPSN"})
 #: Names a subclass may define: they say how an object is made, shown and stored, not what it computes. What
 #: ``__init__`` set is read from the object.
 _HARMLESS = frozenset({
@@ -70,7 +72,8 @@ def spikingjelly_neuron(module: Any) -> Found | None:
     """
     base = next((c for c in type(module).__mro__ if c.__name__ in _KNOWN and _is_theirs(c)), None)
     if base is None:
-        if any(_is_theirs(c) and c.__name__ != "object" for c in type(module).__mro__) and "v_threshold" in dir(module):
+        _refuse_parallel(type(module))
+        if any(_is_theirs(c) and not _keeps(c) for c in type(module).__mro__) and "v_threshold" in dir(module):
             _refuse_other(type(module))
         return None
     for what in (*_overrides(type(module), base), *_patches(module)):
@@ -86,8 +89,23 @@ def _is_theirs(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == _PACKAGE
 
 
+def _keeps(cls: type) -> bool:
+    """True for the classes that only keep a state: what is computed with it is the code of those derived from them."""
+    return cls.__module__.endswith(".base")
+
+
 def _named(cls: type, base: type) -> str:
     return cls.__name__ if cls is base else f"{cls.__name__}, derived from {base.__name__},"
+
+
+def _refuse_parallel(cls: type) -> None:
+    """Raises UnsupportedError for a neuron that is a layer over time (arXiv 2304.12760)."""
+    name = next((c.__name__ for c in cls.__mro__ if c.__name__ in _PARALLEL and _is_theirs(c)), None)
+    if name is not None:
+        raise UnsupportedError(
+            f"neuron {name} multiplies the drives of all time steps by a learned matrix and resets nothing: it has no "
+            "membrane, and no layer of the graph has weights from step to step"
+        )
 
 
 def _refuse_other(cls: type) -> None:
