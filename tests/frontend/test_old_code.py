@@ -139,6 +139,7 @@ def test_backbones_of_a_registry_load_without_it(tmp_path: Path) -> None:
     path = tmp_path / "backbone.py"
     path.write_text(
         "import torch\n"
+        "from mmdet.utils import AvoidCUDAOOM\n"
         "from mmengine.logging import print_log\n"
         "from mmengine.model import BaseModule\n"
         "from mmseg.registry import MODELS\n\n\n"
@@ -147,14 +148,18 @@ def test_backbones_of_a_registry_load_without_it(tmp_path: Path) -> None:
         "    def __init__(self, width, init_cfg=None):\n"
         "        super().__init__(init_cfg=init_cfg)\n"
         "        self.fc = torch.nn.Linear(2, width)\n\n"
+        "    @AvoidCUDAOOM.retry_if_cuda_oom\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x)\n\n"
         "    def init_weights(self):\n"
         "        print_log('from scratch')\n"
     )
     made = call_factory(f"{path}:Backbone", {"width": 3, "init_cfg": {"type": "Pretrained"}}, {})[0]
     assert (made.fc.out_features, made.init_cfg) == (3, {"type": "Pretrained"})
+    assert made(torch.zeros(1, 2)).shape == (1, 3)
     with pytest.raises(ImportError, match="mmengine is not installed, and print_log is used"):
         made.init_weights()
-    assert not [m for m in sys.modules if m.startswith(("mmengine", "mmseg"))]
+    assert not [m for m in sys.modules if m.startswith(("mmdet", "mmengine", "mmseg"))]
 
 
 def test_drop_path_and_pairs() -> None:
