@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qkf_deploy.display.numbers import quantity
 from qkf_deploy.errors import InputError
 from qkf_deploy.ir import Graph
 
@@ -65,8 +66,9 @@ def of_folders(files: Sequence[Path], root: Path, graph: Graph) -> Labels:
     folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
     count, classes = len(folders), classes_of(graph)
     if count != classes:
-        known = f"{count} folders are not the network's {classes} classes"
-        return None, (f"no labels: {known}, and are not named like them",)
+        are = "is" if count == 1 else "are"
+        known = f"{quantity(count, 'folder')} {are} not the network's {classes} classes"
+        return None, (f"no labels: {known}, nor named like them",)
     return _indices([parts[0] for parts in below], folders), (sorted_notice(folders),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,8 @@ from qkf_deploy.pipeline.running import default_batch
 from qkf_deploy.runs import content
 from qkf_deploy.runs.store import Head, Store
 from qkf_deploy.simulators import engines
+
+_logger = logging.getLogger(__name__)
 
 
 @takes(EvaluateOptions)
@@ -58,7 +61,7 @@ def evaluate_into(
     """As :func:`evaluate`; with ``go_on`` a run of the same network on the same data is kept and completed."""
     source = load(network)
     reading = DataOptions(**part(options, DataOptions))
-    dataset = open_dataset(data, source, reading)
+    dataset = _opened(data, source, reading)
     carry = {} if options.carry is None else {"carry": options.carry}
     config: dict[str, Any] = {
         "network_path": str(Path(network).absolute()),
@@ -77,6 +80,14 @@ def evaluate_into(
             if ended.tally.stored == ended.tally.failed == ended.tally.samples:
                 raise _nothing_ran(store, dataset)
             return ended
+
+
+def _opened(data: str | Path, graph: Graph, reading: DataOptions) -> Dataset:
+    """A data set; how its files were understood is said before anything takes long, and stays with the run."""
+    dataset = open_dataset(data, graph, reading)
+    for notice in dataset.notices:
+        _logger.info("%s", notice)
+    return dataset
 
 
 def _carried(source: Graph, config: Mapping[str, Any]) -> Graph:
@@ -198,7 +209,7 @@ def resume(run: str | Path, options: ResumeOptions) -> Outcome:
     source = load(config["network_path"])
     if digest(source) != config["source"]:
         raise InputError("not the network of this run", where=config["network_path"], hint="name the one that is")
-    dataset = open_dataset(config["data_path"], source, restored(config["data_options"]))
+    dataset = _opened(config["data_path"], source, restored(config["data_options"]))
     if dataset.digest != head.data:
         raise InputError("not the data of this run", where=config["data_path"], hint="name those that are")
     with (

@@ -29,7 +29,7 @@ from qkf_deploy.report.stages import stage_sheet
 from qkf_deploy.report.widths import width_sheet
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.statistics.comparison import Measured, RunComparison, compare_runs
-from qkf_deploy.statistics.summary import summarize
+from qkf_deploy.statistics.summary import data_set, summarize
 from qkf_deploy.writing import write_atomically
 
 #: What a report shows unless told: paper, exact counts, three tools, integer hardware without and with SRAM.
@@ -161,7 +161,7 @@ def _content(
         "gates": gates,
         "input": pictures.input_picture(run),
         "provenance": [(key, _breakable(text)) for key, text in run.provenance.items()],
-        "assumed": [*run.assumed, *_data(run)],
+        "assumed": [*run.assumed, *([f"Data set: {data_set(run)}"] if run.data else [])],
         "notices": run.notices,
     }
 
@@ -182,16 +182,6 @@ def _subtitle(run: RunFile) -> str:
         f"{ledger.arithmetic} network, {run.graph['parameters']:,} stored numbers, T = {ledger.time_steps}, "
         f"{quantity(ledger.images, kind)} of {shape}"
     )
-
-
-def _data(run: RunFile) -> list[str]:
-    """Which samples these are."""
-    if not run.data:
-        return []
-    place = run.config.get("data_path")
-    return [
-        f"Data set: {f'{Path(place).name}, ' if place else ''}{quantity(run.samples, 'sample')}, SHA-256 {run.data}"
-    ]
 
 
 def _breakable(text: str) -> str:

@@ -44,7 +44,7 @@ def render_sweep_page(sweep: Sweep) -> str:
         "plot": plot,
         "chart_data": [plot.to_dict()] if plot else [],
         "points": sweep.sheet(),
-        "provenance": list(sweep.provenance.items()),
+        "provenance": [*([("data set", sweep.data_set)] if sweep.data_set else []), *sweep.provenance.items()],
     }
     return render("sweep.html.j2", content)
 

@@ -13,11 +13,10 @@ from qkf_deploy.display.overview import Overview, SelfDescribing
 from qkf_deploy.errors import UsageError
 from qkf_deploy.hw_models.movement import movement
 from qkf_deploy.hw_models.pricing import EnergyReport
-from qkf_deploy.ledger import Ledger
 from qkf_deploy.runs.content import RunFile
 from qkf_deploy.statistics import comparison_tables
 from qkf_deploy.statistics.measures import Flips, McNemar, Range, Share, difference_interval, flips, mcnemar, phi
-from qkf_deploy.statistics.summary import Spread, energy_integers, sops_per_image, top1
+from qkf_deploy.statistics.summary import Spread, energy_integers, sops_per_image, top1, weight_widths
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -190,7 +189,7 @@ def side(measured: Measured) -> Side:
         name=measured.name,
         arithmetic=ledger.arithmetic,
         time_steps=ledger.time_steps,
-        bits=_bits(ledger),
+        bits=weight_widths(ledger),
         samples=run.samples,
         done=len(run.indices),
         accuracy=top1(run),
@@ -199,12 +198,6 @@ def side(measured: Measured) -> Side:
         weight_bytes=sum(row.weight_size for row in rows),
         state_bytes=sum(row.state_size for row in rows),
     )
-
-
-def _bits(ledger: Ledger) -> tuple[int, ...]:
-    if ledger.arithmetic == "float":
-        return ()
-    return tuple(sorted({layer.weight_bits for layer in ledger if layer.weight_bits}))
 
 
 @dataclass(frozen=True, eq=False)

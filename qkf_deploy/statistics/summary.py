@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,9 +108,13 @@ class Evaluation(SelfDescribing):
         failed: position of every sample that failed, with the reason.
         accuracy: ``None`` without labels, or where the output is not one number per class.
         sops, spikes: synaptic operations, and spikes of all neurons, per image that ran.
+        firing_rate: spikes per neuron and step, of all neurons that run at every step; ``None`` without such.
         energy_pj: by profile, per image that ran.
         layers: rates, operations and energy (first profile) of every layer.
         class_names: labels of the classes; one without a name is called by its index.
+        network, data: digests of what ran on what; ``data`` is empty where it is not known.
+        arithmetic, time_steps: of the network.
+        bits: different weight widths, ascending; empty for a float network.
     """
 
     samples: int
@@ -118,9 +123,15 @@ class Evaluation(SelfDescribing):
     accuracy: Accuracy | None
     sops: Spread
     spikes: Spread
+    firing_rate: Spread | None
     energy_pj: Mapping[str, Spread]
     layers: tuple[LayerSpread, ...]
     class_names: tuple[str, ...]
+    network: str
+    data: str
+    arithmetic: str
+    time_steps: int
+    bits: tuple[int, ...]
 
     @property
     def complete(self) -> bool:
@@ -143,9 +154,9 @@ class Evaluation(SelfDescribing):
             )
         if self.failed:
             first = min(self.failed)
+            wrong = "" if self.accuracy is None else ", counted as wrong"
             said.append(
-                f"{quantity(len(self.failed), 'sample')} failed, counted as wrong; the first is {first}: "
-                f"{self.failed[first]}"
+                f"{quantity(len(self.failed), 'sample')} failed{wrong}; the first is {first}: {self.failed[first]}"
             )
         if self.accuracy is not None and self.accuracy.unlabelled:
             said.append(f"{quantity(self.accuracy.unlabelled, 'sample')} without a known label, left out of accuracy")
@@ -184,10 +195,32 @@ def summarize(run: RunFile, reports: Sequence[EnergyReport]) -> Evaluation:
         accuracy=_accuracy(run),
         sops=Spread.of(sops_per_image(ledger), interval=True),
         spikes=Spread.of(spikes_per_image(ledger), interval=True),
+        firing_rate=_firing_rate(ledger),
         energy_pj={r.profile.id: Spread.of(*energy_integers(r.energies, r.images), interval=True) for r in reports},
         layers=tuple(_layer(layer, energy, ledger) for layer, energy in pairs),
         class_names=run.class_names,
+        network=run.network,
+        data=run.data,
+        arithmetic=ledger.arithmetic,
+        time_steps=ledger.time_steps,
+        bits=weight_widths(ledger),
     )
+
+
+def weight_widths(ledger: Ledger) -> tuple[int, ...]:
+    """Different widths of weights in bits, ascending; none of a float network."""
+    if ledger.arithmetic == "float":
+        return ()
+    return tuple(sorted({layer.weight_bits for layer in ledger if layer.weight_bits}))
+
+
+def data_set(run: RunFile) -> str:
+    """Which samples a run is of: name, number and hash; empty where that is not known."""
+    if not run.data:
+        return ""
+    place = run.config.get("data_path")
+    name = f"{Path(place).name}, " if place else ""
+    return f"{name}{quantity(run.samples, 'sample')}, SHA-256 {run.data}"
 
 
 def top1(run: RunFile) -> Share | None:
@@ -227,6 +260,20 @@ def spikes_per_image(ledger: Ledger) -> np.ndarray:
     return np.sum([_counts(layer, ledger, ("resets",)) for layer in ledger], axis=0)
 
 
+def _fires(layer: LayerRecord) -> bool:
+    """Whether a layer is neurons that run at every step."""
+    return "resets" in layer.counts and layer.timing != "image"
+
+
+def _firing_rate(ledger: Ledger) -> Spread | None:
+    layers = [layer for layer in ledger if _fires(layer)]
+    if not layers:
+        return None
+    spikes = np.sum([layer.counts["events_out_unary"] for layer in layers], axis=0)
+    neurons = sum(layer.output_size for layer in layers)
+    return Spread.of(spikes, Fraction(1, neurons * ledger.time_steps), interval=True)
+
+
 def _sops(layer: LayerRecord, ledger: Ledger) -> np.ndarray:
     """Synaptic operations per image: additions, pairs of spikes that met, additions of the Q-K sums."""
     products = "coincidences_unary" if "coincidences" in layer.counts else "ac_unary"
@@ -240,7 +287,7 @@ def _counts(layer: LayerRecord, ledger: Ledger, names: Sequence[str]) -> np.ndar
 
 def _layer(layer: LayerRecord, energy: LayerEnergy, ledger: Ledger) -> LayerSpread:
     elements = layer.output_size * ledger.time_steps
-    fires = "resets" in layer.counts and layer.timing != "image"
+    fires = _fires(layer)
     return LayerSpread(
         layer=layer.name,
         type=layer.op,

@@ -56,7 +56,7 @@ class Line:
 
 
 def lines(evaluation: Evaluation) -> list[Line]:
-    """Accuracy, operations, spikes and energy of the whole evaluation, in this order."""
+    """Accuracy, operations, spikes, firing rate and energy of the whole evaluation, in this order."""
     found: list[Line] = []
     accuracy = evaluation.accuracy
     if accuracy is not None:
@@ -66,6 +66,8 @@ def lines(evaluation: Evaluation) -> list[Line]:
     images = evaluation.done - len(evaluation.failed)
     found.append(_of_spread("sops_per_image", "synaptic operations / image", si, evaluation.sops, images))
     found.append(_of_spread("spikes_per_image", "spikes / image", si, evaluation.spikes, images))
+    if evaluation.firing_rate is not None:
+        found.append(_of_spread("firing_rate", "firing rate", rate, evaluation.firing_rate, images))
     for profile, spread in evaluation.energy_pj.items():
         found.append(_of_spread("energy_per_image_pj", "energy / image", joules, spread, images, profile))
     return found
@@ -92,7 +94,9 @@ def totals_sheet(evaluation: Evaluation) -> Sheet:
     )  # fmt: skip
     rows = tuple((n.key, n.profile, n.value, n.sd, n.low, n.high, n.of) for n in found)
     shown = tuple((n.title, n.profile, *(map(n.shown, (n.value, n.sd, n.low, n.high))), n.of) for n in found)
-    return Sheet(_headline(evaluation), columns, rows, shown)
+    widths = f"{' and '.join(map(str, evaluation.bits))} bits, " if evaluation.bits else ""
+    what = f"{evaluation.arithmetic} network, {widths}T = {evaluation.time_steps}"
+    return Sheet(f"{_headline(evaluation)}; {what}", columns, rows, shown)
 
 
 def _headline(evaluation: Evaluation) -> str:
@@ -174,6 +178,11 @@ def overview(evaluation: Evaluation) -> Overview:
 def data(evaluation: Evaluation) -> dict[str, Any]:
     """See :meth:`qkf_deploy.statistics.summary.Evaluation.to_dict`."""
     return {
+        "network": evaluation.network,
+        "data": evaluation.data,
+        "arithmetic": evaluation.arithmetic,
+        "time_steps": evaluation.time_steps,
+        "bits": list(evaluation.bits),
         "samples": evaluation.samples,
         "done": evaluation.done,
         "complete": evaluation.complete,

@@ -13,6 +13,7 @@ from qkf_deploy.display.tables import Sheet
 from qkf_deploy.errors import UsageError
 from qkf_deploy.statistics.comparison import Measured, Side, side
 from qkf_deploy.statistics.comparison_tables import partial, sides_sheet, without_result
+from qkf_deploy.statistics.summary import data_set
 
 if TYPE_CHECKING:
     from qkf_deploy.display.frames import DataFrame
@@ -28,6 +29,7 @@ class Sweep(SelfDescribing):
         points: one per T and width, in the order of the file.
         provenance: of the network, versions and command.
         left_out: names of points without a result.
+        data_set: which samples these are: name, number and hash; empty where that is not known.
     """
 
     profile: str
@@ -35,6 +37,7 @@ class Sweep(SelfDescribing):
     points: tuple[Side, ...]
     provenance: Mapping[str, str]
     left_out: tuple[str, ...] = ()
+    data_set: str = ""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -61,6 +64,7 @@ class Sweep(SelfDescribing):
         return {
             "profile": self.profile,
             "made_with_time_steps": self.made_with,
+            "data_set": self.data_set,
             "points": self.sheet().records(),
             "notes": list(self.sentences),
         }
@@ -82,11 +86,12 @@ def sweep(points: Iterable[Measured], left_out: Sequence[str] = ()) -> Sweep:
         UsageError: no points.
     """
     found: list[Side] = []
-    profile, made_with, provenance = "", None, dict[str, str]()
+    profile, made_with, provenance, samples = "", None, dict[str, str](), ""
     for point in points:  # one at a time: only what is shown of each is kept
         found.append(side(point))
         profile, made_with = point.report.profile.id, point.run.config.get("made_with_steps")
+        samples = data_set(point.run)
         provenance = {k: v for k, v in point.run.provenance.items() if k not in ("steps", "quantize")}
     if not found:
         raise UsageError("a sweep of no points", hint="qkf-deploy evaluate net.qkf val/ -o sweep.sqlite --bits 4,8")
-    return Sweep(profile, made_with, tuple(found), provenance, tuple(left_out))
+    return Sweep(profile, made_with, tuple(found), provenance, tuple(left_out), samples)

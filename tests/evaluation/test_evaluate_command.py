@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from evaluations import ENVIRONMENT, command, rows, run, wait_for
+from PIL import Image
 
+import qkf_deploy as qd
 from qkf_deploy import cli
 from qkf_deploy.cli import evaluation_progress
 from qkf_deploy.cli.evaluation_progress import described, duration, watched
@@ -46,6 +48,20 @@ def test_results_on_stdout_and_progress_on_stderr(place, out, capsys, monkeypatc
 def test_without_a_terminal_a_short_run_says_nothing_on_stderr(place, out, capsys) -> None:
     assert call("evaluate", place.network, place.data, "-o", out) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_how_the_data_were_understood_is_said_before_they_run(place, tmp_path, capsys, digits_data) -> None:
+    """Folders that are no classes: on stderr, when it begins and when it goes on, and kept with the run."""
+    (tmp_path / "val" / "only").mkdir(parents=True)
+    Image.fromarray(digits_data.test_images[0, 0]).save(tmp_path / "val" / "only" / "1.png")
+    wanted = "note: no labels: 1 folder is not the network's 10 classes, nor named like them\n"
+    assert call("evaluate", place.network, tmp_path / "val", "-o", tmp_path / "run.sqlite") == 0
+    assert capsys.readouterr().err == wanted
+    assert call("evaluate", "--resume", tmp_path / "run.sqlite") == 0
+    assert capsys.readouterr().err == wanted
+    assert call("-q", "evaluate", "--resume", tmp_path / "run.sqlite") == 0
+    assert capsys.readouterr().err == ""
+    assert wanted[6:-1] in qd.load_run(tmp_path / "run.sqlite").notices
 
 
 def test_a_bar_on_a_terminal(monkeypatch) -> None:

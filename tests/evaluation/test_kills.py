@@ -54,7 +54,7 @@ def killed_until_done(
             )
             finished = False
             if counts["coordinators"] + counts["workers"] < kills:
-                finished = disturb(program, rng, counts, 2.0 if jobs == [1] else 5.0)
+                finished = disturb(program, rng, counts, 2.0 if jobs == [1] else 10.0)
             code = program.wait()
         assert finished or code in (0, -9), code
         acknowledged = int([0, *said.read_text().split()][-1])
@@ -75,7 +75,7 @@ def disturb(program: subprocess.Popen[bytes], rng: random.Random, counts: dict[s
     while program.poll() is None:
         time.sleep(rng.uniform(0.05, 0.5))
         workers = spawned(psutil.Process(program.pid)) if program.poll() is None else []
-        if workers and rng.random() < 0.15:
+        if workers and rng.random() < 0.3:
             rng.choice(workers).kill()
             counts["workers"] += 1
         if time.monotonic() > end and program.poll() is None:

@@ -158,7 +158,12 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert '"kind": "sweep"' in capsys.readouterr().out
     assert command(["evaluate", "--resume", str(folder / "cli.sqlite"), "--bits", "4"]) == 2
     assert "--bits cannot change" in capsys.readouterr().err
-    page = render_sweep_page(qd.summarize_sweep(qd.load_runs(folder / "cli.sqlite")))
+    swept = qd.summarize_sweep(qd.load_runs(folder / "cli.sqlite"))
+    page = render_sweep_page(swept)
+    with Store.open(folder / "cli.sqlite") as held:
+        known = f"data.npz, 10 samples, SHA-256 {held.runs[0].data}"
+    assert swept.to_dict()["data_set"] == known
+    assert known in page
     assert "Accuracy over energy" in page
     assert len(rows(folder / "plain.sqlite")) == IMAGES
 

@@ -41,6 +41,10 @@ def test_rates_operations_and_energy_are_those_of_the_images(make_run) -> None:
     assert found.sops.mean * ledger.images == sum(row.sops_exact for row in reports["exact-fp32"].layers)
     _same(found.spikes, [Fraction(sum(int(la.counts["resets"][i]) for la in ledger if "resets" in la.counts))
                          for i in range(ledger.images)])  # fmt: skip
+    neurons = [la for la in ledger if la.op == "integer_neuron"]
+    places = sum(la.output_size for la in neurons) * ledger.time_steps
+    _same(found.firing_rate, [Fraction(sum(int(la.counts["resets"][i]) for la in neurons), places)
+                              for i in range(ledger.images)])  # fmt: skip
     rates = 0
     for row, energy, layer in zip(found.layers, reports["exact-fp32"].layers, ledger, strict=True):
         _same(row.energy_pj, [Fraction(e) for e in energy.energy_per_image_pj])
@@ -86,6 +90,9 @@ def test_without_labels_there_is_no_accuracy(make_run) -> None:
     found = qd.summarize(make_run(8))
     assert found.accuracy is None
     assert "accuracy" not in render_evaluation(found)
+    assert qd.summarize(make_run(8, failed={1: "truncated"})).sentences == (
+        "1 sample failed; the first is 1: truncated",
+    )
     silent = replace(make_run(8, labels=(0,) * 12), top=((),) * 12, predictions=(None,) * 12)
     assert qd.summarize(silent).accuracy is None  # its output is not one number per class
 
@@ -104,7 +111,9 @@ def test_every_format_has_the_same_numbers(make_run, labels) -> None:
     data = json.loads(render_evaluation(found, "json"))
     rows = list(csv.DictReader(io.StringIO(render_evaluation(found, "csv"))))
     totals = {(r["quantity"], r["name"]): r for r in rows if r["part"] == "total"}
-    assert len(totals) == len(data["totals"]) == 5
+    assert len(totals) == len(data["totals"]) == 6
+    assert (data["arithmetic"], data["time_steps"], data["bits"]) == ("integer", found.time_steps, [8])
+    assert (data["network"], data["data"]) == (found.network, found.data)
     for line in data["totals"]:
         row = totals[line["quantity"], line["profile"]]
         for key in ("value", "sd", "low", "high"):
@@ -120,7 +129,7 @@ def test_every_format_has_the_same_numbers(make_run, labels) -> None:
     for fmt in ("table", "md"):
         text = render_evaluation(found, fmt)
         parts = ("top-1 accuracy", "6 of 11", "54.55 %", "(failed)", found.name_of(labels[0]), "horowitz45-sram")
-        for part in (*parts, "Wrong answers", "1 sample failed, counted as wrong"):
+        for part in (*parts, "integer network, 8 bits, T = ", "Wrong answers", "1 sample failed, counted as wrong"):
             assert part in text, (fmt, part)
     with pytest.raises(UsageError, match="no format 'xml'"):
         render_evaluation(found, "xml")  # type: ignore[arg-type]
