@@ -16,6 +16,13 @@ import qkf_deploy as qd
 from qkf_deploy.errors import UnsupportedError
 
 T = 3
+
+
+def exchanged(x: Tensor) -> Tensor:
+    """Rows of blocks side by side become rows within blocks: an axis made of two."""
+    return x.reshape(-1, x.shape[1], 4, 2, *x.shape[3:]).transpose(2, 3).reshape(x.shape)
+
+
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "reflected": lambda x: F.pad(x, [2, 1, 0, 3], mode="reflect"),
     "edges again": lambda x: F.pad(x, [1, 2, 2, 0], mode="replicate"),
@@ -26,6 +33,13 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "channels by number": lambda x: x[:, torch.tensor([3, 1, 0, 2, -1, 4])],
     "channels twice": lambda x: x.index_select(1, torch.tensor([0, 0, 5, 2])),
     "every second": lambda x: torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1),
+    "of blocks, moved": lambda x: torch.roll(exchanged(x), 3, 2),
+    "of blocks, cut": lambda x: exchanged(x)[:, :, 1:-2],
+    "of blocks, one and the rest": lambda x: torch.cat([exchanged(x)[:, :, 3].unsqueeze(2), exchanged(x)[:, :, 5:]], 2),
+    "of blocks, halves": lambda x: torch.cat(exchanged(x).split([5, 3], 2)[::-1], 2),
+    "of blocks, every third": lambda x: exchanged(x)[:, :, ::3],
+    "pixels to channels and back": lambda x: F.pixel_shuffle(F.pixel_unshuffle(x, 2)[:, 4:20], 2),
+    "channels of groups": lambda x: F.channel_shuffle(x, 3),
     "every third, of eight": lambda x: x[:, :, 1::3, 2:7:2],
 }
 

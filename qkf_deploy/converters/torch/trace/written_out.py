@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -17,8 +18,11 @@ from qkf_deploy.converters.torch.trace.constants import overload
 from qkf_deploy.converters.torch.trace.written.buffers import renamed
 
 _NORM = "aten.batch_norm.default"
-#: A product of named axes: permutations, reshapes and one matrix product.
-_COMPOSITE = frozenset({"aten.einsum.default"})
+#: Permutations and reshapes, and one matrix product of a product of named axes.
+_COMPOSITE = frozenset({
+    "aten.einsum.default", "aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default",
+    "aten.native_channel_shuffle.default",
+})  # fmt: skip
 
 
 def written_out(program: Program) -> Program:
@@ -87,8 +91,9 @@ def _parts(call: Call, shapes: dict[str, tuple[int, ...]]) -> list[Call]:
     def compute(*tensors: torch.Tensor) -> Any:
         return overload(call.target)(*_given(call.args, dict(zip(names, tensors, strict=True))))
 
+    table: Any = get_decompositions([overload(target) for target in _COMPOSITE])
     with FakeTensorMode():
-        traced = make_fx(compute)(*(torch.empty(shapes[name]) for name in names))
+        traced = make_fx(compute, table)(*(torch.empty(shapes[name]) for name in names))
     made = [n for n in traced.graph.nodes if n.op == "call_function"]
     if not made:  # the tensor itself
         return [replace(call, target="aten.alias.default", args=(Ref(names[0]),))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules.beside import side_by_side
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import Symbol
-from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.errors import GraphError, UnsupportedError
 
 #: Pieces of an axis that are put side by side; each costs a copy of what is in front of it.
 _MOST = 64
@@ -32,12 +33,29 @@ def gathered(low: Lowering, call: Call, x: Symbol, axis: int, places: Sequence[i
     if strided is not None:
         return strided
     runs = [0, *(i for i, (a, b) in enumerate(pairwise(places), start=1) if b != a + 1), len(places)]
-    if len(runs) > _MOST + 1:
+    parts = [part for a, b in pairwise(runs) for part in pieces(x, axis, places[a], places[b - 1] + 1)]
+    if len(parts) > _MOST:
         raise UnsupportedError(
-            f"takes an axis apart into {len(runs) - 1} pieces", hint="write a regular order with reshape and transpose"
+            f"takes an axis apart into {len(parts)} pieces", hint="write a regular order with reshape and transpose"
         )
-    parts = [x.narrowed(axis, places[a], places[b - 1] + 1) for a, b in pairwise(runs)]
     return side_by_side(low, call, parts, axis, what) if len(parts) > 1 else parts[0]
+
+
+def pieces(x: Symbol, axis: int, start: int, stop: int) -> list[Symbol]:
+    """A range of an axis, in more than one piece where the axis is made of several (windows that were put together)."""
+    sizes = [n for first, behind in (x.view.take[a] for a in x.view.groups()[axis]) if (n := behind - first) > 1]
+    inner = math.prod(sizes[1:])
+    if not start % inner and not stop % inner:
+        return [x.narrowed(axis, start, stop)]
+    inside = range(-(-start // inner) * inner, stop // inner * inner + 1, inner)
+    out: list[Symbol] = []
+    for a, b in pairwise(sorted({start, *inside[:1], *inside[-1:], stop})):
+        if a % inner or b % inner:  # within one element of the outermost part
+            whole = a // inner * inner
+            out += pieces(x.narrowed(axis, whole, whole + inner), axis, a - whole, b - whole)
+        else:
+            out.append(x.narrowed(axis, a, b))
+    return out
 
 
 def _strided(x: Symbol, axis: int, places: Sequence[int]) -> Symbol | None:
@@ -46,7 +64,10 @@ def _strided(x: Symbol, axis: int, places: Sequence[int]) -> Symbol | None:
     if step < 2 or x.shape[axis] % step or list(places) != list(range(places[0], places[-1] + 1, step)):
         return None
     shape, (first, offset) = x.shape, divmod(places[0], step)
-    split = x.reshaped((*shape[:axis], shape[axis] // step, step, *shape[axis + 1 :]))
+    try:
+        split = x.reshaped((*shape[:axis], shape[axis] // step, step, *shape[axis + 1 :]))
+    except GraphError:  # an axis made of others
+        return None
     taken = split.narrowed(axis + 1, offset, offset + 1).narrowed(axis, first, first + len(places))
     return taken.reshaped((*shape[:axis], len(places), *shape[axis + 1 :]))
 

@@ -9,7 +9,7 @@ from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import padding
 from qkf_deploy.converters.torch.trace.rules.axes import part_starts, separated
-from qkf_deploy.converters.torch.trace.rules.gathering import gathered
+from qkf_deploy.converters.torch.trace.rules.gathering import gathered, pieces
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import TIME, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -81,15 +81,16 @@ def cut(low: Lowering, call: Call) -> Symbol | padding.Region:
     start, stop, step = slice(start, stop, step).indices(x.shape[axis])
     if step != 1:
         return gathered(low, call, x, axis, range(start, stop, step), "slice")
-    return x if (start, stop) == (0, x.shape[axis]) else _range(x, axis, start, stop)
+    return x if (start, stop) == (0, x.shape[axis]) else _range(low, call, x, axis, start, stop)
 
 
-def _range(x: Symbol, axis: int, start: int, stop: int) -> Symbol:
+def _range(low: Lowering, call: Call, x: Symbol, axis: int, start: int, stop: int) -> Symbol:
     """Part of an axis; of the time axis one step, which keeps an axis of size 1."""
     if stop - start == 1 and (x.steps or 1) > 1 and x.layout()[axis] == (TIME,):
         step = x.at_step(axis, start)
         return step.reshaped((*step.shape[:axis], 1, *step.shape[axis:]))
-    return x.narrowed(axis, start, stop)
+    parts = pieces(x, axis, start, stop)
+    return parts[0] if len(parts) == 1 else gathered(low, call, x, axis, range(start, stop), "slice")
 
 
 @rule("aten.select.int")
@@ -110,7 +111,7 @@ def _one(x: Symbol, axis: int, index: int) -> Symbol:
         parted, place = separated(x), part_starts(x)[axis]  # windows may be merged with the batch
         if parted.layout()[place] == (TIME,):
             return parted.at_step(place, index).reshaped(rest)
-    return x.narrowed(axis, index, index + 1).reshaped(rest)
+    return pieces(x, axis, index, index + 1)[0].reshaped(rest)
 
 
 @rule("aten.unbind.int")
@@ -133,7 +134,7 @@ def split(low: Lowering, call: Call) -> Any:
         size = math.ceil(n / call.args[1]) if "chunk" in call.target else int(call.args[1])
         sizes = [min(size, n - s) for s in range(0, n, size)]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [_range(x, axis, s, s + k) for s, k in zip(starts, sizes, strict=True)]
+    return [_range(low, call, x, axis, s, s + k) for s, k in zip(starts, sizes, strict=True)]
 
 
 @rule("getitem")
