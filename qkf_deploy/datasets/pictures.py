@@ -6,6 +6,7 @@ one is defined; where it would silently clip or guess, the file is refused or a 
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
@@ -18,6 +19,9 @@ from PIL import ExifTags, Image, ImageOps
 from qkf_deploy import limits
 from qkf_deploy.errors import InputError, told
 from qkf_deploy.ir import Resize
+
+# What Pillow logs of a damaged file is in the error, too; without a handler it would reach stderr as a stray line.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
 """Of image files, in lower case."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +142,23 @@ def test_every_damaged_image_is_refused(tmp_path: Path) -> None:
                 assert load(path, network(3)).array.shape == (1, 3, 8, 8)
             except InputError:
                 continue
+
+
+def test_what_the_library_logs_is_no_line_of_ours(tmp_path: Path) -> None:
+    """In a program of its own: pytest has a handler for everything."""
+    Image.fromarray(COLOUR).save(tmp_path / "x.tif")
+    entry = struct.pack("<HHIHH", 277, 3, 1, 3, 0)  # samples per pixel, a short, one of them: 3
+    data = (tmp_path / "x.tif").read_bytes()
+    assert data.count(entry) == 1
+    (tmp_path / "x.tif").write_bytes(data.replace(entry, struct.pack("<HHIHH", 277, 3, 1, 189, 0)))
+    code = (
+        "import sys, pathlib\nfrom qkf_deploy.datasets import pictures\nfrom qkf_deploy.errors import InputError\n"
+        "try:\n    pictures.read(pathlib.Path(sys.argv[1]), (3, 8, 8), False)\n"
+        "except InputError as error:\n    print(error.message)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.tif"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("not a readable image")
+    assert done.stderr == ""
 
 
 def test_a_large_image_is_refused_from_its_header(tmp_path: Path) -> None:
