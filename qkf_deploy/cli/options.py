@@ -83,16 +83,17 @@ class _NumberOr(click.ParamType):
 
 
 def _list(kind: Callable[[str], Any], *, single: bool) -> Callable[..., Any]:
-    """Values separated by commas; ``single``: one alone is not a list."""
+    """Values separated by commas; ``single``: one alone is not a list, one with a comma behind it is."""
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
         if value is None:
             return None
+        listed = value.removesuffix(",") if single else value
         try:
-            values = tuple(kind(part) for part in value.split(","))
+            values = tuple(kind(part) for part in listed.split(","))
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a list of numbers separated by commas") from None
-        return values[0] if single and len(values) == 1 else values
+        return values[0] if single and len(values) == 1 and listed == value else values
 
     return read
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import nn
 
 import qkf_deploy as qd
+from qkf_deploy.cli import run
 from qkf_deploy.errors import InputError, UsageError
 
 
@@ -120,3 +123,15 @@ def test_sizes_that_are_none() -> None:
         qd.trace(Flat(), image_size=(1, 2, 3))
     with pytest.raises(UsageError, match="a module does not say its image size"):
         qd.trace(Flat())
+
+
+def test_a_length_with_a_comma_behind_it_is_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(
+        "from torch import nn\nfrom spikingjelly.activation_based.neuron import LIFNode\n\n\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.c, self.l, self.f = nn.Conv1d(1, 4, 3), LIFNode(step_mode='m'), nn.Linear(4, 3)\n\n"
+        "    def forward(self, x):\n        return self.f(self.l(self.c(x)[None].repeat(2, 1, 1, 1)).mean(3)).mean(0)\n"
+    )
+    made = tmp_path / "n.qkf"
+    assert run(["trace", f"{tmp_path}/m.py:Net", "--image-size", "50,", "--in-channels", "1", "-o", str(made)]) == 0
+    assert qd.load(made).input.type.shape == (1, 50)
