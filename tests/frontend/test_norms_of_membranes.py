@@ -57,5 +57,8 @@ def test_the_norm_goes_into_the_threshold(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_norm_that_turns_the_membrane_round_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frontend_networks.awake", lambda *_: None)
-    with pytest.raises(UnsupportedError, match="fires at 0 or below"):
+    with pytest.raises(UnsupportedError, match="2 operations cannot be lowered") as caught:
         traced(NormedNet(-1.0), image_size=SIZE, time_steps=T, input="image")
+    lines = caught.value.message.splitlines()[1:]  # the reason for each neuron, without its membrane's arithmetic
+    assert [line.split(" ")[2] for line in lines] == ["a", "b"]
+    assert all(line.endswith("fires at 0 or below") for line in lines)

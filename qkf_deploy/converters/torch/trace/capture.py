@@ -112,6 +112,7 @@ class Program:
         notices: what the user should read.
         written: neurons found in the arithmetic of the program, by path.
         refused: calls that fire like a neuron and are none, by name.
+        membranes: calls that compute membranes of these.
     """
 
     calls: tuple[Call, ...]
@@ -125,6 +126,7 @@ class Program:
     written: tuple[str, ...] = ()
     refused: Mapping[str, UnsupportedError] = field(default_factory=dict[str, UnsupportedError])
     output_names: tuple[str, ...] = ()
+    membranes: frozenset[str] = frozenset()
 
     def is_same(self, other: Program) -> bool:
         """True for the same calls on the same shapes and constants."""

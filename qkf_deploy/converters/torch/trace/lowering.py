@@ -89,6 +89,8 @@ class Lowering:
         self.loops = Loops(program)
         self.broken: set[str] = set()
         self.offenders: list[Offender] = []
+        #: What computes the membrane of something that fires and is no neuron, which is said for it.
+        self.consequences: list[Offender] = []
         #: Calls of every neuron node, in order of time.
         self.fired: dict[str, list[str]] = {}
         self.notices: list[str] = list(program.notices)
@@ -107,10 +109,11 @@ class Lowering:
         self._input()
         for index, call in enumerate(self.program.calls):
             self._call(index, call)
-        if self.offenders:
-            lines = list(dict.fromkeys(str(o) for o in self.offenders))
+        offenders = self.offenders or self.consequences
+        if offenders:
+            lines = list(dict.fromkeys(str(o) for o in offenders))
             count = "1 operation" if len(lines) == 1 else f"{len(lines)} operations"
-            hints = list(dict.fromkeys(o.hint for o in self.offenders if o.hint))
+            hints = list(dict.fromkeys(o.hint for o in offenders if o.hint))
             raise UnsupportedError(
                 f"{count} cannot be lowered:\n  " + "\n  ".join(lines),
                 hint="\n       ".join(hints)
@@ -172,7 +175,8 @@ class Lowering:
 
     def _offend(self, call: Call, error: QkfError) -> None:
         """Note the offender and, where the shape allows it, go on as if it did nothing, to find the others too."""
-        self.offenders.append(Offender(call.path, call.source, error.message, error.hint))
+        told = self.consequences if call.name in self.program.membranes else self.offenders
+        told.append(Offender(call.path, call.source, error.message, error.hint))
         first = next((self.symbols.get(n) for n in call.references()), None)
         shape = self.program.shapes.get(call.name)
         if isinstance(first, Symbol) and first.shape == shape and not first.inverted:

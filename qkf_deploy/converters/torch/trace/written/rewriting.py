@@ -175,6 +175,12 @@ class _Rewriter:
         self.tensors[name] = torch.from_numpy(value)
         return Ref(name)
 
+    def _membranes(self) -> frozenset[str]:
+        """Calls that compute membranes in modules that fire and are no neurons: the reason is said once for all."""
+        places = {c.path for c in self.before.calls if c.name in self.refused and c.path}
+        inside = (c.name for c in self.before.calls if any(f"{c.path}.".startswith(f"{p}.") for p in places))
+        return frozenset(name for name in inside if name in self.reading.state and name not in self.refused)
+
     def program(self) -> Program:
         """The program with everything replaced, and without what nothing needs any more."""
         calls: list[Call] = []
@@ -206,6 +212,7 @@ class _Rewriter:
             notices=(*self.before.notices, *notices),
             written=tuple(path for path in self.neurons if path not in self.before.neurons),
             refused=self.refused,
+            membranes=self._membranes(),
         )
 
 
