@@ -34,7 +34,7 @@ Engine = Callable[[Graph, np.ndarray, Record, Carried], Run]
 
 
 def length(graph: Graph, *, in_kernels: bool = False) -> int:
-    """Time steps of a stretch: all where they are few, or where the network cannot be cut.
+    """Time steps of a stretch: all where they are few, or where the network cannot be cut or has nothing to cut.
 
     Args:
         graph: what runs.
@@ -43,7 +43,8 @@ def length(graph: Graph, *, in_kernels: bool = False) -> int:
     steps = graph.time_steps
     neurons = [(n.op, n.params) for n in graph if isinstance(n.op, IntegerNeuron)]
     common = in_kernels and all(op.plain(params) and "initial" not in params for op, params in neurons)
-    if steps <= (_IN_KERNELS if common else AT_ONCE) or why_whole(graph) is not None:
+    changes = any(n.type.timing is Timing.STEP for n in graph)
+    if steps <= (_IN_KERNELS if common else AT_ONCE) or why_whole(graph) is not None or not changes:
         return steps
     awaited = math.lcm(*(node.op.steps_awaited for node in graph))
     return STRETCH // awaited * awaited

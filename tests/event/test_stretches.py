@@ -243,6 +243,19 @@ def test_memory_of_an_evaluation_does_not_grow(tmp_path: Path) -> None:
     assert found[2] < 1.2 * found[1]
 
 
+def test_what_does_not_change_in_time_is_computed_once() -> None:
+    """A network without neurons."""
+    b = GraphBuilder()
+    b.add("input", ops.Input((2, 4), "bytes"))
+    b.add("conv", ops.Conv((1,), (0,), (1,), weight_bits=4), ["input"], {"weight": np.ones((3, 2, 1), np.int8)})
+    b.add("readout", ops.Readout(), ["conv"])
+    b.add("output", ops.Output(), ["readout"], {"scale": np.ones(1)})
+    graph, x = attach(b.build(time_steps=300, arithmetic="integer")), np.full((1, 2, 2, 4), 7)
+    wanted = reference.run(graph, x)
+    for engine in ("reference", "event", "torch"):
+        assert_equal(engines.get(engine, graph, {})(graph, x, Record(), None), wanted)
+
+
 def test_networks_that_need_all_steps_say_so() -> None:
     b = GraphBuilder()
     b.add("input", ops.Input((2, 3, 4), "frames", high=1))
