@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from frontend_networks import assert_sound, traced
+from frontend_networks import assert_exact, assert_faithful, assert_sound, traced
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 from qkf_deploy.errors import UnsupportedError
+from qkf_deploy.ops import Readout
 
 STEPS, CHANNELS = 3, 8
 
@@ -196,7 +197,6 @@ def test_equal_operations_within_a_step_stay_apart() -> None:
 
 
 BROKEN = {
-    "a weighted sum": (lambda body, x: body(x) + 0.5 * body(x), "adds values of different time steps"),
     "a product of steps": (
         lambda body, x: body.head((body.lif1(body.conv1(x)) * body.lif1(body.conv1(x))).mean((2, 3))),
         "combines values of different time steps",
@@ -205,7 +205,10 @@ BROKEN = {
         lambda body, x: torch.stack([body(x), body(x)][::-1]).mean(0),
         "not the time steps of one value, in order",
     ),
-    "some of the steps": (lambda body, x: (body(x) + body(x)) / 2 + body(x), "some of the time steps"),
+    "some of the steps": (
+        lambda body, x: nn.functional.linear(body(x) + body(x), torch.eye(4)) + body(x),
+        "some of the time steps",
+    ),
 }
 
 
@@ -214,6 +217,21 @@ def test_loops_without_a_meaning_are_refused(name: str) -> None:
     run, message = BROKEN[name]
     with pytest.raises(UnsupportedError, match=message):
         traced(Loop(run), image_size=8, input="image", time_steps=2)
+
+
+WEIGHED = {
+    "a weighted sum": (lambda body, x: body(x) + 0.5 * body(x), (1.0, 0.5)),
+    "means of means": (lambda body, x: (body(x) + body(x)) / 2 + body(x), (0.5, 0.5, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_steps_of_a_loop_with_weights(name: str) -> None:
+    run, weights = WEIGHED[name]
+    net = traced(Loop(run), image_size=8, input="image", time_steps=len(weights))
+    assert [n.op.weights for n in net.graph if isinstance(n.op, Readout)] == [weights]
+    assert_faithful(net)
+    assert_exact(net.graph, net.images)
 
 
 def test_a_neuron_called_on_two_tensors_is_refused() -> None:
