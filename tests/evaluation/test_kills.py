@@ -44,7 +44,7 @@ def killed_until_done(
     script.write_text(PROGRAM)
     counts = {"coordinators": 0, "workers": 0, "runs": 0, "lost": 0, "twice": 0}
     out = folder / "run-0.sqlite"
-    while counts["coordinators"] + counts["workers"] < kills or out.exists():
+    while counts["coordinators"] + counts["workers"] < kills or out.exists() or not counts["runs"]:
         said = folder / "said"
         arguments = [script, place.network, data, out, rng.choice(jobs), rng.choice([1, 3, 8])]
         before = rows(out) if out.exists() else []

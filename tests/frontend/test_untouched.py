@@ -60,6 +60,26 @@ class Busy(nn.Module):
         return self.head(y.mean((0, 3, 4)))
 
 
+def test_what_its_code_prints_is_not_among_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "import torch\nfrom spikingjelly.activation_based import neuron\nprint('IMPORTED')\n"
+        "class Chatty(torch.nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        print('RUN', x.shape)\n"
+        "        return super().forward(x[None].repeat(2, 1, 1, 1, 1)).mean(0).flatten(1)\n"
+        "def net():\n"
+        "    print('MADE')\n"
+        "    return Chatty(neuron.LIFNode(step_mode='m'))\n"
+    )
+    graph = qd.fold(qd.trace(f"{tmp_path}/chatty.py:net", image_size=2, in_channels=1, time_steps=2))
+    qd.verify(
+        graph, np.zeros((1, 1, 2, 2), np.uint8), f"{tmp_path}/chatty.py:net", image_size=2, in_channels=1, time_steps=2
+    )
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert all(word in seen.err for word in ("IMPORTED", "MADE", "RUN"))
+
+
 def everything(model: nn.Module) -> dict[str, Any]:
     """Every attribute of every module, tensors as bytes, containers flattened, and torch's and Python's own state."""
     found: dict[str, Any] = {}

@@ -41,7 +41,10 @@ class Imports:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """The places are in the import path and the modules are known, until the context ends."""
+        """The places are in the import path and the modules are known, until the context ends.
+
+        What their code prints goes to stderr: stdout is for results.
+        """
         added = [place for place in dict.fromkeys(self.places) if place not in sys.path]
         displaced = self._displaced()
         before = set(sys.modules) - set(displaced)
@@ -50,7 +53,8 @@ class Imports:
         sys.modules.update(self.modules)
         sys.path[:0] = added
         try:
-            yield
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
         finally:
             new = [(name, module) for name, module in sys.modules.items() if name not in before]
             ours = [name for name, module in new if name in self.modules or _found_in(module, added)]
