@@ -99,15 +99,17 @@ class Account:
             return
         inputs, output = self._as_folded(node, counted, inputs, output)
         self._layers[node.name] = self._counts(counted, inputs, output)
-        for scale in rules.moved:  # a divisor that folding moved behind this node
+        for scale in rules.moved:  # a divisor that folding moved behind this node, or drives that it puts side by side
             if scale.inputs[0].node == node.name:
-                self._layers[scale.name] = self._counts(scale, [output], output)
+                self._layers[scale.name] = self._counts(scale, [output] * len(scale.inputs), output)
 
     def _counts(self, node: Node, inputs: Sequence[Any], output: Any) -> NodeCounts:
         return node_counts(self._rules.graph, node, inputs, output, self._steps)
 
     def _as_folded(self, node: Node, counted: Node, inputs: Sequence[Any], output: Any) -> tuple[Sequence[Any], Any]:
         rules, arrays = self._rules, self._arrays
+        if len(counted.inputs) != len(node.inputs):  # drives side by side in the place of their norm: nothing counts
+            return [output] * len(counted.inputs), output
         if node.name in rules.merged:
             operand = rules.merged[node.name]
             inputs = [arrays.read(self._kept[operand.node], operand)]

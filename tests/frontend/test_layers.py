@@ -152,6 +152,16 @@ def test_layers_in_every_engine() -> None:
     assert qd.map_network(integer, "generic-digital", wanted.ledger).placements
 
 
+@pytest.mark.parametrize("engine", ["reference", "torch"])
+def test_a_norm_of_branches_is_counted_as_the_network_it_folds_to(engine: str) -> None:
+    """Not folded, what stands side by side in the folded network is a norm."""
+    graph = qd.trace(Around(Inception(), 8), image_size=8)
+    assert any(node.op.kind == "batch_norm" for node in graph)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
+    given, folded = (qd.simulate(g, images, engine=engine).ledger for g in (graph, qd.fold(graph)))
+    assert [r.to_dict() for r in given] == [r.to_dict() for r in folded]
+
+
 class Encoding(nn.Module):
     """What is refused, with the reason."""
 

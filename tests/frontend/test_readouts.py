@@ -112,3 +112,8 @@ def test_weights_are_where_the_trained_values_are() -> None:
     (readout,) = (n for n in graph if n.op.kind == "readout")
     values = torch.empty(4, 2, *graph.operand_type(readout.inputs[0]).shape, device="meta")
     assert TRAINED["readout"](readout, [values], 4).shape == (1, 2, *readout.type.shape)
+
+
+def test_steps_behind_the_images() -> None:
+    net = traced(Net(lambda y: y.transpose(0, 1)), image_size=6, time_steps=STEPS)
+    assert_faithful(net)

@@ -56,7 +56,8 @@ def torch_oracle(source: Source, graph: Graph | None = None, *, together: bool =
         try:
             calls = source.time_steps if source.layout == "step" else 1
             with source.imports.active():
-                logits = np.concatenate([_one(model, rest, _tensor(group, source), calls, graph) for group in groups])
+                results = [_results(model, rest, _tensor(group, source), calls) for group in groups]
+            logits = np.concatenate([_logits(r, len(g), graph) for r, g in zip(results, groups, strict=True)])
         finally:
             for hook in hooks:
                 hook.remove()
@@ -91,14 +92,13 @@ def _tensor(images: np.ndarray, source: Source) -> torch.Tensor:
     return x if source.layout in ("image", "step") else x[None].repeat(source.time_steps, *[1] * x.ndim)
 
 
-def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph: Graph | None) -> np.ndarray:
-    """Logits of one call, as the graph has them: the mean over the results of ``calls`` calls, and over time where the
-    model returns it; several outputs side by side."""
+def _results(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int) -> list[dict[str, Any]]:
+    """What each of ``calls`` calls of the model gives, by name."""
     _reset(model, rest)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.no_grad(), quiet(), listed(model), Float64():
-            results: list[Any] = [model(x) for _ in range(calls)]
+            return [leaves(model(x)) for _ in range(calls)]
     except (RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise InputError(
@@ -106,18 +106,24 @@ def _one(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int, graph:
             where=place_of(model, error),
             hint="hold its constants as buffers, and run it once with .double()",
         ) from error
-    found = [leaves(r) for r in results]
+
+
+def _logits(found: list[dict[str, Any]], images: int, graph: Graph | None) -> np.ndarray:
+    """Logits as the graph has them: the mean over the results of the calls, and over time where the model returns it;
+    several outputs side by side."""
     if graph is not None and graph.parts:
-        flat = [_mean([r[part.name] for r in found], len(part.shape)).flatten(1) for part in graph.parts]
+        flat = [_mean([r[part.name] for r in found], len(part.shape), images).flatten(1) for part in graph.parts]
         return torch.cat(flat, 1).numpy()
     rank = 1 if graph is None else len(graph.output.type.shape)
-    return _mean([next(iter(r.values())) for r in found], rank).numpy()
+    return _mean([next(iter(r.values())) for r in found], rank, images).numpy()
 
 
-def _mean(results: list[torch.Tensor], rank: int) -> torch.Tensor:
+def _mean(results: list[torch.Tensor], rank: int, images: int) -> torch.Tensor:
     """The mean of the calls' results, over time too where they have more axes than images of that rank."""
     out = torch.stack(results).mean(0) if len(results) > 1 else results[0]
-    return out.mean(0) if out.ndim == rank + 2 else out
+    if out.ndim != rank + 2:
+        return out
+    return out.mean(1 if out.shape[0] == images != out.shape[1] else 0)  # time in front, or behind the images
 
 
 def _reset(model: torch.nn.Module, rest: Kept) -> None:

@@ -8,8 +8,10 @@ _SHIFTMAX = (
     "row decides, so its values reach from 1 down to 2^-2d for heads of d channels, beyond 62 bits for d = 32"
 )
 _HINTS = {
-    "softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md",
-    "_softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md",
+    "softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md; return logits without it",
+    "_softmax": "spiking attention multiplies spikes without softmax; see docs/front-end.md; return logits without it",
+    "log_softmax": "return logits without it",
+    "argmax": "return logits; the commands choose the class",
     "scaled_dot_product_attention": "spiking attention multiplies spikes without softmax; see docs/front-end.md",
     "layer_norm": "layer norm divides by statistics of its input; use batch norm",
     "native_layer_norm": "layer norm divides by statistics of its input; use batch norm",
