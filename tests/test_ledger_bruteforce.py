@@ -274,6 +274,20 @@ def decoder() -> Graph:
     return net.build(2)
 
 
+def counting() -> Graph:
+    """Integer-valued neurons, of which strided, grouped and dilated convolutions, pools and joined maps read."""
+    net = Net(7, (2, 6, 5))
+    several = {"tau": None, "v_reset": None, "max_spikes": 4, "rounding": "half_even"}
+    a = net.add("a", ops.Neuron(v_threshold=0.4, **several), net.conv("conv", "input", 4))  # type: ignore[arg-type]
+    b = net.add("pool", ops.MaxPool((3, 3), (1, 1), (1, 1)), a)
+    x = net.conv("grouped", net.add("cat", ops.Concat(0), a, b), 4, groups=2, stride=2)
+    c = net.add("c", ops.Neuron(v_threshold=0.3, **several), x)  # type: ignore[arg-type]
+    d = net.add("few", ops.SumPool((2, 2), (1, 1), (1, 1)), c)
+    net.lif("d", net.conv("dilated", d, 3, dilation=2, padding=2))
+    net.head("d")
+    return net.build(3)
+
+
 def drives_and_scales() -> Graph:
     """What spiking networks avoid: pools and additions of drives, scales that stay, products of drives."""
     net = Net(3, (2, 6, 6))
@@ -311,6 +325,8 @@ CASES: dict[str, tuple[Callable[[], Graph], tuple[int, ...]]] = {
     "weighted steps": (lambda: qd.quantize(read_out((0.2, -0.5, 0.0)), 8), (2, 4, 4)),
     "decoder": (lambda: sparse_weights(decoder(), 2), (2, 3, 4)),
     "decoder, 6 bits": (lambda: qd.quantize(decoder(), 6), (2, 3, 4)),
+    "counting": (lambda: sparse_weights(counting(), 3), (2, 6, 5)),
+    "counting, 8 bits": (lambda: qd.quantize(counting(), 8), (2, 6, 5)),
     "drives": (drives_and_scales, (2, 6, 6)),
     "signed": (lambda: signed_network(3), (2, 3, 3)),
     "signed, 8 bits": (lambda: qd.quantize(signed_network(4), 8), (2, 3, 3)),
