@@ -190,7 +190,7 @@ def _constant_product(low: Lowering, call: Call, x: Symbol, matrices: np.ndarray
         raise UnsupportedError("a product of one tensor with several constant matrices", hint="use one wider matrix")
     y, starts = separated(x), part_starts(x)
     layout = y.layout()
-    places = [starts[a] for a in blocks]
+    places = [starts[len(x.shape) + a] for a in blocks]
     inner = len(layout) - 1
     if any(layout[a] is not None for a in (*places, inner)):
         raise UnsupportedError("a product with another constant matrix for each time step or image")
