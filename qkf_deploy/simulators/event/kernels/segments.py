@@ -126,7 +126,7 @@ def checked_segments(
     A row's first segments have room up to the limit, each later one is cut to the stride. Fills ``starts`` (see
     :class:`qkf_deploy.simulators.event.kernels.arguments.Block`), and ``strip_sums`` of long rows.
     """
-    strips, stride = starts.shape[0] // rows, np.int64(events.stride)
+    strips, stride = (starts.shape[0] - 1) // rows, np.int64(events.stride)
     least = min(_INT16 + 1 - events.magnitude * stride, _INT16)
     out = scratch((_most_pieces(events, rows, segments, strip_sums, sums, strips), 4), np.int32)
     n = 0
