@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from qkf_deploy.ir import Graph, Node, Params, Widths
+from qkf_deploy.ir import Graph, Node, Widths, freeze
+from qkf_deploy.ops.membrane import SpikingNeuron
 from qkf_deploy.passes.widths import proven
 from qkf_deploy.simulators.counting import CountedGraph
 
@@ -45,12 +46,31 @@ class Carried:
     membranes: dict[str, Any] = field(default_factory=dict[str, Any])
     doubtful: np.ndarray | None = None
 
-    def params(self, node: Node) -> Params:
-        """The parameters of a neuron that goes on where the last stretch ended."""
-        if node.name not in self.membranes:
-            return node.params
-        return {**node.params, "initial": self.membranes[node.name]}
-
     def doubt(self, images: np.ndarray) -> None:
         """More images in which rounding could decide."""
         self.doubtful = images if self.doubtful is None else self.doubtful | images
+
+
+def charged(
+    node: Node, op: SpikingNeuron, operands: list[np.ndarray], steps: int, states: dict[str, Any]
+) -> np.ndarray:
+    """Charged membranes of some steps of a neuron, ``(steps, B, *shape)``.
+
+    Args:
+        node: the neuron.
+        op: its operator.
+        operands: its drive.
+        steps: how many.
+        states: that neurons go on from, ``(B, *shape)`` by name; this one's is what it leaves, afterwards.
+    """
+    params = {**node.params, "initial": states[node.name]} if node.name in states else node.params
+    found, left = op.history(operands, params, steps)
+    states[node.name] = left[-1].copy()
+    return found
+
+
+def of_steps(node: Node, start: int, stop: int) -> Node:
+    """The node with those parameters that some of the steps have."""
+    if "leftover" not in node.params:
+        return node
+    return replace(node, params=freeze({**node.params, "leftover": node.params["leftover"][start:stop]}))

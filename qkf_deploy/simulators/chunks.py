@@ -17,6 +17,7 @@ from qkf_deploy.ir.values import Timing
 from qkf_deploy.ops import Output, Readout
 from qkf_deploy.ops.membrane import SpikingNeuron
 from qkf_deploy.passes.steps import means_over_time
+from qkf_deploy.simulators.carried import charged, of_steps
 
 #: Called with (steps done, steps in all).
 Progress = Callable[[int, int], None]
@@ -106,14 +107,8 @@ class _Walk:
         operands = _operands(node, values)
         if not isinstance(node.op, SpikingNeuron):
             return node.op.run(operands, node.params, stop - start)
-        params = dict(node.params)
-        if "leftover" in params:
-            params["leftover"] = params["leftover"][start:stop]
-        elif node.name in self.states:
-            params["initial"] = self.states[node.name]
-        charged, left = node.op.history(operands, params, stop - start)
-        self.states[node.name] = left[-1].copy()
-        return node.op.spikes(charged, params)
+        part = of_steps(node, start, stop)
+        return node.op.spikes(charged(part, node.op, operands, stop - start, self.states), node.params)
 
     def _sum(self, node: Node, values: Mapping[str, np.ndarray], start: int, stop: int) -> np.ndarray:
         """The sum over time after each of these steps."""

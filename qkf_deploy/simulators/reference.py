@@ -12,7 +12,7 @@ import numpy as np
 from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ops import Output
 from qkf_deploy.ops.membrane import SpikingNeuron
-from qkf_deploy.simulators.carried import Carried
+from qkf_deploy.simulators.carried import Carried, charged
 from qkf_deploy.simulators.counting import Account
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron, keeps_fired, last_uses
 
@@ -50,9 +50,9 @@ def run(
     for index, node in enumerate(graph):
         operands = [values[o.node] if o.view is None else o.view.apply(values[o.node]) for o in node.inputs]
         if isinstance(node.op, SpikingNeuron):
-            value, charged = _fired(node, node.op, operands, graph.time_steps, carried)
+            value, charges = _fired(node, node.op, operands, graph.time_steps, carried)
             if node.name in record.membranes:
-                membranes[node.name] = charged
+                membranes[node.name] = charges
         else:
             value = inputs if node.op.kind == "input" else node.op.run(operands, node.params, graph.time_steps)
         values[node.name] = value if replace_value is None else replace_value(node.name, value)
@@ -74,8 +74,7 @@ def _fired(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(spikes, charged membranes) of a neuron."""
     if carried is None:
-        charged = op.membranes(operands, node.params, steps)
+        membranes = op.membranes(operands, node.params, steps)
     else:
-        charged, left = op.history(operands, carried.params(node), steps)
-        carried.membranes[node.name] = left[-1].copy()
-    return op.spikes(charged, node.params), charged
+        membranes = charged(node, op, operands, steps, carried.membranes)
+    return op.spikes(membranes, node.params), membranes

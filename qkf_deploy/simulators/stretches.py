@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from qkf_deploy.ir import Graph, Node, freeze
+from qkf_deploy.ir import Graph, Node
 from qkf_deploy.ir.values import Timing
 from qkf_deploy.ledger import Ledger
 from qkf_deploy.ops import IntegerNeuron, Output, Readout
 from qkf_deploy.passes.carry import chained
 from qkf_deploy.simulators import reference
-from qkf_deploy.simulators.carried import Carried, Whole
+from qkf_deploy.simulators.carried import Carried, Whole, of_steps
 from qkf_deploy.simulators.counting import Account, NodeCounts
 from qkf_deploy.simulators.run import Progress, Record, Run, is_neuron
 from qkf_deploy.simulators.streamed import Streamed, StreamedArrays
@@ -109,7 +109,7 @@ class Stretches:
         return found
 
     def _cut(self, start: int, stop: int) -> Graph:
-        nodes = {n.name: _of_steps(n, start, stop) for n in self.before}
+        nodes = {n.name: of_steps(n, start, stop) for n in self.before}
         if self.readouts:  # what the first of them reads takes the output's place
             (operand,), name = self.readouts[0].inputs, f"{self.graph.output.name}/step"
             nodes[name] = Node(name, Output(), (operand,), self.graph.operand_type(operand))
@@ -150,13 +150,6 @@ def _exchanged(run: Run, images: np.ndarray, other: Run) -> Run:
         membranes=each(run.membranes, other.membranes),
         fired={name: of(0, x, other.fired[name]) for name, x in run.fired.items()},
     )
-
-
-def _of_steps(node: Node, start: int, stop: int) -> Node:
-    """The node with those parameters that some of the steps have."""
-    if "leftover" not in node.params:
-        return node
-    return replace(node, params=freeze({**node.params, "leftover": node.params["leftover"][start:stop]}))
 
 
 class _Sums:

@@ -10,11 +10,13 @@ import pytest
 import torch
 from frontend_networks import assert_sound, traced
 from safetensors.torch import save_file
+from spikingjelly.activation_based.neuron import LIFNode
 
 import qkf_deploy as qd
 from qkf_deploy.converters.torch.compat import old_names
 from qkf_deploy.converters.torch.compat.timm_names import DropPath, ScaledStdConv2d, to_2tuple
 from qkf_deploy.converters.torch.factory import call_factory
+from qkf_deploy.converters.torch.imports import Imports
 from qkf_deploy.errors import InputError
 
 FILE = Path(__file__).parent / "files" / "old_style.py"
@@ -91,11 +93,33 @@ def test_standardized_weights_have_mean_0_and_the_variance_that_is_asked(setting
     assert torch.allclose(layer(x), same, rtol=0, atol=1e-12)
 
 
+class OnGpu(torch.nn.Module):
+    """Moves what it is given, and a constant, to a GPU while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif, self.head = LIFNode(step_mode="m"), torch.nn.Linear(3, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.cuda() * torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1).cuda()
+        return self.head(self.lif(x[None].repeat(4, 1, 1, 1, 1)).mean((3, 4))).mean(0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_calls_in_a_forward_do_nothing() -> None:
+    model = OnGpu()
+    graph = qd.fold(qd.trace(model, image_size=4))
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4)).astype(np.uint8)
+    found, _ = qd.verify(graph, images, model, image_size=4)
+    (layer,) = found.layers
+    assert (layer.differ_free, layer.spikes > 0) == (0, True)
+
+
 def test_gpu_calls_do_nothing_without_a_gpu_while_the_context_lasts() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     x, linear = torch.zeros(2), torch.nn.Linear(2, 2)
-    with old_names():
+    with Imports().active():
         assert x.cuda(0) is x
         assert linear.cuda() is linear
     with pytest.raises((AssertionError, RuntimeError)):

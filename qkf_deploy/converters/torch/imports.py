@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+from qkf_deploy.converters.torch.compat.gpu_calls import gpu_calls
+
 #: A project may hold a copy of this one; what neurons compute is known of the installed one, which takes its place.
 NEURONS = "spikingjelly"
 
@@ -43,7 +45,7 @@ class Imports:
     def active(self) -> Iterator[None]:
         """The places are in the import path and the modules are known, until the context ends.
 
-        What their code prints goes to stderr: stdout is for results.
+        What their code prints goes to stderr (stdout is for results), and its ``.cuda()`` does nothing without a GPU.
         """
         added = [place for place in dict.fromkeys(self.places) if place not in sys.path]
         displaced = self._displaced()
@@ -53,7 +55,7 @@ class Imports:
         sys.modules.update(self.modules)
         sys.path[:0] = added
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), gpu_calls():
                 yield
         finally:
             new = [(name, module) for name, module in sys.modules.items() if name not in before]

@@ -86,7 +86,8 @@ def _resolved(source: Any, options: TraceOptions) -> Source:
 
     nn = import_torch_module("torch").nn
     if isinstance(source, nn.Module):
-        return _from_module(source, options, {"source": type(source).__name__})
+        with Imports().active():
+            return _from_module(source, options, {"source": type(source).__name__})
     text = str(source)
     if _is_factory(text):
         model, imports = call_factory(text, options.factory_arguments, _named(options))

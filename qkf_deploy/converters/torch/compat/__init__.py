@@ -24,7 +24,6 @@ from qkf_deploy.converters.torch.compat import (
     unused,
 )
 from qkf_deploy.converters.torch.compat.backends import backend_arguments
-from qkf_deploy.converters.torch.compat.gpu_calls import gpu_calls
 
 _PROVIDERS = (
     ("spikingjelly.clock_driven", clock_driven.modules),
@@ -53,7 +52,7 @@ def old_names() -> Iterator[None]:
     sys.meta_path.insert(0, finder)  # an installed package that cannot be imported is found by others too
     sys.modules.update(added)
     try:
-        with backend_arguments(), gpu_calls():
+        with backend_arguments():
             yield
     finally:
         sys.meta_path.remove(finder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from qkf_deploy.converters.torch.trace.capture import capture
 from qkf_deploy.converters.torch.trace.charged import started
 from qkf_deploy.converters.torch.trace.described import tried
 from qkf_deploy.converters.torch.trace.lowering import InputSpec, Lowering
@@ -13,7 +12,7 @@ from qkf_deploy.converters.torch.trace.roles import assign_roles
 from qkf_deploy.converters.torch.trace.rules import RULES
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written import recognized
-from qkf_deploy.converters.torch.trace.written_out import written_out
+from qkf_deploy.converters.torch.trace.written_out import captured
 from qkf_deploy.converters.torch.untouched import undisturbed
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ir import Graph
@@ -37,7 +36,7 @@ def trace_module(model: torch.nn.Module, spec: InputSpec) -> Graph:
 
 def lowering(model: torch.nn.Module, spec: InputSpec) -> Lowering:
     """A module's program, hand-written neurons found, ready to become a graph. Raises UnsupportedError."""
-    program = recognized(started(model, tried(model, written_out(capture(model, spec.tensor_shape))), spec))
+    program = recognized(started(model, tried(model, captured(model, spec.tensor_shape)), spec))
     forgetful = [path for path in program.written if program.neurons[path].op.decay == 0.0]
     if forgetful and spec.layout == "step" and spec.time_steps > 1:
         raise UnsupportedError(

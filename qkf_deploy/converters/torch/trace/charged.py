@@ -15,6 +15,7 @@ from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program
 from qkf_deploy.converters.torch.trace.constants import Aliases, Constants
 from qkf_deploy.converters.torch.trace.layouts import Recorder
 from qkf_deploy.converters.torch.trace.lowering import InputSpec
+from qkf_deploy.converters.torch.trace.needed import needed
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
 from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.display.numbers import quantity
@@ -46,18 +47,9 @@ def started(model: torch.nn.Module, program: Program, spec: InputSpec) -> Progra
         neurons[str(call.args[1])] = _charged(neurons[str(call.args[1])], drive)
     count = quantity(len({str(call.args[1]) for call, _ in charging}), "neuron")
     notice = f"membranes charged by a constant before the first time step start from there: {count}"
-    return replace(program, calls=_without(program, gone), neurons=neurons, notices=(*program.notices, notice))
-
-
-def _without(program: Program, gone: set[str]) -> tuple[Call, ...]:
-    """The calls without these, and without what only they read."""
-    readers: dict[str, set[str]] = {}
-    for call in reversed(program.calls):
-        if call.name in readers and readers[call.name] <= gone and not Aliases.in_place(call):
-            gone.add(call.name)
-        for name in call.references():
-            readers.setdefault(name, set()).add(call.name)
-    return tuple(call for call in program.calls if call.name not in gone)
+    used = {name for call in program.calls for name in call.references()}
+    calls = needed([c for c in program.calls if c.name not in gone], program.outputs, set(), used)
+    return replace(program, calls=calls, neurons=neurons, notices=(*program.notices, notice))
 
 
 def _charging(program: Program) -> list[tuple[Call, np.ndarray]]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, capture, find_neurons, run_on_shapes
+from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
 from qkf_deploy.converters.torch.trace.places import place_of
 from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.trace.written.firing import FIRING
-from qkf_deploy.converters.torch.trace.written_out import written_out
+from qkf_deploy.converters.torch.trace.written_out import captured
 from qkf_deploy.converters.torch.untouched import working_copy
 from qkf_deploy.errors import UnsupportedError
 
@@ -121,7 +121,7 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
 def _written(model: torch.nn.Module, shape: tuple[int, ...]) -> Counter[str]:
     """How often each hand-written neuron is computed."""
     try:
-        program = recognized(written_out(capture(model, shape)))
+        program = recognized(captured(model, shape))
     except UnsupportedError:  # which is said, with everything else, where the model is traced
         return Counter()
     for call in program.calls:

@@ -13,7 +13,7 @@ from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from qkf_deploy.converters.torch.trace.capture import Call, Program, Ref, argument_of
+from qkf_deploy.converters.torch.trace.capture import Call, Program, Ref, argument_of, capture
 from qkf_deploy.converters.torch.trace.constants import overload
 from qkf_deploy.converters.torch.trace.written.buffers import renamed
 
@@ -25,7 +25,12 @@ _COMPOSITE = frozenset({
 })  # fmt: skip
 
 
-def written_out(program: Program) -> Program:
+def captured(model: torch.nn.Module, input_shape: tuple[int, ...]) -> Program:
+    """A module's program as :func:`capture` gives it, written out. Raises UnsupportedError, InputError: as it does."""
+    return _written_out(capture(model, input_shape))
+
+
+def _written_out(program: Program) -> Program:
     """The program with such calls replaced by what they are made of: products of named axes (``einsum``) by what torch
     makes of them, norms of membranes by a factor and a shift per channel."""
     norms = _norms_of_membranes(program)

@@ -165,8 +165,11 @@ def _split(low: Lowering, call: Call, gates: Symbol, x: Symbol) -> Symbol | None
 
     A gate is not the larger operand: where ``x`` broadcasts, it stands side by side as often as it is read.
     """
-    terms, wide = _terms(low, gates), _widened(low, call, x, gates.shape)
-    if not all(_gates(low.type_of(term.operand())) for term in terms) or (len(terms) == 1 and wide is x):
+    terms = _terms(low, gates)
+    if not all(_gates(low.type_of(term.operand())) for term in terms):
+        return None
+    wide = _widened(low, call, x, gates.shape)
+    if len(terms) == 1 and wide is x:
         return None
     out: Symbol | None = None
     for term in terms:

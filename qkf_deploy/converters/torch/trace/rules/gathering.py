@@ -17,6 +17,8 @@ from qkf_deploy.errors import GraphError, UnsupportedError
 
 #: Pieces of an axis that are put side by side; each costs a copy of what is in front of it.
 _MOST = 64
+#: Names of the ways to repeat a border, in torch and in NumPy.
+_BORDERS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def gathered(low: Lowering, call: Call, x: Symbol, axis: int, places: Sequence[int], what: str) -> Symbol:
@@ -38,6 +40,11 @@ def gathered(low: Lowering, call: Call, x: Symbol, axis: int, places: Sequence[i
         raise UnsupportedError(
             f"takes an axis apart into {len(parts)} pieces", hint="write a regular order with reshape and transpose"
         )
+    return joined(low, call, parts, axis, what)
+
+
+def joined(low: Lowering, call: Call, parts: Sequence[Symbol], axis: int, what: str) -> Symbol:
+    """Pieces of an axis as one."""
     return side_by_side(low, call, parts, axis, what) if len(parts) > 1 else parts[0]
 
 
@@ -76,8 +83,7 @@ def mirrored(low: Lowering, call: Call, x: Symbol, pairs: Sequence[tuple[int, in
     """A map whose border repeats elements of it; ``pairs``: elements before and behind, of the last axes."""
     for axis, (before, behind) in enumerate(pairs, start=len(x.shape) - len(pairs)):
         if before or behind:
-            kinds = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-            places = np.pad(np.arange(x.shape[axis]), (before, behind), mode=kinds[mode])  # type: ignore[call-overload]
+            places = np.pad(np.arange(x.shape[axis]), (before, behind), mode=_BORDERS[mode])  # type: ignore[call-overload]
             x = gathered(low, call, x, axis, places.tolist(), "pad")
     return x
 

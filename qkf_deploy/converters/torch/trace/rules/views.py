@@ -9,7 +9,7 @@ from qkf_deploy.converters.torch.trace.capture import Call, Ref
 from qkf_deploy.converters.torch.trace.lowering import Lowering
 from qkf_deploy.converters.torch.trace.rules import padding
 from qkf_deploy.converters.torch.trace.rules.axes import part_starts, separated
-from qkf_deploy.converters.torch.trace.rules.gathering import gathered, pieces
+from qkf_deploy.converters.torch.trace.rules.gathering import gathered, joined, pieces
 from qkf_deploy.converters.torch.trace.rules.table import argument, positive, rule
 from qkf_deploy.converters.torch.trace.symbols import TIME, Symbol
 from qkf_deploy.errors import UnsupportedError
@@ -89,8 +89,7 @@ def _range(low: Lowering, call: Call, x: Symbol, axis: int, start: int, stop: in
     if stop - start == 1 and (x.steps or 1) > 1 and x.layout()[axis] == (TIME,):
         step = x.at_step(axis, start)
         return step.reshaped((*step.shape[:axis], 1, *step.shape[axis:]))
-    parts = pieces(x, axis, start, stop)
-    return parts[0] if len(parts) == 1 else gathered(low, call, x, axis, range(start, stop), "slice")
+    return joined(low, call, pieces(x, axis, start, stop), axis, "slice")
 
 
 @rule("aten.select.int")

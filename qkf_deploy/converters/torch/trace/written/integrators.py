@@ -10,6 +10,7 @@ import torch
 
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program, Ref
 from qkf_deploy.converters.torch.trace.constants import Aliases, Constants
+from qkf_deploy.converters.torch.trace.needed import needed
 
 #: A tensor as a sum of others with factors.
 _Sum = dict[str, float]
@@ -42,12 +43,8 @@ def integrated(program: Program) -> Program:
         outputs.append(names[3])
     if outputs == list(program.outputs):
         return program
-    needed, kept = set(outputs), list[Call]()
-    for call in reversed(calls):
-        if call.name in needed or not (call.name in sums.of or call.name in sums.stacks):
-            kept.append(call)
-            needed |= set(call.references())
-    return replace(program, calls=tuple(kept[::-1]), shapes=shapes, tensors=tensors, outputs=tuple(outputs))
+    kept = needed(calls, outputs, {*sums.of, *sums.stacks}, set())
+    return replace(program, calls=kept, shapes=shapes, tensors=tensors, outputs=tuple(outputs))
 
 
 class _Sums:

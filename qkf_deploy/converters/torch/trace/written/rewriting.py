@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Call, Program, Ref
 from qkf_deploy.converters.torch.trace.constants import Aliases
+from qkf_deploy.converters.torch.trace.needed import needed
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule
 from qkf_deploy.converters.torch.trace.written.buffers import renamed
 from qkf_deploy.converters.torch.trace.written.firing import FIRING, Firing
@@ -205,7 +206,7 @@ class _Rewriter:
         )
         return replace(
             self.before,
-            calls=_needed(calls, self.before.outputs, self.reading.state, used),
+            calls=needed(calls, self.before.outputs, self.reading.state, used),
             neurons=self.neurons,
             tensors=self.tensors,
             shapes=self.shapes,
@@ -226,18 +227,3 @@ def _again(call: Call, spikes: str, complement: bool) -> Call:
     if complement:
         return replace(call, target="aten.rsub.Scalar", args=(Ref(spikes), 1), kwargs={})
     return replace(call, target="aten.alias.default", args=(Ref(spikes),), kwargs={})
-
-
-def _needed(calls: Sequence[Call], outputs: Sequence[str], state: set[str], used: Set[str]) -> tuple[Call, ...]:
-    """Calls without those that only computed membranes, or that nothing uses any more."""
-    needed, kept = set(outputs), list[Call]()
-    for call in reversed(calls):
-        refs = call.references()
-        in_place = Aliases.in_place(call)
-        written = refs[0] if refs and in_place else None
-        idle = call.name in state or (call.name in used and not in_place)
-        if "_assert" in call.target or (idle and call.name not in needed and written not in needed):
-            continue
-        kept.append(call)
-        needed |= set(refs)
-    return tuple(reversed(kept))
