@@ -12,9 +12,8 @@ from qkf_deploy.errors import InputError, told
 
 #: Texts about the user's own Python code say what it raised; a bug says what it is; the rest is not shown.
 NAMES_TYPES = {
-    "cli/__init__.py", "converters/torch/factory.py", "converters/torch/run.py", "converters/torch/trace/capture.py",
-    "converters/torch/trace/described.py", "converters/torch/trace/layouts.py",
-    "converters/torch/trace/spikingjelly.py", "simulators/lava/failures.py",
+    "cli/__init__.py", "converters/torch/trace/capture.py", "converters/torch/trace/places.py",
+    "simulators/lava/failures.py",
 }  # fmt: skip
 
 SAID: list[tuple[BaseException, str]] = [

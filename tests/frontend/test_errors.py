@@ -199,3 +199,10 @@ def test_a_model_with_1000_classes_is_taken_as_imagenet(tmp_path: Path) -> None:
         ("input", "one call per time step, results averaged", "the layout that the model takes"),
         ("mean/std", "imagenet", "usual for 1000 classes"),
     ]
+
+
+def test_what_a_factory_raises_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def net():\n    raise TypeError('first\\n  second\\n' + 500 * 'x')\n")
+    with pytest.raises(InputError) as caught:
+        qd.trace(f"{tmp_path}/net.py:net")
+    assert re.fullmatch(r"the factory raised TypeError: first second x{287} \(at net.py:2\)", caught.value.message)

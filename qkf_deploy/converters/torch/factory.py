@@ -14,6 +14,7 @@ import torch
 from qkf_deploy.converters.torch.compat import old_names
 from qkf_deploy.converters.torch.imports import Imports, imports_of, load_file
 from qkf_deploy.converters.torch.trace.capture import quiet
+from qkf_deploy.converters.torch.trace.places import raised
 from qkf_deploy.errors import InputError
 
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -48,7 +49,7 @@ def call_factory(text: str, arguments: Mapping[str, Any], usual: Mapping[str, An
             model = factory(**given)
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"the factory raised {type(error).__name__}: {error}{_raised_at(error)}",
+                f"the factory raised {raised(error)}{_raised_at(error)}",
                 where=text,
                 hint=_hint(parameters, given, error),
             ) from error
@@ -105,7 +106,7 @@ def _import_module(name: str) -> Any:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"cannot be imported: {type(error).__name__}: {error}{_raised_at(error)}",
+            f"cannot be imported: {raised(error)}{_raised_at(error)}",
             where=name,
             hint="run `python -c 'import ...'` to see why",
         ) from error
@@ -117,6 +118,4 @@ def _import_file(path: Path) -> Any:
     try:
         return load_file(path.absolute())
     except (Exception, SystemExit) as error:
-        raise InputError(
-            f"cannot be loaded: {type(error).__name__}: {error}{_raised_at(error)}", where=str(path)
-        ) from error
+        raise InputError(f"cannot be loaded: {raised(error)}{_raised_at(error)}", where=str(path)) from error

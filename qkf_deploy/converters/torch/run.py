@@ -11,7 +11,7 @@ import torch
 from qkf_deploy.converters.torch.source import Source
 from qkf_deploy.converters.torch.trace.capture import leaves, quiet
 from qkf_deploy.converters.torch.trace.neurons import recognize
-from qkf_deploy.converters.torch.trace.places import named_modules, place_of
+from qkf_deploy.converters.torch.trace.places import named_modules, place_of, raised
 from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.converters.torch.trace.told import telling
 from qkf_deploy.converters.torch.trace.written.replay import Replay
@@ -100,9 +100,8 @@ def _results(model: torch.nn.Module, rest: Kept, x: torch.Tensor, calls: int) ->
         with torch.no_grad(), quiet(), listed(model), Float64():
             return [leaves(model(x)) for _ in range(calls)]
     except (RuntimeError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the model does not run in float64: {type(error).__name__}: {text}",
+            f"the model does not run in float64: {raised(error)}",
             where=place_of(model, error),
             hint="hold its constants as buffers, and run it once with .double()",
         ) from error

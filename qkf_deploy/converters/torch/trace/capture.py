@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, recognize
-from qkf_deploy.converters.torch.trace.places import basename, escaped, is_library, named_modules, place_of
+from qkf_deploy.converters.torch.trace.places import basename, escaped, is_library, named_modules, place_of, raised
 from qkf_deploy.converters.torch.trace.statistics import FILLINGS, stand_ins
 from qkf_deploy.converters.torch.untouched import listed, working_copy
 from qkf_deploy.errors import UnsupportedError
@@ -264,17 +264,14 @@ def make_opaque(model: torch.nn.Module) -> dict[str, NeuronModule]:
 
 def _export_error(model: torch.nn.Module, error: BaseException) -> UnsupportedError:
     """One message with module path and source line out of whatever export raised."""
-    text = " ".join(str(error).split())
     place = place_of(model, error)
-    data_dependent = "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__
+    data_dependent = "data-dependent" in str(error).lower() or "GuardOnDataDependent" in type(error).__name__
     hint = (
         "the model decides on tensor values; make that branch constant in evaluation mode"
         if data_dependent
         else "check the factory and --image-size/--time-steps by running the model on a zero input"
     )
-    return UnsupportedError(
-        f"torch.export cannot capture the model: {type(error).__name__}: {text[:300]}", where=place, hint=hint
-    )
+    return UnsupportedError(f"torch.export cannot capture the model: {raised(error)}", where=place, hint=hint)
 
 
 def _program(

@@ -11,7 +11,7 @@ import torch
 
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, Program, Ref, quiet
 from qkf_deploy.converters.torch.trace.neurons import NeuronModule, is_described
-from qkf_deploy.converters.torch.trace.places import named_modules
+from qkf_deploy.converters.torch.trace.places import named_modules, raised
 from qkf_deploy.converters.torch.trace.precision import Float64
 from qkf_deploy.errors import QkfError, UnsupportedError
 from qkf_deploy.ir import ValueType
@@ -105,8 +105,7 @@ def _computed(module: torch.nn.Module, multi_step: bool, drives: np.ndarray, pat
         with torch.no_grad(), quiet(), Float64():
             out = copied(x) if multi_step else torch.stack([copied(step) for step in x])
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        said = f"cannot be tried beside its description: {type(error).__name__}: {text}"
+        said = f"cannot be tried beside its description: {raised(error)}"
         raise UnsupportedError(said, where=path) from error
     finally:
         torch.set_default_dtype(torch.float32)

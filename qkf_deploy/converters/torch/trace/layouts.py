@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qkf_deploy.converters.torch.trace.capture import NEURON_CALL, find_neurons, run_on_shapes
 from qkf_deploy.converters.torch.trace.lowering import InputLayout
-from qkf_deploy.converters.torch.trace.places import place_of
+from qkf_deploy.converters.torch.trace.places import place_of, raised
 from qkf_deploy.converters.torch.trace.refusals import CUT_THERE, ONE_T
 from qkf_deploy.converters.torch.trace.written import recognized
 from qkf_deploy.converters.torch.trace.written.firing import FIRING
@@ -111,8 +111,7 @@ def _run(model: torch.nn.Module, shape: tuple[int, ...]) -> _Trial:
         run_on_shapes(copied, shape, recorder)
     except (Exception, SystemExit) as error:  # whatever the model's own code raises
         place = place_of(copied, error)
-        text = " ".join(str(error).split())[:160]
-        raise _Refused(f"{type(error).__name__}: {text}{f' in {place}' if place else ''}") from error
+        raise _Refused(f"{raised(error)}{f' in {place}' if place else ''}") from error
     single = Counter(path for path, _ in recorder.calls if not neurons[path].multi_step)
     leading = tuple(n for path, n in recorder.calls if neurons[path].multi_step)
     return _Trial(single, leading, recorder.fires)

@@ -1,4 +1,4 @@
-"""Where in a model something is: paths of its modules, and lines of its own code."""
+"""Where in a model something is: paths of its modules, lines of its own code; and what that code raised."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def place_of(model: torch.nn.Module, error: BaseException) -> str | None:
             place = f"{path or '<model>'} ({basename(code.co_filename)}:{trace.tb_lineno})"
         trace = trace.tb_next
     return place
+
+
+def raised(error: BaseException) -> str:
+    """What the user's own code raised: its type, and its text in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def is_library(filename: str) -> bool:

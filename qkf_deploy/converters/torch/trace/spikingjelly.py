@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from qkf_deploy.converters.torch.trace.places import raised
 from qkf_deploy.errors import UnsupportedError
 from qkf_deploy.ops import Neuron
 
@@ -177,7 +178,7 @@ def _check_spike_function(module: Any, most: int | None) -> tuple[str, ...]:
             wanted = x >= 0 if most is None else x.clamp(0, most).round()
             steps = bool((function(x.clone()) == wanted).all())
     except (Exception, SystemExit) as error:
-        raise UnsupportedError(f"surrogate function {name} cannot be tried: {type(error).__name__}: {error}") from error
+        raise UnsupportedError(f"surrogate function {name} cannot be tried: {raised(error)}") from error
     if not steps:
         what = "is not 1 from 0 on and 0 below" if most is None else f"does not round within 0 and {most}"
         raise UnsupportedError(f"surrogate function {name} {what}")
